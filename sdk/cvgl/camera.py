@@ -1,0 +1,205 @@
+"""The camera: intrinsics, lens distortion, mounting, and the ``camera.yaml`` that carries them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from numpy.typing import ArrayLike, NDArray
+
+from cvgl.errors import CameraError
+from cvgl.files import atomic_path
+from cvgl.geometry import Mount
+
+__all__ = ["Camera"]
+
+_LENGTHS = (0, 4, 5, 8)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera with OpenCV's distortion model.
+
+    Args:
+        width, height: image size the intrinsics belong to, pixels.
+        fx, fy: focal lengths, pixels.
+        cx, cy: principal point, pixels; the centre of the first pixel is (0, 0).
+        distortion: k1, k2, p1, p2[, k3[, k4, k5, k6]] as OpenCV orders them; empty for none.
+        mount: how the camera sits on the vehicle or its gimbal.
+        stabilized: True where a gimbal holds the camera level, so that the vehicle's roll and pitch do not move it.
+            Heading always does.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion: tuple[float, ...] = ()
+    mount: Mount = field(default_factory=Mount)
+    stabilized: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height", "fx", "fy"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise CameraError("not usable", field=name, found=value, expected="a positive number")
+        for name in ("cx", "cy"):
+            if not math.isfinite(getattr(self, name)):
+                raise CameraError("not usable", field=name, found=getattr(self, name), expected="a number")
+        if len(self.distortion) not in _LENGTHS or not all(map(math.isfinite, self.distortion)):
+            raise CameraError(
+                "not usable", field="distortion", found=list(self.distortion), expected="0, 4, 5 or 8 finite numbers"
+            )
+
+    @classmethod
+    def from_field_of_view(cls, width: int, height: int, horizontal_deg: float) -> Camera:
+        """An ideal camera with square pixels, from its horizontal field of view."""
+        focal = width / 2 / math.tan(math.radians(horizontal_deg) / 2)
+        return cls(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Camera:
+        """Read ``camera.yaml`` (see DESIGN.md, contracts).
+
+        Raises:
+            CameraError: the file is absent, is no YAML mapping, lacks a field, or a field has an unusable value.
+        """
+        path = Path(path)
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CameraError("no such file", file=path) from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as reason:
+            raise CameraError(f"not readable as YAML: {reason}", file=path) from reason
+        return cls.from_dict(data, file=path)
+
+    @classmethod
+    def from_dict(cls, data: Any, file: str | Path | None = None) -> Camera:
+        """The same from a mapping; ``file`` is named in errors."""
+        if not isinstance(data, dict):
+            raise CameraError("not a camera", file=file, found=type(data).__name__, expected="a mapping of fields")
+        numbers = {name: _number(data, name, file) for name in ("width", "height", "fx", "fy", "cx", "cy")}
+        distortion = data.get("distortion") or ()
+        if not isinstance(distortion, (list, tuple)):
+            raise CameraError("not usable", file=file, field="distortion", found=distortion, expected="a list")
+        mount = data.get("mount") or {}
+        if not isinstance(mount, dict) or set(mount) - {"roll_deg", "pitch_deg", "yaw_deg"}:
+            raise CameraError(
+                "not usable", file=file, field="mount", found=mount, expected="roll_deg, pitch_deg and yaw_deg"
+            )
+        stabilized = data.get("stabilized", True)
+        if not isinstance(stabilized, bool):
+            raise CameraError("not usable", file=file, field="stabilized", found=stabilized, expected="true or false")
+        try:
+            return cls(
+                width=int(numbers["width"]),
+                height=int(numbers["height"]),
+                fx=numbers["fx"],
+                fy=numbers["fy"],
+                cx=numbers["cx"],
+                cy=numbers["cy"],
+                distortion=tuple(_number({"distortion": value}, "distortion", file) for value in distortion),
+                mount=Mount(**{name: _number(mount, name, file) for name in mount}),
+                stabilized=stabilized,
+            )
+        except CameraError as reason:
+            if reason.file is not None or file is None:
+                raise
+            raise CameraError(
+                reason.message, file=file, field=reason.field, found=reason.found, expected=reason.expected
+            ) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of ``camera.yaml``."""
+        return {
+            "width": self.width,
+            "height": self.height,
+            "fx": self.fx,
+            "fy": self.fy,
+            "cx": self.cx,
+            "cy": self.cy,
+            "distortion": list(self.distortion),
+            "mount": {
+                "roll_deg": self.mount.roll_deg,
+                "pitch_deg": self.mount.pitch_deg,
+                "yaw_deg": self.mount.yaw_deg,
+            },
+            "stabilized": self.stabilized,
+        }
+
+    def to_yaml(self, path: str | Path) -> None:
+        """Write ``camera.yaml`` atomically."""
+        with atomic_path(path) as temporary:
+            temporary.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+    def scaled_to(self, width: int, height: int) -> Camera:
+        """The same camera delivering frames of another size.
+
+        Raises:
+            CameraError: the size has another aspect ratio (more than 1 % off): that is a crop, not a scaling, and the
+                principal point of a crop is unknown.
+        """
+        if (width, height) == (self.width, self.height):
+            return self
+        sx, sy = width / self.width, height / self.height
+        if abs(sx / sy - 1) > 0.01:
+            raise CameraError(
+                "the frame has another shape than the camera's",
+                field="width, height",
+                found=f"{width} x {height}",
+                expected=f"{self.width} x {self.height} or a scaling of it",
+            )
+        # Pixel centres sit at integers, so the image's edge is at -0.5 and that is what a scaling keeps in place.
+        return replace(
+            self,
+            width=width,
+            height=height,
+            fx=self.fx * sx,
+            fy=self.fy * sy,
+            cx=(self.cx + 0.5) * sx - 0.5,
+            cy=(self.cy + 0.5) * sy - 0.5,
+        )
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """(3, 3) intrinsic matrix."""
+        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+    @property
+    def center(self) -> NDArray[np.float64]:
+        """(2,) pixel at the middle of the image (not the principal point)."""
+        return np.array([(self.width - 1) / 2, (self.height - 1) / 2])
+
+    def rays(self, pixels: ArrayLike) -> NDArray[np.float64]:
+        """Pixels (N, 2) to rays (N, 3) in camera coordinates with z = 1; lens distortion removed."""
+        points = np.asarray(pixels, dtype=np.float64).reshape(-1, 1, 2)
+        # OpenCV's default of five iterations leaves tenths of a pixel at the corners of wide lenses.
+        criteria = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 40, 1e-12)
+        ideal = cv2.undistortPointsIter(points, self.matrix, self._coefficients, None, None, criteria)
+        return np.column_stack([ideal.reshape(-1, 2), np.ones(len(points))])
+
+    def project(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Points (N, 3) in camera coordinates, z > 0, to pixels (N, 2); lens distortion applied."""
+        xyz = np.asarray(points, dtype=np.float64).reshape(-1, 3)
+        pixels, _ = cv2.projectPoints(xyz.reshape(-1, 1, 3), np.zeros(3), np.zeros(3), self.matrix, self._coefficients)
+        return pixels.reshape(-1, 2)
+
+    @property
+    def _coefficients(self) -> NDArray[np.float64]:
+        return np.array(self.distortion or (0.0, 0.0, 0.0, 0.0), dtype=np.float64)
+
+
+def _number(data: dict[str, Any], name: str, file: str | Path | None) -> float:
+    if name not in data:
+        raise CameraError("missing field", file=file, field=name, expected="a number")
+    value = data[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise CameraError("not a number", file=file, field=name, found=value, expected="a number")
+    return float(value)

@@ -1,0 +1,97 @@
+"""What the localiser answers: a position with its covariance, or an honest no."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Candidate", "Fix", "FixStatus"]
+
+
+class FixStatus(str, enum.Enum):
+    """How far the localisation got."""
+
+    NO_FIX = "no_fix"
+    COARSE = "coarse"
+    REFINED = "refined"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A place where the frame may have been taken, and what speaks for it.
+
+    Args:
+        tile: index in the gallery's tile table.
+        easting, northing: of the tile's centre, metres in the gallery's local tangent plane.
+        similarity: cosine of the descriptors, -1 to 1.
+        heading_deg: heading hypothesis under which the frame was embedded.
+    """
+
+    tile: int
+    easting: float
+    northing: float
+    similarity: float
+    heading_deg: float
+
+
+@dataclass(frozen=True)
+class Fix:
+    """The answer for one frame. True in a boolean context when it carries a position.
+
+    Args:
+        status: no_fix, coarse or refined.
+        time: of the frame's exposure, as given.
+        reason: why there is no fix, or why it is only coarse; empty for a refined one.
+        latitude, longitude: of the aircraft, WGS84 degrees.
+        center_latitude, center_longitude: of the ground point at the middle of the image, WGS84 degrees.
+        covariance: (2, 2) of the aircraft's position, east and north, m^2.
+        center_covariance: (2, 2) of the image's middle on the ground, east and north, m^2.
+        heading_deg: of the vehicle as measured by the match, clockwise from true north; sigma beside it.
+        height_m: above ground as measured by the match.
+        score: 0 to 1, the share of the frame's blocks that agree with the basemap.
+        log10_nfa: decimal logarithm of the number of false alarms expected from the tests made (lower is surer).
+        candidates: what retrieval proposed, best first.
+        timings_ms: milliseconds by stage.
+        name: the frame's.
+    """
+
+    status: FixStatus
+    time: float
+    reason: str = ""
+    latitude: float = float("nan")
+    longitude: float = float("nan")
+    center_latitude: float = float("nan")
+    center_longitude: float = float("nan")
+    covariance: NDArray[np.float64] | None = None
+    center_covariance: NDArray[np.float64] | None = None
+    heading_deg: float = float("nan")
+    heading_sigma_deg: float = float("nan")
+    height_m: float = float("nan")
+    score: float = 0.0
+    log10_nfa: float = 0.0
+    candidates: tuple[Candidate, ...] = ()
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    name: str = ""
+
+    def __bool__(self) -> bool:
+        return self.status is not FixStatus.NO_FIX
+
+    @property
+    def sigma_m(self) -> float:
+        """Standard deviation of the position along its worst direction, metres; infinite without a position."""
+        if self.covariance is None:
+            return float("inf")
+        return float(np.sqrt(np.linalg.eigvalsh(self.covariance)[-1]))
+
+    @property
+    def latency_ms(self) -> float:
+        """Time that ``locate`` took, milliseconds."""
+        return sum(self.timings_ms.values())
+
+    @classmethod
+    def none(cls, time: float, reason: str, **evidence: object) -> Fix:
+        """A no-fix with its reason."""
+        return cls(FixStatus.NO_FIX, time, reason, **evidence)  # type: ignore[arg-type]
