@@ -1,0 +1,446 @@
+"""The model bundle ``NAME.cvgl/``: an embedding network, how its input is made, and the proof of both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvgl.engines import Engine
+from cvgl.errors import CvglError, ModelError
+from cvgl.files import atomic_folder, check_files, hash_files, read_json, write_json
+
+__all__ = ["FORMAT_VERSION", "Fields", "Model", "View", "write_bundle"]
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+_VIEWS = ("query", "reference")
+_CHUNK = 64
+
+
+class Fields:
+    """Checked access to the fields of a JSON manifest.
+
+    Args:
+        data: the object.
+        file: named in errors.
+        error: the class that is raised.
+        section: where in the manifest the object stands, with a dot at the end; empty for the top.
+    """
+
+    def __init__(
+        self, data: Mapping[str, Any], file: Path, error: type[CvglError], section: str = ""
+    ) -> None:
+        self._data, self._file, self._error, self._section = data, file, error, section
+
+    def _get(self, name: str, expected: str) -> Any:
+        if name not in self._data:
+            raise self._error("missing field", file=self._file, field=self._section + name, expected=expected)
+        return self._data[name]
+
+    def refuse(self, name: str, expected: str) -> CvglError:
+        """The error for a field of the wrong kind or value."""
+        return self._error(
+            "not usable",
+            file=self._file,
+            field=self._section + name,
+            found=self._data.get(name),
+            expected=expected,
+        )
+
+    def text(self, name: str) -> str:
+        """A string, which may be empty."""
+        value = self._get(name, "a text")
+        if not isinstance(value, str):
+            raise self.refuse(name, "a text")
+        return value
+
+    def number(self, name: str, low: float = -math.inf, high: float = math.inf) -> float:
+        """A finite number within the bounds."""
+        upto = "" if math.isinf(high) else f" to {high:g}"
+        expected = "a finite number" if math.isinf(low) else f"a number from {low:g}{upto}"
+        value = self._get(name, expected)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise self.refuse(name, expected)
+        if not low <= value <= high:
+            raise self.refuse(name, expected)
+        return float(value)
+
+    def integer(self, name: str, low: int = 1) -> int:
+        """A whole number of at least ``low``."""
+        value = self._get(name, f"a whole number from {low}")
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise self.refuse(name, f"a whole number from {low}")
+        return value
+
+    def numbers(self, name: str, count: int, low: float = -math.inf) -> tuple[float, ...]:
+        """A list of ``count`` finite numbers."""
+        value = self._get(name, f"{count} numbers")
+        if not isinstance(value, list) or len(value) != count:
+            raise self.refuse(name, f"{count} numbers")
+        items = Fields(
+            {f"{name}[{i}]": item for i, item in enumerate(value)}, self._file, self._error, self._section
+        )
+        return tuple(items.number(f"{name}[{i}]", low) for i in range(count))
+
+    def section(self, name: str) -> Fields:
+        """An object inside this one."""
+        value = self._get(name, "an object")
+        if not isinstance(value, dict):
+            raise self.refuse(name, "an object")
+        return Fields(value, self._file, self._error, f"{self._section}{name}.")
+
+    def names(self) -> list[str]:
+        """The fields that are there."""
+        return list(self._data)
+
+    def version(self, newest: int) -> int:
+        """``format_version``, which must not be of the future."""
+        value = self.integer("format_version")
+        if value > newest:
+            raise self._error(
+                "written by a newer cvgl",
+                file=self._file,
+                field="format_version",
+                found=value,
+                expected=f"at most {newest}",
+            )
+        return value
+
+    def files(self, *required: str) -> dict[str, dict[str, Any]]:
+        """``files``: sizes and hashes by plain name, as ``cvgl.files.hash_files`` makes them."""
+        section = self.section("files")
+        files = {}
+        for name in section.names():
+            if not is_plain_name(name):
+                raise self._error(
+                    "not a plain file name",
+                    file=self._file,
+                    field="files",
+                    found=name,
+                    expected="a name in this folder",
+                )
+            entry = section.section(name)
+            files[name] = {"bytes": entry.integer("bytes", 0), "sha256": entry.text("sha256")}
+        for name in required:
+            if name not in files:
+                raise self._error(
+                    "a file is not listed", file=self._file, field=f"files.{name}", expected="its hash"
+                )
+        return files
+
+
+def is_plain_name(name: str) -> bool:
+    """True for the name of a file directly in the folder: a manifest must not reach outside of it."""
+    return (
+        bool(name)
+        and Path(name).name == name
+        and name not in (".", "..")
+        and "\\" not in name
+        and "\0" not in name
+    )
+
+
+@dataclass(frozen=True)
+class View:
+    """How patches of one view enter the network.
+
+    Args:
+        file: name of the network's file in the bundle; both views name the same one where they share weights.
+        input_size: (height, width) of a patch, pixels.
+        mean, std: of the red, green and blue values scaled to 0..1; the network sees (value - mean) / std.
+        gsd_m: ground sampling distance that the network was made for, m/px.
+        channels: order in which the network takes them; "rgb".
+    """
+
+    file: str
+    input_size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    gsd_m: float
+    channels: str = "rgb"
+
+
+class Model:
+    """An embedding network, opened from its bundle. Use :meth:`open`.
+
+    Attributes:
+        path: of the bundle.
+        name, architecture, precision, opset, training: as the manifest states them.
+        descriptor_size: length of a descriptor.
+        views: by name, "query" for frames and "reference" for tiles.
+        fingerprint: SHA-256 over everything that decides what a descriptor is; a gallery belongs to one.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any], engines: dict[str, Engine]) -> None:
+        fields = Fields(manifest, path / MANIFEST, ModelError)
+        self.path = path
+        self.name = fields.text("name")
+        self.architecture = fields.text("architecture")
+        self.descriptor_size = fields.integer("descriptor_size")
+        self.views = _read_views(fields)
+        self.precision = fields.text("precision")
+        self.opset = fields.integer("opset")
+        self.training: dict[str, Any] = manifest.get("training", {})
+        self.fingerprint = _fingerprint(self.descriptor_size, self.views, fields.files())
+        self._engines = engines
+
+    @classmethod
+    def open(cls, path: str | Path, threads: int | None = None, views: tuple[str, ...] = _VIEWS) -> Model:
+        """Check every file's hash, then load the network and run it once.
+
+        Args:
+            path: the bundle's folder.
+            threads: threads of one inference; by default two, or one on a single core.
+            views: those that will be embedded. A drone needs no reference network where the two differ.
+
+        Raises:
+            ModelError: no bundle, a field missing or unusable, a file absent or altered, or a network that does
+                not load or does not do what the manifest says.
+        """
+        # Imported here: reading what a bundle is must not cost the load of a runtime.
+        from cvgl.engines.onnxruntime import OnnxEngine
+
+        path = Path(path)
+        manifest = read_manifest(path)
+        fields = Fields(manifest, path / MANIFEST, ModelError)
+        check_files(path, fields.files(), ModelError)
+        size, descriptions = fields.integer("descriptor_size"), _read_views(fields)
+        engines: dict[str, Engine] = {}
+        by_file: dict[str, Engine] = {}
+        for name in views:
+            view = descriptions[_known(name, path)]
+            if view.file not in by_file:
+                by_file[view.file] = OnnxEngine(path / view.file, threads)
+            engine = engines[name] = by_file[view.file]
+            for field, found, expected in (
+                (f"views.{name}.input_size", engine.input_size, view.input_size),
+                ("descriptor_size", engine.descriptor_size, size),
+            ):
+                if found != expected:
+                    raise ModelError(
+                        "the network is another than the manifest's",
+                        file=path / view.file,
+                        field=field,
+                        found=found,
+                        expected=str(expected),
+                    )
+        return cls(path, manifest, engines)
+
+    def embed(
+        self, patches: NDArray[np.uint8], masks: NDArray[Any] | None = None, view: str = "query"
+    ) -> NDArray[np.float32]:
+        """Descriptors of patches.
+
+        Args:
+            patches: (B, H, W, 3) uint8 BGR of exactly the view's input size. Nothing is resized here: how a
+                patch is reduced decides the accuracy, and belongs to those who know its ground sampling distance.
+            masks: (B, H, W) uint8 or bool, nonzero where the patch shows ground; None for everywhere. The rest
+                enters the network as exactly 0, the mean colour.
+            view: "query" or "reference".
+
+        Returns:
+            (B, D) float32 of unit length.
+
+        Raises:
+            ModelError: wrong shapes, an unknown view, or a descriptor that is not finite.
+        """
+        engine = self._engines.get(_known(view, self.path))
+        if engine is None:
+            raise ModelError(
+                "the model was opened without this view", file=self.path, field="view", found=view
+            )
+        shape = (*self.views[view].input_size, 3)
+        if patches.dtype != np.uint8 or patches.shape[1:] != shape:
+            raise ModelError(
+                "wrong patches",
+                field=f"{view} patches",
+                found=f"{patches.dtype} {patches.shape}",
+                expected=f"uint8 (B, {', '.join(map(str, shape))})",
+            )
+        if masks is not None and (
+            masks.shape != patches.shape[:3] or masks.dtype not in (np.uint8, np.bool_)
+        ):
+            raise ModelError(
+                "wrong masks",
+                field=f"{view} masks",
+                found=f"{masks.dtype} {masks.shape}",
+                expected=f"uint8 or bool {patches.shape[:3]}",
+            )
+        descriptors = np.empty((len(patches), self.descriptor_size), np.float32)
+        step = engine.batch or _CHUNK
+        for start in range(0, len(patches), step):
+            chunk = slice(start, start + step)
+            batch = _normalise(patches[chunk], None if masks is None else masks[chunk], self.views[view])
+            missing = (engine.batch or 0) - len(batch)
+            if missing > 0:
+                batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)])
+            descriptors[chunk] = engine.run(batch)[: len(batch) - max(missing, 0)]
+        lengths = np.linalg.norm(descriptors, axis=1, keepdims=True)
+        bad = ~(np.isfinite(lengths) & (lengths > 0))[:, 0]
+        if bad.any():
+            raise ModelError(
+                "the network gave no usable descriptor",
+                file=self.path / self.views[view].file,
+                field=f"descriptor of {view} patch {int(np.flatnonzero(bad)[0])}",
+                found=float(lengths[bad][0, 0]),
+                expected="a finite length above 0",
+            )
+        descriptors /= lengths
+        return descriptors
+
+    def __repr__(self) -> str:
+        query = self.views["query"]
+        height, width = query.input_size
+        return (
+            f"<Model {self.name}: {self.architecture}, {self.precision}, {height} x {width} px"
+            f" at {query.gsd_m:g} m/px -> {self.descriptor_size}-d, fingerprint {self.fingerprint[:12]}>"
+        )
+
+
+def write_bundle(
+    path: str | Path,
+    *,
+    name: str,
+    architecture: str,
+    descriptor_size: int,
+    views: Mapping[str, View],
+    files: Mapping[str, str | Path],
+    precision: str,
+    opset: int,
+    training: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a bundle, whole or not at all; one that stands at ``path`` is replaced.
+
+    Args:
+        path: the folder, by custom ``NAME.cvgl``.
+        name, architecture: in plain words.
+        descriptor_size: length of a descriptor.
+        views: "query" and "reference".
+        files: name in the bundle -> file to copy: the views' networks and whatever belongs to them.
+        precision: achieved, such as "fp32" or "fp16".
+        opset: of ONNX.
+        training: a free record of how the network was made (data, time, results); JSON values.
+
+    Returns:
+        The fingerprint.
+
+    Raises:
+        ModelError: a file is absent, or a field is not usable.
+    """
+    path = Path(path)
+    for target, source in files.items():
+        if not is_plain_name(target) or target == MANIFEST:
+            raise ModelError("not usable", field="files", found=target, expected="a plain file name")
+        if not Path(source).is_file():
+            raise ModelError("no such file", file=source)
+    with atomic_folder(path) as folder:
+        for target, source in files.items():
+            shutil.copyfile(source, folder / target)
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "name": name,
+            "architecture": architecture,
+            "descriptor_size": descriptor_size,
+            "views": {key: asdict(view) for key, view in views.items()},
+            "precision": precision,
+            "opset": opset,
+            "files": hash_files(folder, sorted(files)),
+            "training": dict(training or {}),
+        }
+        write_json(folder / MANIFEST, manifest)
+        # Read back what a drone will read, so that no bundle appears that cannot be opened.
+        fields = Fields(read_manifest(folder, name=path), path / MANIFEST, ModelError)
+        return _fingerprint(descriptor_size, _read_views(fields), fields.files())
+
+
+def read_manifest(path: str | Path, *, name: Path | None = None) -> dict[str, Any]:
+    """The manifest of a bundle, every field checked; no other file is read.
+
+    Args:
+        path: the bundle's folder.
+        name: what errors call the folder, if not ``path``.
+
+    Raises:
+        ModelError: no bundle, or a field missing or unusable.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ModelError(
+            "no model bundle there", file=path, expected="a folder NAME.cvgl with a manifest.json"
+        )
+    manifest = read_json(path / MANIFEST, ModelError)
+    fields = Fields(manifest, (name or path) / MANIFEST, ModelError)
+    fields.version(FORMAT_VERSION)
+    for field in ("name", "architecture", "precision"):
+        fields.text(field)
+    fields.integer("descriptor_size")
+    fields.integer("opset")
+    fields.files(*{view.file for view in _read_views(fields).values()})
+    if "training" in manifest:
+        fields.section("training")
+    return manifest
+
+
+def _read_views(fields: Fields) -> dict[str, View]:
+    section = fields.section("views")
+    views = {}
+    for name in _VIEWS:
+        view = section.section(name)
+        height, width = view.numbers("input_size", 2, low=1)
+        if height != int(height) or width != int(width):
+            raise view.refuse("input_size", "two whole numbers of pixels")
+        if view.text("channels") != "rgb":
+            raise view.refuse("channels", "'rgb'")
+        gsd = view.number("gsd_m", low=0.0)
+        red, green, blue = view.numbers("mean", 3)
+        std = view.numbers("std", 3)
+        if gsd == 0.0:
+            raise view.refuse("gsd_m", "a number above 0")
+        if min(std) <= 0.0:
+            raise view.refuse("std", "3 numbers above 0")
+        views[name] = View(
+            file=view.text("file"),
+            input_size=(int(height), int(width)),
+            mean=(red, green, blue),
+            std=(std[0], std[1], std[2]),
+            gsd_m=gsd,
+        )
+    return views
+
+
+def _known(view: str, path: Path) -> str:
+    if view not in _VIEWS:
+        raise ModelError("unknown view", file=path, field="view", found=view, expected=" or ".join(_VIEWS))
+    return view
+
+
+def _fingerprint(
+    descriptor_size: int, views: Mapping[str, View], files: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Over content, not names: renaming a bundle or rewording its record leaves its galleries usable."""
+    decisive = {
+        "descriptor_size": descriptor_size,
+        "views": {name: {**asdict(view), "file": files[view.file]["sha256"]} for name, view in views.items()},
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _normalise(patches: NDArray[np.uint8], masks: NDArray[Any] | None, view: View) -> NDArray[np.float32]:
+    """(B, H, W, 3) BGR to the network's (B, 3, H, W) RGB."""
+    std = np.array(view.std, np.float32)[:, None, None]
+    mean = np.array(view.mean, np.float32)[:, None, None]
+    batch = np.empty((len(patches), 3, *view.input_size), np.float32)
+    np.multiply(patches[..., ::-1].transpose(0, 3, 1, 2), 1 / (255 * std), out=batch)
+    batch -= mean / std
+    if masks is not None:
+        batch *= (masks != 0)[:, None]
+    return batch
