@@ -1,0 +1,1 @@
+"""ROS 2 node over the cvgl SDK."""
