@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from .scene import World
+from .appearance import Appearance
+from .render import render_frame, render_map
+from .scene import STYLES, World
 
-__all__ = ["World"]
+__all__ = ["STYLES", "Appearance", "World", "render_frame", "render_map"]

@@ -62,7 +62,7 @@ def tint(colour: NDArray[np.float32], material: NDArray[np.uint8], phase: NDArra
         rows = material == which
         if weight and rows.any():
             # Neither lawns nor trees turn all at once: the share goes with the plant.
-            share = weight * (0.45 + 1.1 * ((phase[rows] * 37) % 256) / 255.0)[:, None]
+            share = weight * (0.45 + 1.1 * (phase[rows] * np.uint8(37)) / 255.0)[:, None]
             bright = colour[rows].mean(1, keepdims=True) / np.mean(target)
             colour[rows] += np.minimum(share, 0.9) * (np.array(target) * bright - colour[rows])
     return colour * gain[material].astype(np.float32)

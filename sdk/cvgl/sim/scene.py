@@ -45,7 +45,8 @@ class Solids:
     """Buildings and other bodies: U units, each a run of outward-looking planar faces.
 
     faces: the polygons; normal (P, 3) unit outward; base (P,) the height their shadow falls on (m) and under (P, 3)
-    the colour of that roof (base 0: the ground); cast (P,) whether they throw a shadow at all; wall (P,) whether windows belong on it; unit (P,) which body; unit_start (U + 1,);
+    the colour of that roof (base 0: the ground); cast (P,) whether they throw a shadow at all; wall (P,) whether windows belong on it;
+    first (P,) the first face of the part it belongs to; unit (P,) which body; unit_start (U + 1,);
     unit_bounds (U, 4); unit_height (U,) m.
     """
 
@@ -55,6 +56,7 @@ class Solids:
     under: NDArray[np.float32]
     cast: NDArray[np.bool_]
     wall: NDArray[np.bool_]
+    first: NDArray[np.int64]
     unit: NDArray[np.int64]
     unit_start: NDArray[np.int64]
     unit_bounds: NDArray[np.float32]
@@ -123,7 +125,7 @@ class SceneBuilder:
         side = int(np.ceil(2 * self.reach / self._raster_gsd))
         self.occupied = np.zeros((side, side), np.uint8)
         self._ground: list[tuple[float, Array, Colour, int, int, float]] = []
-        self._faces: list[tuple[Array, Colour, int, int, Array, Colour | None, bool, bool, float]] = []
+        self._faces: list[tuple[Array, Colour, int, int, Array, tuple[float, Colour] | None, bool, bool, float, int]] = []
         self._units: list[int] = []
         self._trees: list[Array] = []
         self._slots: list[Array] = []
@@ -181,27 +183,30 @@ class SceneBuilder:
         self._units.append(len(self._faces))
 
     def face(self, vertices: Array, colour: Colour, material: int, *, base: tuple[float, Colour] | None = None,
-             cast: bool = True, wall: bool = False, phase: int = 0, width: float = 99.0) -> None:
+             cast: bool = True, wall: bool = False, phase: int = 0, width: float = 99.0, first: int | None = None) -> None:
         """One planar face (N, 3), counter-clockwise seen from outside.
 
-        `base` = (height, colour) of the roof its shadow falls on; without one it falls on the ground.
+        `base` = (height, colour) of the roof its shadow falls on; without one it falls on the ground. `first` is the
+        first face of the part it belongs to, before which the shadow on that roof is painted.
         """
         a, b, c = vertices[0], vertices[1], vertices[2]
         u, v = b - a, c - a
         normal = np.array([u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]])
         length = float(np.sqrt(normal @ normal))
         if length > 1e-6:
-            self._faces.append((vertices, colour, material, phase, normal / length, base, cast, wall, width))
+            self._faces.append((vertices, colour, material, phase, normal / length, base, cast, wall, width,
+                                len(self._faces) if first is None else first))
 
     def prism(self, polygon: Array, low: float, high: float, wall: Colour, roof: Colour, *, material: int = mat.ROOF,
               wall_material: int = mat.WALL, base: tuple[float, Colour] | None = None, cast: bool = True, windows: bool = False) -> None:
         """Upright walls around a convex polygon (N, 2) and a flat top, from height `low` to `high` (m)."""
         p = counter_clockwise(polygon)
+        first = len(self._faces)
         q = np.roll(p, -1, axis=0)
         for a, b in zip(p, q, strict=True):
             self.face(np.array([[*a, low], [*b, low], [*b, high], [*a, high]]), wall, wall_material, base=base,
-                      cast=cast, wall=windows)
-        self.face(np.column_stack([p, np.full(len(p), high)]), roof, material, base=base, cast=cast)
+                      cast=cast, wall=windows, first=first)
+        self.face(np.column_stack([p, np.full(len(p), high)]), roof, material, base=base, cast=cast, first=first)
 
     def trees(self, xy: Array, radius: Array, height: Array, colour: Array, needle: bool | NDArray[np.bool_] = False,
               *, anywhere: bool = False) -> None:
@@ -240,7 +245,7 @@ class SceneBuilder:
                         np.array([x[5][0] if x[5] else 0.0 for x in f], np.float32),
                         np.array([x[5][1] if x[5] else (0, 0, 0) for x in f], np.float32).reshape(-1, 3),
                         np.array([x[6] for x in f], bool),
-                        np.array([x[7] for x in f], bool), unit, unit_start, np.hstack([low, high]), top)
+                        np.array([x[7] for x in f], bool), np.array([x[9] for x in f], np.int64), unit, unit_start, np.hstack([low, high]), top)
         t = np.concatenate([np.zeros((0, 8)), *self._trees]).astype(np.float32)
         seeds = np.random.default_rng([seed, 5]).integers(0, 2**32, len(t), dtype=np.uint32)
         trees = Trees(t[:, :2].copy(), t[:, 2].copy(), t[:, 3].copy(), t[:, 4:7].copy(), t[:, 7] > 0.5, seeds)
@@ -260,4 +265,4 @@ def _shapes(polygons: list[Array], colour: list[Colour], material: list[int], ph
     else:
         low = high = np.zeros((0, 2), np.float32)
     return Shapes(vertices, start, np.array(colour, np.float32).reshape(-1, 3), np.array(material, np.uint8),
-                  np.array(phase, np.uint8), np.array(width, np.float32), np.hstack([low, high]))
+                  np.array(phase).astype(np.uint8), np.array(width, np.float32), np.hstack([low, high]))
