@@ -6,8 +6,8 @@ try:
     from cvgl._native import rectify
 except ImportError as reason:
     raise ImportError(
-        "the compiled core of cvgl (cvgl._native) is missing or was built for another Python: install the package "
-        f"with `pip install .` (or `pip install -e .`) from the repository's root; {reason}"
+        "the compiled core of cvgl (cvgl._native) is missing or was built for another Python: install the "
+        f"package with `pip install .` (or `pip install -e .`) from the repository's root; {reason}"
     ) from reason
 
 __all__ = ["rectify"]

@@ -23,8 +23,9 @@ constexpr int kMaxSamplesPerAxis = 16;
 // rounding of a footprint of 1.0001 up to two samples.
 constexpr double kSampleSlack = 0.125;
 
-// From this footprint on, every source pixel under it is read anyway, and interpolating between them changes nothing.
-constexpr double kNearestFrom = 2.0;
+// From this footprint on the samples take the nearest pixel instead of interpolating. Rounding moves a whole row of them
+// by up to half a source pixel, so this is also the bound on how far a patch may be displaced: 0.5 / 4 of its own pixel.
+constexpr double kNearestFrom = 4.0;
 
 // An image in memory: `channels` bytes per pixel lie together, rows `row_stride` bytes apart (may be negative).
 struct ImageView {
@@ -155,27 +156,64 @@ CVGL_HD inline void add_bilinear(const ImageView& image, float x, float y, float
   }
 }
 
-// Sum of the nearest pixels of a grid that lies inside the image with a margin, in 16.16 fixed point.
-//
-// This is where a frame reduced several times spends its time: no bounds checks, no floating point.
+// Fixed point for a grid that lies inside the image with a margin: 16 bits below the point, of which bilinear weights
+// use 8. No bounds checks and no floating point: this is where a frame reduced several times spends its time.
+struct FixedGrid {
+  int x, y;  // of the first sample of the current row
+  int ux, uy;
+};
+
+constexpr double kFixedOne = 65536.0;
+
+CVGL_HD inline int fixed(double value) { return static_cast<int>(std::lrint(value * kFixedOne)); }
+
 template <int Channels>
-CVGL_HD inline void sum_grid_inside(const ImageView& image, double x, double y, double ux, double uy, double vx,
-                                    double vy, int nu, int nv, float* sum) {
-  constexpr double kOne = 65536.0;
-  // The extra half turns the shift below into rounding to the nearest pixel.
-  const double x0 = x + 0.5 - 0.5 * ((nu - 1) * ux + (nv - 1) * vx);
-  const double y0 = y + 0.5 - 0.5 * ((nu - 1) * uy + (nv - 1) * vy);
-  const int dux = static_cast<int>(std::lrint(ux * kOne)), duy = static_cast<int>(std::lrint(uy * kOne));
-  unsigned total[Channels] = {};
-  for (int j = 0; j < nv; ++j) {
-    int fx = static_cast<int>(std::lrint((x0 + j * vx) * kOne));
-    int fy = static_cast<int>(std::lrint((y0 + j * vy) * kOne));
-    for (int i = 0; i < nu; ++i, fx += dux, fy += duy) {
-      const unsigned char* pixel = pixel_at<Channels>(image, fx >> 16, fy >> 16);
-      for (int c = 0; c < Channels; ++c) total[c] += pixel[c];
+CVGL_HD inline void sum_row_nearest(const ImageView& image, FixedGrid grid, int count, unsigned* total) {
+  constexpr int kHalf = 1 << 15;
+  int x = grid.x + kHalf, y = grid.y + kHalf;
+  for (int i = 0; i < count; ++i, x += grid.ux, y += grid.uy) {
+    const unsigned char* pixel = pixel_at<Channels>(image, x >> 16, y >> 16);
+    for (int c = 0; c < Channels; ++c) total[c] += pixel[c];
+  }
+}
+
+// Sums are 2^16 times the grey values: 255 * 2^16 * 16 * 16 samples still fit.
+template <int Channels>
+CVGL_HD inline void sum_row_bilinear(const ImageView& image, FixedGrid grid, int count, unsigned* total) {
+  constexpr int kHalf = 1 << 7;
+  int x = grid.x + kHalf, y = grid.y + kHalf;
+  for (int i = 0; i < count; ++i, x += grid.ux, y += grid.uy) {
+    const unsigned right = (x >> 8) & 255, lower = (y >> 8) & 255;
+    const unsigned left = 256 - right, upper = 256 - lower;
+    const unsigned char* above = pixel_at<Channels>(image, x >> 16, y >> 16);
+    const unsigned char* below = above + image.row_stride;
+    for (int c = 0; c < Channels; ++c) {
+      total[c] += upper * (left * above[c] + right * above[c + Channels]) +
+                  lower * (left * below[c] + right * below[c + Channels]);
     }
   }
-  for (int c = 0; c < Channels; ++c) sum[c] = static_cast<float>(total[c]);
+}
+
+template <int Channels>
+CVGL_HD inline void sum_grid_inside(const ImageView& image, double x, double y, double ux, double uy, double vx,
+                                    double vy, int nu, int nv, bool nearest, float* sum) {
+  const double x0 = x - 0.5 * ((nu - 1) * ux + (nv - 1) * vx);
+  const double y0 = y - 0.5 * ((nu - 1) * uy + (nv - 1) * vy);
+  FixedGrid grid;
+  grid.ux = fixed(ux);
+  grid.uy = fixed(uy);
+  unsigned total[Channels] = {};
+  for (int j = 0; j < nv; ++j) {
+    grid.x = fixed(x0 + j * vx);
+    grid.y = fixed(y0 + j * vy);
+    if (nearest) {
+      sum_row_nearest<Channels>(image, grid, nu, total);
+    } else {
+      sum_row_bilinear<Channels>(image, grid, nu, total);
+    }
+  }
+  const float scale = nearest ? 1.0f : static_cast<float>(1.0 / kFixedOne);
+  for (int c = 0; c < Channels; ++c) sum[c] = static_cast<float>(total[c]) * scale;
 }
 
 // One output pixel. Writes `Channels` bytes to `out`; returns 255 where the camera sees the pixel's centre, else 0.
@@ -207,9 +245,9 @@ CVGL_HD inline unsigned char rectify_pixel(const ImageView& image, const double*
   float sum[Channels] = {};
   int count = nu * nv;
   const bool nearest = length_u >= kNearestFrom && length_v >= kNearestFrom;
-  if (nearest && centre.x - reach_x >= 1.0 && centre.y - reach_y >= 1.0 && centre.x + reach_x <= image.width - 2.0 &&
+  if (centre.x - reach_x >= 1.0 && centre.y - reach_y >= 1.0 && centre.x + reach_x <= image.width - 2.0 &&
       centre.y + reach_y <= image.height - 2.0) {
-    sum_grid_inside<Channels>(image, centre.x, centre.y, ux, uy, vx, vy, nu, nv, sum);
+    sum_grid_inside<Channels>(image, centre.x, centre.y, ux, uy, vx, vy, nu, nv, nearest, sum);
   } else {
     count = 0;
     for (int j = 0; j < nv; ++j) {
