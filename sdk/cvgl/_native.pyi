@@ -17,26 +17,27 @@ def rectify(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Resample a raw frame to a rectified patch, once, with an antialiasing footprint.
 
-    Every output pixel is the mean over the parallelogram that its square covers in the source, on a grid of about
-    one sample per source pixel (at most 16 along each axis); where the footprint is under 4 pixels the samples are
-    interpolated bilinearly, so that no patch is displaced by more than 1/8 of its own pixel. The mapping is
-    output pixel -> map3x3 -> ideal camera coordinates -> distortion -> fx, fy, cx, cy.
+    Every output pixel is the mean over the parallelogram that its square covers in the source, on a grid of
+    about one sample per source pixel (at most 16 along each axis); where the footprint is under 4 pixels the
+    samples are interpolated bilinearly, so that no patch is displaced by more than 1/8 of its own pixel. The
+    mapping is output pixel -> map3x3 -> ideal camera coordinates -> distortion -> fx, fy, cx, cy.
 
     Args:
         image: (H, W) or (H, W, 3), sides up to 32767; rows at any stride, the pixels of a row lying together.
-        map3x3: (3, 3), invertible; output pixel (u, v, 1) -> ideal (undistorted, normalised) camera coordinates,
-            scaled so that points in front of the camera have a positive third component.
+        map3x3: (3, 3), invertible; output pixel (u, v, 1) -> ideal (undistorted, normalised) camera
+            coordinates, scaled so that points in front of the camera have a positive third component.
         fx, fy, cx, cy: intrinsics of ``image``, pixels; the centre of the first pixel is (0, 0).
         distortion: k1, k2, p1, p2[, k3[, k4, k5, k6]] as OpenCV orders them; empty for none.
         out_h, out_w: size of the patch, pixels, 1 to 16384.
         threads: 1 to 64; 0 for one per core. The answer does not depend on it.
 
     Returns:
-        The patch, (out_h, out_w) or (out_h, out_w, 3) uint8, zero where nothing is seen; and the mask, (out_h,
-        out_w) uint8, 255 where the source position of the pixel's centre is in front of the camera, where the
-        distortion is one-to-one, and inside [-0.5, W - 0.5] x [-0.5, H - 0.5], else 0.
+        The patch, (out_h, out_w) or (out_h, out_w, 3) uint8, zero where nothing is seen; and the mask,
+        (out_h, out_w) uint8, 255 where the source position of the pixel's centre is in front of the camera, where
+        the distortion is one-to-one, and inside [-0.5, W - 0.5] x [-0.5, H - 0.5], else 0.
 
     Raises:
-        ValueError: an array of another type or shape, a singular or non-finite map, unusable intrinsics or sizes.
+        ValueError: an array of another type or shape, a singular or non-finite map, unusable intrinsics or
+            sizes.
         TypeError: an argument that is no array or number at all.
     """

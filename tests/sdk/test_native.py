@@ -102,7 +102,7 @@ def test_agrees_with_a_dense_average_of_the_true_mapping(h: Array, distortion: L
     patch, mask = run(image, h, distortion)
     assert (mask[whole] == 255).all()
     difference = np.abs(patch.astype(float) - expected)[whole]
-    # Samples may sit up to half a source pixel off along each axis (the nearest pixel, from a footprint of 4 on).
+    # Samples may sit up to half a source pixel off along each axis (nearest pixel, from a footprint of 4 on).
     half_a_pixel = sum(np.abs(np.diff(image.astype(float), axis=axis)).max() / 2 for axis in (0, 1))
     assert difference.mean() < 2.0
     assert difference.max() < 1.5 + half_a_pixel
