@@ -33,8 +33,8 @@ def rectify(
 
     Returns:
         The patch, (out_h, out_w) or (out_h, out_w, 3) uint8, zero where nothing is seen; and the mask,
-        (out_h, out_w) uint8, 255 where the source position of the pixel's centre is in front of the camera, where
-        the distortion is one-to-one, and inside [-0.5, W - 0.5] x [-0.5, H - 0.5], else 0.
+        (out_h, out_w) uint8, 255 where the source position of the pixel's centre is in front of the camera,
+        where the distortion is one-to-one, and inside [-0.5, W - 0.5] x [-0.5, H - 0.5], else 0.
 
     Raises:
         ValueError: an array of another type or shape, a singular or non-finite map, unusable intrinsics or
