@@ -13,11 +13,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+
 from cvgl.camera import Camera
 from cvgl.errors import FlightError, FrameError
 from cvgl.frame import Frame
 from cvgl.metadata import PhotoMetadata, gimbal_attitude, read_metadata, scan_position
-from numpy.typing import NDArray
 
 __all__ = ["DEFAULT_HEIGHT_M", "IMAGE_SUFFIXES", "Flight", "FrameRecord", "read_image"]
 

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
+
 from cvgl.errors import FlightError
 from cvgl.geometry import rotation_body_to_ned, wrap_degrees
 
