@@ -203,8 +203,8 @@ class Model:
             views: those that will be embedded. A drone needs no reference network where the two differ.
 
         Raises:
-            ModelError: no bundle, a field missing or unusable, a file absent or altered, or a network that does
-                not load or does not do what the manifest says.
+            ModelError: no bundle, a field missing or unusable, a file absent or altered, or a network that
+                does not load or does not do what the manifest says.
         """
         # Imported here: reading what a bundle is must not cost the load of a runtime.
         from cvgl.engines.onnxruntime import OnnxEngine
@@ -242,9 +242,9 @@ class Model:
 
         Args:
             patches: (B, H, W, 3) uint8 BGR of exactly the view's input size. Nothing is resized here: how a
-                patch is reduced decides the accuracy, and belongs to those who know its ground sampling distance.
-            masks: (B, H, W) uint8 or bool, nonzero where the patch shows ground; None for everywhere. The rest
-                enters the network as exactly 0, the mean colour.
+                patch is reduced decides the accuracy, and is for those who know its ground sampling distance.
+            masks: (B, H, W) uint8 or bool, nonzero where the patch shows ground; None for everywhere. The
+                rest enters the network as exactly 0, the mean colour.
             view: "query" or "reference".
 
         Returns:

@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 
 def main(app: typer.Typer) -> None:
-    """Run a command line; an error of ours ends it with its one line and its exit status (see cvgl.errors)."""
+    """Run a command line; an error of ours ends it with one line and its exit status (see cvgl.errors)."""
     try:
         app()
     except CvglError as error:
