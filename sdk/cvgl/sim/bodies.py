@@ -31,6 +31,24 @@ class Batch:
     order: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Shade:
+    """The shadows of buildings on the ground, as seen: mask (H, W) uint8 of a view, and how much they darken (0-1)."""
+
+    view: View
+    mask: NDArray[np.uint8]
+    strength: float
+
+    def at(self, xy: NDArray[np.floating]) -> NDArray[np.float32]:
+        """The light (N, 1) left to things standing at xy (N, 2)."""
+        pixels = np.round(self.view.project(np.column_stack([xy, np.zeros(len(xy))])))
+        inside = np.all((pixels >= 0) & (pixels < self.view.size), axis=1)
+        out = np.ones((len(xy), 1), np.float32)
+        x, y = pixels[inside].astype(int).T
+        out[inside, 0] -= self.strength * (self.mask[y, x] > 0)
+        return out
+
+
 def pick(start: NDArray[np.int64], index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of the chosen runs of a ragged array: (row indices, new starts)."""
     count = start[index + 1] - start[index]
@@ -133,7 +151,7 @@ def _windows(world: World, view: View, index: NDArray[np.int64], rgb: Floats, di
     """Rows of windows on the walls that are large enough in the image."""
     s = world.solids
     which = np.flatnonzero(s.wall[index] & (np.diff(s.faces.start)[index] == 4))
-    if len(which) == 0 or view.gsd > 0.5:
+    if len(which) == 0 or view.gsd > 0.3:
         return []
     corners = s.faces.vertices[s.faces.start[index[which]][:, None] + np.arange(4)]
     pixels = view.project(corners.reshape(-1, 3)).reshape(-1, 4, 2)
@@ -143,7 +161,7 @@ def _windows(world: World, view: View, index: NDArray[np.int64], rgb: Floats, di
     high = pixels.max(axis=1)
     inside = np.all(high > 0, axis=1) & np.all(low < np.array(view.size), axis=1)
     out = []
-    for k in np.flatnonzero((tall > 2.0) & inside):
+    for k in np.flatnonzero((tall > 2.0 * view.oversampling) & inside):
         a, b, c, d = corners[k].astype(np.float64)
         n, m = int(storeys[k]), max(1, int(np.linalg.norm(b - a) / 3.0))
         style = index[which[k]] * 2654435761 % 97
@@ -225,9 +243,21 @@ def _outlines(world: World, index: NDArray[np.int64], k: int, needle: bool) -> N
     return shapes[choice]
 
 
-def trees(world: World, view: View, appearance: Appearance, index: NDArray[np.int64]) -> list[Batch]:
+def _at_image(world: World, view: View, index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of the trees whose crown touches the image: a turned camera sees half of its bounding box."""
+    t = world.trees
+    centre = np.column_stack([t.xy[index], 0.7 * t.height[index]])
+    pixels = view.project(centre)
+    reach = 1.3 * t.radius[index] / view.gsd * view.oversampling + 2
+    w, h = view.size
+    x, y = pixels[:, 0], pixels[:, 1]
+    return index[(x > -reach) & (x < w + reach) & (y > -reach) & (y < h + reach)]
+
+
+def trees(world: World, view: View, appearance: Appearance, shade: Shade) -> list[Batch]:
     """Crowns as layers of lit leaf masses; the nearer, the more of them."""
     t = world.trees
+    index = _at_image(world, view, trees_in_view(world, view))
     sun = sun_direction(appearance)
     out = []
     ratio = t.radius[index] / view.gsd
@@ -235,16 +265,17 @@ def trees(world: World, view: View, appearance: Appearance, index: NDArray[np.in
         for level, (low, high) in enumerate(((0.0, 2.2), (2.2, 7.0), (7.0, 22.0), (22.0, np.inf))):
             part = index[(t.needle[index] == needle) & (ratio >= low) & (ratio < high)]
             if len(part):
-                out += _crown_layers(world, view, appearance, part, needle, level, sun)
+                out += _crown_layers(world, view, appearance, part, needle, level, sun, shade)
     return out
 
 
 def _crown_layers(world: World, view: View, appearance: Appearance, index: NDArray[np.int64], needle: bool, level: int,
-                  sun: NDArray[np.float64]) -> list[Batch]:
+                  sun: NDArray[np.float64], shade: Shade) -> list[Batch]:
     t = world.trees
     xy, r, h, seed = t.xy[index].astype(np.float64), t.radius[index], t.height[index], t.seed[index]
     material = np.full(len(index), mat.NEEDLE if needle else mat.LEAF, np.uint8)
     rgb = mat.tint(t.colour[index], material, (seed >> np.uint32(24)).astype(np.uint8), appearance)
+    rgb *= shade.at(xy)
     direct = 1 - appearance.ambient
     thin = 0.75 if appearance.season == "winter" and not needle else 1.0
     out: list[Batch] = []
@@ -266,26 +297,24 @@ def _crown_layers(world: World, view: View, appearance: Appearance, index: NDArr
         layer(1, xy + 1.6 * lean, 0.75 * h, 0.6 * r, one * (0.95 + 0.2 * direct))
         return out
     layer(1, xy + 0.7 * lean, 0.68 * h, 0.84 * r * thin, one * (0.82 + 0.05 * direct))
-    lobes = (0, 3, 7, 14)[level]
-    if needle:
-        lobes = (0, 1, 3, 6)[level]
+    lobes = ((0, 2, 8, 26), (0, 1, 3, 7))[needle][level]
     for k in range(lobes):
         angle = 2 * np.pi * (_hash(seed, 3 * k) + k * 0.618)
         reach = 0.72 * np.sqrt(_hash(seed, 3 * k + 1))
         offset = np.stack([np.cos(angle), np.sin(angle)], axis=1) * reach[:, None]
         facing = offset @ side
-        size = (0.26 + 0.2 * _hash(seed, 3 * k + 2)) * (1.15 if level < 3 else 0.8)
-        bright = 0.9 + 0.34 * direct * facing * 1.4 + 0.1 * (_hash(seed, 90 + k) - 0.35)
+        size = (0.26 + 0.2 * _hash(seed, 3 * k + 2)) * (1.1 if level < 3 else 0.62)
+        bright = 0.9 + 0.5 * direct * facing + (0.16 if level < 3 else 0.34) * (_hash(seed, 90 + k) - 0.45)
         z = h * (0.72 + 0.2 * (1 - reach))
         layer(2 + k, xy + offset * r[:, None], z.astype(np.float32), (size * r).astype(np.float32), bright)
     layer(60, xy + 1.5 * lean, 0.92 * h, (0.34 if not needle else 0.42) * r, one * (0.98 + 0.25 * direct))
     return out
 
 
-def tree_shadows(world: World, index: NDArray[np.int64], sun: NDArray[np.float64], appearance: Appearance,
-                 ) -> NDArray[np.float64]:
+def tree_shadows(world: World, view: View, sun: NDArray[np.float64], appearance: Appearance) -> NDArray[np.float64]:
     """Ground outlines (P, K, 3) of the shadows of trees: two stretched discs along the throw each."""
     t = world.trees
+    index = trees_in_view(world, view, sun)
     if len(index) == 0:
         return np.zeros((0, 11, 3))
     xy, r, h = t.xy[index].astype(np.float64), t.radius[index], t.height[index]
@@ -355,7 +384,7 @@ def _box(v: Vehicles, front: NDArray[np.float64] | float, back: NDArray[np.float
 _BOX_SIDES = np.array([[0, 1, 5, 4], [1, 2, 6, 5], [2, 3, 7, 6], [3, 0, 4, 7]])
 
 
-def vehicle_batches(v: Vehicles, view: View, appearance: Appearance) -> list[Batch]:
+def vehicle_batches(v: Vehicles, view: View, appearance: Appearance, shade: Shade) -> list[Batch]:
     """Bodies and cabins; far away only a bright or dark oblong with its windscreen."""
     n = len(v.xy)
     if n == 0:
@@ -365,10 +394,11 @@ def vehicle_batches(v: Vehicles, view: View, appearance: Appearance) -> list[Bat
     paint = np.full(n, mat.CAR, np.uint8)
     glass = np.full(n, mat.GLASS, np.uint8)
     dark = np.tile(np.array([[34, 40, 46]], np.float32), (n, 1))
+    left = shade.at(v.xy)
     out: list[Batch] = []
 
     def add(corners: NDArray[np.float64], rgb: Floats, material: NDArray[np.uint8], order: float) -> None:
-        out.append(quads(corners, with_texture(rgb, material), distance, np.full(n, order)))
+        out.append(quads(corners, with_texture(rgb * left, material), distance, np.full(n, order)))
 
     body_top = np.where(v.van, v.size[:, 2] * 1.25, 0.85)
     body = _box(v, 0.5, -0.5, 1.0, 0.25, body_top)

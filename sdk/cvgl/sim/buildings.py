@@ -65,7 +65,7 @@ def flat(b: SceneBuilder, rng: np.random.Generator, quad: Array, height: float, 
         patch = part(inner, u, u + rng.uniform(0.2, 0.4), v, v + rng.uniform(0.2, 0.4))
         b.face(lift(patch, height), vary(rng, roof, 22), mat.CONCRETE, cast=False)
     area = length * depth
-    if rng.random() < 0.16 and area > 120:
+    if rng.random() < 0.07 and area > 120:
         _panels(b, rng, inner, height, roof)
         return
     for _ in range(int(rng.poisson(clutter * min(0.8 + area / 70, 9)))):
@@ -94,9 +94,12 @@ def _panels(b: SceneBuilder, rng: np.random.Generator, quad: Array, height: floa
     length, depth = lengths(quad)
     rows = max(1, int(depth / rng.uniform(2.6, 4.0)))
     colour = vary(rng, (38, 52, 92), 7)
-    ends = rng.uniform(0.02, 0.2), rng.uniform(0.8, 0.98)
+    ends = sorted(rng.uniform(0.02, 0.98, 2)) if rng.random() < 0.5 else [0.03, 0.97]
+    if ends[1] - ends[0] < 0.2:
+        return
+    used = rng.uniform(0.4, 1.0)
     for r in range(rows):
-        if rng.random() < 0.12:
+        if rng.random() < 0.12 or r / rows > used:
             continue
         row = part(quad, ends[0], ends[1], (r + 0.15) / rows, (r + 0.8) / rows)
         b.face(lift(row, height + 0.5), colour, mat.GLASS, base=(height, roof), width=0.6 * depth / rows)

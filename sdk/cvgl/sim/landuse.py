@@ -78,6 +78,19 @@ class Site:
         self.b.trees(self.warp(plan_points), r, slim * r * np.where(needle, 1.7, 1.0) + 1.0, np.clip(colour, 12, 200),
                      needle)
 
+    def stain(self, polygon: Array, reach: tuple[float, float], ground: Colour, colour: Colour, material: int, layer: float,
+              rough: float = 0.4) -> None:
+        """A ragged patch somewhere on the ground of a plan polygon that fades out towards its edge."""
+        centre = self.rng.dirichlet(np.ones(len(polygon))) @ polygon
+        outer = blob(self.rng, centre, self.rng.uniform(*reach), 36, rough)
+        if not inside_convex(polygon, outer).all():
+            return
+        phase = int(self.rng.integers(256))
+        for k, (size, share) in enumerate(((1.0, 0.3), (0.86, 0.6), (0.72, 0.85))):
+            piece = centre + size * (outer - centre) * self.rng.uniform(0.96, 1.04, (len(outer), 1))
+            tone = tuple(g + share * (c - g) for g, c in zip(ground, colour, strict=True))
+            self.patch(piece, tone, material, layer + 0.01 * k, phase=phase)  # type: ignore[arg-type]
+
     def place(self, plan_quad: Array) -> Array | None:
         """The footprint of a plan quad if the ground there is free; it is then taken. None otherwise."""
         quad = self.warp(plan_quad)
@@ -124,7 +137,7 @@ def _rows(site: Site, polygon: Array) -> None:
     rng = site.rng
     site.pave(polygon) if rng.random() < 0.65 else site.lawn(polygon)
     frontage = rng.uniform(4.5, 9.0)
-    usual = rng.uniform(9, 17)
+    usual = rng.uniform(9, 22)
     storeys = float(np.clip(rng.normal(3.0, 0.9) * site.palette.height_scale, 1.5, 7))
     gap = rng.uniform(0.02, 0.2)
     for start, direction, inward, length in _frontages(polygon, 12):
@@ -159,7 +172,25 @@ def _rows(site: Site, polygon: Array) -> None:
                                 buildings.house(site.b, rng, site.palette, extra, site.height(1), windows=False)
             s += width
             run -= 1
+    _infill(site, polygon, rng.choice([0.0, 0.3, 0.9]), storeys)
     site.plant(site.scatter(polygon, rng.uniform(7, 18)), (1.0, 3.2))
+
+
+def _infill(site: Site, polygon: Array, density: float, storeys: float) -> None:
+    """Back buildings, workshops and sheds wherever a yard is still free."""
+    rng = site.rng
+    _, direction, inward, _ = _frontages(polygon, 0.0)[0]
+    for centre in site.scatter(polygon, 6.5):
+        if rng.random() > density:
+            continue
+        size = rng.uniform(4, 13, 2)
+        plan = _lot(centre, direction, inward, -0.5 * size[0], size[0], -0.5 * size[1], size[1])
+        if not inside_convex(polygon, plan).all():
+            continue
+        quad = site.place(plan)
+        if quad is not None:
+            floors = max(1.0, round(rng.uniform(0.2, 1.0) * storeys))
+            buildings.house(site.b, rng, site.palette, quad, site.height(floors), windows=floors > 1)
 
 
 def _detached(site: Site, polygon: Array) -> None:
@@ -477,11 +508,8 @@ def _park(site: Site, polygon: Array) -> None:
     rng, palette = site.rng, site.palette
     site.lawn(polygon)
     span = np.sqrt(signed_area(polygon))
-    for _ in range(int(rng.integers(2, 6))):
-        centre = rng.dirichlet(np.ones(len(polygon)) * 2) @ polygon
-        patch = blob(rng, centre, rng.uniform(0.1, 0.25) * span)
-        if inside_convex(polygon, patch).all():
-            site.patch(patch, vary(rng, palette.grass, 12), mat.GRASS, 1.2, phase=int(rng.integers(256)))
+    for _ in range(int(rng.integers(2, 7))):
+        site.stain(polygon, (0.08 * span, 0.25 * span), palette.grass, vary(rng, palette.grass, 12), mat.GRASS, 1.2, 0.25)
     _paths(site, polygon, int(rng.integers(2, 5)))
     if rng.random() < 0.45:
         centre = rng.dirichlet(np.ones(len(polygon)) * 3) @ polygon
@@ -552,7 +580,7 @@ def _sports(site: Site, polygon: Array) -> None:
         return
     site.b.occupy(site.outline(track))
     with_track = rng.random() < 0.6
-    grass = vary(rng, (86, 128, 62), 12)
+    grass = vary(rng, (82, 112, 62), 10)
     if with_track:
         tone = vary(rng, [(170, 88, 68), (150, 74, 62), (84, 108, 150), (178, 108, 84)][int(rng.integers(4))], 8)
         site.b.ground(site.outline(track, 5.0), tone, mat.SYNTHETIC, 2.0)
@@ -642,12 +670,8 @@ def _field(site: Site, polygon: Array) -> None:
     direction = np.array([np.cos(angle), np.sin(angle)])
     normal = np.array([-direction[1], direction[0]])
     reach = field @ normal
-    for _ in range(int(rng.integers(3, 12))):
-        centre = rng.dirichlet(np.ones(len(field)) * 1.2) @ field
-        spot = blob(rng, centre, rng.uniform(3, 22))
-        if inside_convex(field, spot).all():
-            site.patch(spot, buildings.shade(base, rng.uniform(0.88, 1.12)), mat.CROP, 1.2,
-                       phase=phase if rng.random() < 0.7 else phase + 1)
+    for _ in range(int(rng.integers(3, 14))):
+        site.stain(field, (3, 24), base, buildings.shade(base, rng.uniform(0.84, 1.16)), mat.CROP, 1.2)
 
     def strips(step: float, width: float, tone: Callable[[], Colour], layer: float, inner: Array) -> None:
         offsets = np.arange(reach.min() + rng.uniform(0, step), reach.max(), step)
@@ -697,12 +721,9 @@ def _meadow(site: Site, polygon: Array) -> None:
     """Grassland with trodden tracks, wet and dry patches, bushes."""
     rng, palette = site.rng, site.palette
     site.lawn(polygon)
-    for _ in range(int(rng.integers(4, 16))):
-        centre = rng.dirichlet(np.ones(len(polygon))) @ polygon
-        patch = blob(rng, centre, rng.uniform(3, 28), 18)
-        if inside_convex(polygon, patch).all():
-            colour, material = (palette.grass, mat.GRASS) if rng.random() < 0.85 else (palette.soil, mat.SOIL)
-            site.patch(patch, vary(rng, colour, 11), material, 1.2, phase=int(rng.integers(256)))
+    for _ in range(int(rng.integers(4, 18))):
+        colour, material = (palette.grass, mat.GRASS) if rng.random() < 0.85 else (palette.soil, mat.SOIL)
+        site.stain(polygon, (3, 30), palette.grass, vary(rng, colour, 12), material, 1.2)
     if rng.random() < 0.7:
         ends = rng.dirichlet(np.ones(len(polygon)) * 0.4, 4) @ polygon
         line = site.warp(smooth_line(ends, 5.0))
@@ -726,10 +747,11 @@ def _forest(site: Site, polygon: Array) -> None:
     for _ in range(int(rng.integers(0, 5))):
         centre = rng.dirichlet(np.ones(len(polygon))) @ polygon
         radius = rng.uniform(5, 26)
-        clearing = blob(rng, centre, radius, 16)
+        clearing = blob(rng, centre, radius, 24, 0.5)
         if inside_convex(polygon, clearing).all():
             keep &= np.hypot(*(points - centre).T) > 0.8 * radius
-            site.patch(clearing, vary(rng, palette.grass, 9), mat.GRASS, 1.2, phase=int(rng.integers(256)))
+            meadow = tuple(0.5 * (g + f) for g, f in zip(palette.grass, floor, strict=True))
+            site.patch(clearing, vary(rng, meadow, 7), mat.GRASS, 1.2, phase=int(rng.integers(256)))  # type: ignore[arg-type]
     if rng.random() < 0.5:
         line = smooth_line(rng.dirichlet(np.ones(len(polygon)) * 0.4, 3) @ polygon, 6.0)
         site.b.lines([site.warp(line)], rng.uniform(2, 3.5), vary(rng, palette.soil, 8), mat.SOIL, 1.5)
@@ -769,13 +791,10 @@ def _scrub(site: Site, polygon: Array) -> None:
     rng, palette = site.rng, site.palette
     ground = vary(rng, palette.soil, 8)
     site.patch(polygon, ground, mat.SOIL, 1.0)
-    for _ in range(int(rng.integers(6, 26))):
-        centre = rng.dirichlet(np.ones(len(polygon))) @ polygon
-        patch = blob(rng, centre, rng.uniform(2, 24), 18, 0.4)
-        if inside_convex(polygon, patch).all():
-            dry = rng.random() < 0.6
-            site.patch(patch, vary(rng, palette.grass if dry else ground, 13), mat.GRASS if dry else mat.SOIL, 1.1,
-                       phase=int(rng.integers(256)))
+    for _ in range(int(rng.integers(6, 30))):
+        dry = rng.random() < 0.6
+        site.stain(polygon, (2, 26), ground, vary(rng, palette.grass if dry else ground, 13), mat.GRASS if dry else mat.SOIL,
+                   1.1)
     if rng.random() < 0.6:
         _paths(site, polygon, int(rng.integers(1, 4)))
     points = site.scatter(polygon, rng.uniform(3.5, 9))
@@ -863,12 +882,10 @@ def _bare(site: Site, polygon: Array) -> None:
     rng, palette = site.rng, site.palette
     ground = vary(rng, palette.soil, 12)
     site.patch(polygon, ground, mat.SOIL, 1.0)
-    for _ in range(int(rng.integers(5, 18))):
-        centre = rng.dirichlet(np.ones(len(polygon))) @ polygon
-        patch = blob(rng, centre, rng.uniform(2, 18), 16, 0.4)
-        if inside_convex(polygon, patch).all():
-            green = rng.random() < 0.35
-            site.patch(patch, vary(rng, palette.grass if green else ground, 16), mat.GRASS if green else mat.SOIL, 1.1)
+    for _ in range(int(rng.integers(5, 22))):
+        green = rng.random() < 0.35
+        site.stain(polygon, (2, 19), ground, vary(rng, palette.grass if green else ground, 16),
+                   mat.GRASS if green else mat.SOIL, 1.1)
     for _ in range(int(rng.integers(1, 5))):
         line = site.warp(smooth_line(rng.dirichlet(np.ones(len(polygon)) * 0.7, 4) @ polygon, 5.0))
         tone = buildings.shade(ground, rng.uniform(0.85, 1.15))

@@ -79,6 +79,8 @@ class Plan:
     river: float
     highway: float
     railway: float
+    paved: float = 1.0
+    """The chance that streets have pavements and parked cars; elsewhere they run between grass verges."""
 
 
 _PLANS: dict[str, Plan] = {
@@ -88,7 +90,7 @@ _PLANS: dict[str, Plan] = {
     "dense": Plan({"rows": 6, "apartments": 2.5, "commercial": 2.5, "park": 1.0, "school": 0.8, "sports": 0.5,
                    "industrial": 0.6, "car_park": 0.6, "bare": 0.3}, (130, 240), (0.03, 0.25), 0.12, 0.4, 0.2, 0.15),
     "rural": Plan({"field": 7, "meadow": 2.5, "forest": 3, "orchard": 1.2, "scrub": 1.3, "farm": 1.6, "greenhouses": 0.4,
-                   "detached": 0.7, "bare": 0.3, "solar": 0.15}, (160, 360), (0.04, 0.25), 0.22, 0.35, 0.1, 0.08),
+                   "detached": 0.7, "bare": 0.3, "solar": 0.15}, (160, 360), (0.04, 0.25), 0.22, 0.35, 0.1, 0.08, 0.1),
     "industrial": Plan({"industrial": 6, "car_park": 1.2, "commercial": 1.4, "bare": 1.2, "meadow": 0.8, "rows": 0.6,
                         "containers": 1.2, "solar": 0.4, "forest": 0.4}, (180, 320), (0.02, 0.12), 0.06, 0.3, 0.25, 0.4),
     "mixed": Plan({"rows": 2.5, "detached": 2.5, "apartments": 1.3, "commercial": 1.0, "industrial": 1.5, "park": 1.0,
@@ -125,7 +127,10 @@ def build(seed: int, size_m: float, style: str) -> World:
     square = np.array([[-half, -half], [half, -half], [half, half], [-half, half]])
     blocks, streets = _cut_land(rng, square, plan, weights)
     street_scale = rng.uniform(0.85, 1.2)
-    verge = rng.uniform(0.0, 3.5)
+    verge = rng.uniform(0.0, 3.5) if rng.random() < plan.paved else 0.0
+    if verge == 0.0:
+        # Country roads are a class narrower.
+        street_scale *= 0.75
     for street in streets:
         _street(b, rng, palette, warp, street, street_scale, verge)
     for polygon, use, edges in blocks:
@@ -237,8 +242,8 @@ def _street(b: SceneBuilder, rng: np.random.Generator, palette: palettes.Palette
             side = ribbon(piece, half + verge, -half - verge)
             b.ground(side, palette.pavement, mat.PAVING, 7.0 if street.rank == 0 else 4.0)
             b.occupy(ribbon(piece, half + 0.6 * verge, -half - 0.6 * verge))
-        elif unpaved:
-            b.ground(ribbon(piece, half + 0.8, -half - 0.9), palettes.vary(rng, palette.grass, 6), mat.GRASS, 3.9)
+        else:
+            b.ground(ribbon(piece, half + 1.8, -half - 1.5), palettes.vary(rng, palette.grass, 6), mat.GRASS, 3.9)
         b.ground(outer, tone, material, layer)
         if unpaved:
             b.lines([offset_line(piece, d) for d in (-0.8, 0.8)], 0.5, palettes.vary(rng, tone, 10), mat.SOIL,
@@ -259,9 +264,9 @@ def _street(b: SceneBuilder, rng: np.random.Generator, palette: palettes.Palette
         heading = np.arctan2(tangent[:, 1], tangent[:, 0])
         for side in (1.0, -1.0):
             if width > 6.5:
-                b.slots(point + side * (half - 1.15) * left, heading, rng.uniform(0.05, 0.5))
+                b.slots(point + side * (half - 1.15) * left, heading, rng.uniform(0.05, 0.5) * min(verge, 1.0))
             jitter = rng.uniform(-2, 2, (len(point), 1)) * tangent
-            b.slots(point + jitter + side * 0.25 * width * left, heading, 0.09 if major else 0.03)
+            b.slots(point + jitter + side * 0.25 * width * left, heading, (0.09 if major else 0.03) * (1.0 if verge else 0.35))
 
 
 def _marks(b: SceneBuilder, rng: np.random.Generator, palette: palettes.Palette, line: Array, total: float, half: float,

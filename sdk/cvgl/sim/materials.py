@@ -15,8 +15,8 @@ COUNT = 18
 # (whose patches also change hue); the low seven bits are the strength of the grain.
 TEXTURE = np.zeros(COUNT, np.uint8)
 for _material, _code in {
-    ASPHALT: 26, PAVING: 38, CONCRETE: 44, SOIL: 90, GRASS: 128 + 46, CROP: 128 + 40, WATER: 14, MARK: 30, ROOF: 24,
-    WALL: 10, GLASS: 4, LEAF: 128 + 70, NEEDLE: 128 + 76, SYNTHETIC: 12, CAR: 0, FOREST_FLOOR: 128 + 80,
+    ASPHALT: 26, PAVING: 38, CONCRETE: 32, SOIL: 90, GRASS: 128 + 46, CROP: 128 + 40, WATER: 14, MARK: 30, ROOF: 24,
+    WALL: 10, GLASS: 4, LEAF: 128 + 104, NEEDLE: 128 + 104, SYNTHETIC: 12, CAR: 0, FOREST_FLOOR: 128 + 80,
     PLASTER: 16, POOL: 8,
 }.items():
     TEXTURE[_material] = _code
@@ -39,7 +39,7 @@ _CROP_STATE = np.array([
 ], dtype=np.float32)
 
 # Season shifts of vegetation: (target RGB, weight) per season.
-_GRASS_SHIFT = {"spring": ((112, 134, 70), 0.30), "summer": ((118, 124, 72), 0.10),
+_GRASS_SHIFT = {"spring": ((104, 120, 70), 0.30), "summer": ((118, 124, 72), 0.10),
                 "autumn": ((134, 122, 74), 0.32), "winter": ((122, 112, 82), 0.48)}
 _LEAF_SHIFT = {"spring": ((104, 128, 62), 0.35), "summer": ((60, 86, 44), 0.0),
                "autumn": ((148, 112, 54), 0.40), "winter": ((104, 92, 78), 0.58)}
@@ -52,7 +52,7 @@ def tint(colour: NDArray[np.float32], material: NDArray[np.uint8], phase: NDArra
     season = SEASONS.index(appearance.season)
     wet = np.random.default_rng([appearance.jitter_seed, 1])
     gain = 1 + appearance.jitter * _VARIES[:, None] * (
-        wet.standard_normal((COUNT, 1)) + 0.35 * wet.standard_normal((COUNT, 3)))
+        wet.standard_normal((COUNT, 1)) + 0.15 * wet.standard_normal((COUNT, 3)))
     crop = material == CROP
     if crop.any():
         state = _CROP_STATE[phase[crop] % len(_CROP_STATE), season]

@@ -65,7 +65,11 @@ class Palette:
             return "flat", vary(rng, (165, 163, 158), 22)
         weight = np.array([r[2] for r in options])
         form, colour, _ = options[int(rng.choice(len(options), p=weight / weight.sum()))]
-        return form, vary(rng, colour, self.spread)
+        if rng.random() < 0.07:
+            # Somebody always builds otherwise.
+            other = list(_FAMILIES.values())[int(rng.integers(len(_FAMILIES)))][0]
+            colour = other[int(rng.integers(len(other)))][1]
+        return form, vary(rng, colour, self.spread + (8 if form == "flat" else 0))
 
     def wall(self, rng: np.random.Generator) -> Colour:
         """A facade colour."""
@@ -74,7 +78,7 @@ class Palette:
 
 def vary(rng: np.random.Generator, colour: Colour, amount: float) -> Colour:
     """A colour moved at random: mostly in brightness, a third as much in hue."""
-    shift = amount * rng.standard_normal() + amount / 3 * rng.standard_normal(3)
+    shift = amount * rng.standard_normal() + amount / 4 * rng.standard_normal(3)
     r, g, b = np.clip(np.asarray(colour) + shift, 4, 250)
     return float(r), float(g), float(b)
 
@@ -84,16 +88,16 @@ def draw(rng: np.random.Generator) -> Palette:
     names = list(_FAMILIES)
     first, second = rng.choice(len(names), 2, replace=False)
     roofs = [(f, c, w) for f, c, w in _FAMILIES[names[first]][0]]
-    share = float(rng.choice([0.0, 0.15, 0.5]))
-    roofs += [(f, c, w * share) for f, c, w in _FAMILIES[names[second]][0] if share]
+    share = float(rng.choice([0.1, 0.3, 0.7]))
+    roofs += [(f, c, w * share) for f, c, w in _FAMILIES[names[second]][0]]
     # Within a family every place still has favourites.
     weights = np.array([r[2] for r in roofs]) * rng.gamma(1.2, 1.0, len(roofs))
     hue = rng.normal(0, 7, 3)
     roofs = [(f, tuple(np.clip(np.asarray(c) + hue, 8, 248)), float(w))  # type: ignore[misc]
              for (f, c, _), w in zip(roofs, weights, strict=True)]
     lush = float(rng.beta(2.2, 1.6))
-    grey = rng.uniform(72, 138)
-    dry, green = np.array([150, 138, 96.0]), np.array([78, 106, 52.0])
+    grey = rng.uniform(66, 112)
+    dry, green = np.array([146, 136, 98.0]), np.array([84, 103, 58.0])
     soils: list[Colour] = [(150, 124, 94), (168, 116, 80), (176, 158, 128), (112, 92, 74), (138, 128, 112)]
     waters: list[Colour] = [(74, 84, 70), (58, 78, 84), (92, 96, 78), (50, 62, 62), (84, 104, 104), (40, 66, 84)]
 
@@ -103,9 +107,9 @@ def draw(rng: np.random.Generator) -> Palette:
     g = green + (1 - lush) * (dry - green)
     return Palette(
         roofs=tuple(roofs), walls=tuple(_FAMILIES[names[first]][1]),
-        asphalt=vary(rng, (grey, grey, grey + 2), 5), local_asphalt=vary(rng, (grey + 14, grey + 13, grey + 10), 10),
-        pavement=pick([(168, 160, 148), (150, 148, 144), (176, 150, 132), (188, 180, 164)], 9),
-        concrete=pick([(172, 168, 160), (190, 184, 172), (152, 150, 146)], 9),
+        asphalt=vary(rng, (grey, grey, grey + 2), 5), local_asphalt=vary(rng, (grey + 9, grey + 8, grey + 6), 8),
+        pavement=pick([(148, 142, 132), (132, 131, 128), (154, 132, 118), (162, 155, 142)], 9),
+        concrete=pick([(152, 149, 142), (164, 159, 150), (134, 133, 130)], 9),
         soil=pick(soils, 9), grass=vary(rng, (float(g[0]), float(g[1]), float(g[2])), 7),
         leaf=pick([(58, 82, 40), (66, 92, 42), (76, 90, 52), (50, 72, 38), (86, 98, 56)], 6),
         needle=pick([(40, 58, 38), (48, 66, 46), (36, 52, 40)], 4), water=pick(waters, 8),

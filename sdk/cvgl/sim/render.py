@@ -43,16 +43,20 @@ def render_map(world: World, gsd: float, appearance: Appearance | None = None,
     width, height = round((east - west) / gsd), round((north - south) / gsd)
     if not gsd > 0 or width < 1 or height < 1:
         raise ValueError(f"gsd, bounds: found {gsd} m/px over {(west, south, east, north)}, expected an image of 1 px or more")
+    return np.ascontiguousarray(render_grid(world, look, west, north, width, height, gsd)[..., ::-1])
+
+
+def render_grid(world: World, look: Appearance, west: float, north: float, width: int, height: int, gsd: float,
+                grid: NDArray[np.float64] | None = None) -> Image:
+    """A map in any plane coordinates, BGR uint8 (height, width, 3); `grid` as in `cvgl.sim.view.map_view`."""
     out = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, _TILE_PX):
         for left in range(0, width, _TILE_PX):
             h, w = min(_TILE_PX, height - top), min(_TILE_PX, width - left)
-            view = map_view(west + left * gsd, north - top * gsd, 2 * w, 2 * h, gsd / 2, look.view_tilt_deg,
-                            look.view_azimuth_deg)
-            out[top:top + h, left:left + w] = _picture(world, view, look, 2)
-    rng = np.random.default_rng([look.effect_seed, 11])
-    image = photo.expose(photo.develop(out, look), look, rng)
-    return np.ascontiguousarray(image[..., ::-1])
+            view = map_view(west + left * gsd, north - top * gsd, w, h, gsd, 2, look.view_tilt_deg, look.view_azimuth_deg,
+                            grid)
+            out[top:top + h, left:left + w] = _picture(world, view, look)
+    return photo.expose(photo.develop(out, look), look, np.random.default_rng([look.effect_seed, 11]))
 
 
 def render_frame(world: World, camera: Camera, position: tuple[float, float, float] | NDArray[np.float64],
@@ -72,10 +76,7 @@ def render_frame(world: World, camera: Camera, position: tuple[float, float, flo
     lens, intrinsics, size = _ideal_camera(camera)
     # Small images are painted at twice their size and averaged; large ones are smoothed by the lens blur.
     scale = 2 if size[0] * size[1] < 500_000 else 1
-    k = intrinsics.copy()
-    k[:2, :2] *= scale
-    k[:2, 2] = (k[:2, 2] + 0.5) * scale - 0.5
-    image = _picture(world, camera_view(k, rotation, place, (size[0] * scale, size[1] * scale)), look, scale)
+    image = _picture(world, camera_view(intrinsics, rotation, place, size, scale), look)
     if lens is not None:
         image = np.asarray(cv2.remap(image, lens[0], lens[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
     if rng is None:
@@ -100,16 +101,17 @@ def _ideal_camera(camera: Camera) -> tuple[tuple[NDArray[np.float32], NDArray[np
     return maps, matrix, (int(high[0] - low[0]) + 1, int(high[1] - low[1]) + 1)
 
 
-def _picture(world: World, view: View, look: Appearance, scale: int) -> Image:
-    """The textured, lit scene, BGR uint8 at 1/scale of the view's size, before the sensor."""
+def _picture(world: World, view: View, look: Appearance) -> Image:
+    """The textured, lit scene at its finished size, BGR uint8, before the sensor."""
+    scale = view.oversampling
     canvas = _paint_ground(world, view, look)
     sun = bodies.sun_direction(look)
     seen, shading = bodies.units_in_view(world, view, sun)
     cars = bodies.vehicles(world, look, view)
-    _paint_shadows(canvas, world, view, look, sun, shading, cars)
+    shade = _paint_shadows(canvas, world, view, look, sun, shading, cars)
     batches = bodies.buildings(world, view, look, seen)
-    batches += bodies.trees(world, view, look, bodies.trees_in_view(world, view))
-    batches += bodies.vehicle_batches(cars, view, look)
+    batches += bodies.trees(world, view, look, shade)
+    batches += bodies.vehicle_batches(cars, view, look, shade)
     _paint_batches(canvas, view, batches)
     small = (view.size[0] // scale, view.size[1] // scale)
     if scale > 1:
@@ -118,7 +120,7 @@ def _picture(world: World, view: View, look: Appearance, scale: int) -> Image:
     else:
         code, colour = canvas[..., 3], canvas[..., :3]
     to_ground = view.pixel_to_ground @ np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2], [0, 0, 1.0]])
-    return _texture(world, colour, np.ascontiguousarray(code), to_ground, view.gsd * scale)
+    return _texture(world, colour, np.ascontiguousarray(code), to_ground, view.gsd)
 
 
 def _fixed(pixels: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -136,7 +138,7 @@ def _paint_ground(world: World, view: View, look: Appearance) -> Image:
     west, south, east, north = view.bounds
     bounds = g.bounds
     index = np.flatnonzero((bounds[:, 0] < east) & (bounds[:, 2] > west) & (bounds[:, 1] < north) & (bounds[:, 3] > south)
-                           & (g.width > 0.45 * view.gsd))
+                           & (g.width > 0.3 * view.gsd))
     if len(index) == 0:
         return canvas
     colour = bodies.with_texture(mat.tint(g.colour[index], g.material[index], g.phase[index], look),
@@ -158,48 +160,54 @@ def _paint_ground(world: World, view: View, look: Appearance) -> Image:
 
 
 def _paint_shadows(canvas: Image, world: World, view: View, look: Appearance, sun: NDArray[np.float64],
-                   units: NDArray[np.int64], cars: bodies.Vehicles) -> None:
+                   units: NDArray[np.int64], cars: bodies.Vehicles) -> bodies.Shade:
+    """Darken the ground. Returns the shadows of buildings alone, in which trees and vehicles may stand."""
     mask = np.zeros(canvas.shape[:2], np.uint8)
-    vertices, start = bodies.building_shadows(world, units, sun)
-    shadows = [(vertices, start)]
-    for corners in (bodies.tree_shadows(world, bodies.trees_in_view(world, view, sun), sun, look),
-                    bodies.vehicle_shadows(cars, sun)):
-        shadows.append((corners.reshape(-1, 3), np.arange(len(corners) + 1) * corners.shape[1]))
-    for vertices, start in shadows:
-        if len(start) < 2:
-            continue
-        pixels = _fixed(view.project(vertices))
-        visible = np.minimum.reduceat(view.depth(vertices), start[:-1]) > view.near
-        ends = start.tolist()
-        for i in np.flatnonzero(visible).tolist():
-            cv2.fillPoly(mask, [pixels[ends[i]:ends[i + 1]]], 255, cv2.LINE_8, _SHIFT)
-    soft = max(0.12 / view.gsd, 0.5)
+    _fill_mask(mask, view, *bodies.building_shadows(world, units, sun))
+    shade = bodies.Shade(view, mask.copy(), 0.75 * look.shadow_strength)
+    for corners in (bodies.tree_shadows(world, view, sun, look), bodies.vehicle_shadows(cars, sun)):
+        _fill_mask(mask, view, corners.reshape(-1, 3), np.arange(len(corners) + 1) * corners.shape[1])
+    soft = max(0.12 * view.oversampling / view.gsd, 0.5)
     mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), min(soft, 3.0)), np.uint8)
     depth = look.shadow_strength * np.arange(256)[:, None] / 255 * _SHADOW_TINT
     table = np.column_stack([255 * (1 - depth), np.full(256, 255)]).astype(np.uint8)
     gain = cv2.LUT(cv2.merge([mask] * 4), table.reshape(256, 1, 4))
     cv2.multiply(canvas, gain, dst=canvas, scale=1 / 255)
+    return shade
+
+
+def _fill_mask(mask: Image, view: View, vertices: NDArray[np.floating], start: NDArray[np.int64]) -> None:
+    if len(start) < 2:
+        return
+    fixed, visible = _seen(view, vertices, start)
+    ends = start.tolist()
+    for i in np.flatnonzero(visible).tolist():
+        cv2.fillPoly(mask, [fixed[ends[i]:ends[i + 1]]], 255, cv2.LINE_8, _SHIFT)
+
+
+def _seen(view: View, vertices: NDArray[np.floating], start: NDArray[np.int64],
+          ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Fixed-point pixels (V, 2) and which polygons (P,) are wholly before the observer and partly in the image."""
+    pixels = view.project(vertices)
+    begin = start[:-1]
+    low, high = np.minimum.reduceat(pixels, begin), np.maximum.reduceat(pixels, begin)
+    w, h = view.size
+    visible = (high[:, 0] >= -1) & (low[:, 0] <= w) & (high[:, 1] >= -1) & (low[:, 1] <= h)
+    if view.eye[3] != 0:
+        visible &= np.minimum.reduceat(view.depth(vertices), begin) > view.near
+    return _fixed(pixels), visible
 
 
 def _paint_batches(canvas: Image, view: View, batches: list[bodies.Batch]) -> None:
     if not batches:
         return
-    count = [len(b.vertices) for b in batches]
-    shift = np.concatenate([[0], np.cumsum(count)])
-    vertices = np.concatenate([b.vertices for b in batches])
-    begin = np.concatenate([b.start[:-1] + s for b, s in zip(batches, shift, strict=False)])
-    end = np.concatenate([b.start[1:] + s for b, s in zip(batches, shift, strict=False)])
+    shift = np.concatenate([[0], np.cumsum([len(b.vertices) for b in batches])])
+    start = np.concatenate([*(b.start[:-1] + s for b, s in zip(batches, shift, strict=False)), shift[-1:]])
+    fixed, visible = _seen(view, np.concatenate([b.vertices for b in batches]), start)
     bgrt = np.concatenate([b.bgrt for b in batches])
     sequence = np.lexsort((np.concatenate([b.order for b in batches]), -np.concatenate([b.distance for b in batches])))
-    pixels = view.project(vertices)
-    # What lies wholly beside the image is left out before the loop.
-    low, high = np.minimum.reduceat(pixels, begin), np.maximum.reduceat(pixels, begin)
-    w, h = view.size
-    visible = ((high[:, 0] >= -1) & (low[:, 0] <= w) & (high[:, 1] >= -1) & (low[:, 1] <= h)
-               & (np.minimum.reduceat(view.depth(vertices), begin) > view.near))
     sequence = sequence[visible[sequence]]
-    fixed = _fixed(pixels)
-    for a, z, tone in zip(begin[sequence].tolist(), end[sequence].tolist(), bgrt[sequence].tolist(), strict=True):
+    for a, z, tone in zip(start[sequence].tolist(), start[sequence + 1].tolist(), bgrt[sequence].tolist(), strict=True):
         cv2.fillPoly(canvas, [fixed[a:z]], tone, cv2.LINE_8, _SHIFT)
 
 

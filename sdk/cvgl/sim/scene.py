@@ -142,6 +142,9 @@ class SceneBuilder:
     def is_free(self, polygon: Array, shrink: float = 0.88) -> bool:
         """Whether a polygon, shrunk about its centre, lies on free ground within reach."""
         center = polygon.mean(axis=0)
+        # Neighbours wall to wall share raster cells: narrow polygons are shrunk by more than a cell.
+        narrow = float(np.min(np.hypot(*(np.roll(polygon, -1, axis=0) - polygon).T))) if len(polygon) == 4 else 99.0
+        shrink = min(shrink, max(1 - 3.2 * self._raster_gsd / max(narrow, 0.1), 0.4))
         pixels = self._raster(center + shrink * (polygon - center))
         low, high = pixels.min(axis=0), pixels.max(axis=0) + 1
         if low.min() < 0 or high.max() > len(self.occupied):

@@ -133,8 +133,9 @@ def smooth_line(points: Array, step: float) -> Array:
 def blob(rng: np.random.Generator, center: Array, radius: float, corners: int = 14, rough: float = 0.25) -> Array:
     """An irregular closed outline (corners, 2) around a centre."""
     angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
-    phase = rng.uniform(0, 2 * np.pi, 3)
-    r = radius * (1 + rough * sum(np.sin(k * angle + phase[k - 2]) / k for k in (2, 3, 4)))
+    phase = rng.uniform(0, 2 * np.pi, 10)
+    harmonics = range(2, max(5, min(corners // 3, 11)))
+    r = radius * (1 + rough * sum(np.sin(k * angle + phase[k - 2]) / k for k in harmonics))
     squash = rng.uniform(0.6, 1.0)
     turn = rng.uniform(0, np.pi)
     x, y = r * np.cos(angle), squash * r * np.sin(angle)
