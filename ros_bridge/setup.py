@@ -1,0 +1,22 @@
+"""Build of the ROS 2 package (ament_python), as colcon calls it."""
+
+from setuptools import setup
+
+setup(
+    name="cvgl_ros",
+    version="0.1.0",
+    packages=["cvgl_ros"],
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/cvgl_ros"]),
+        ("share/cvgl_ros", ["package.xml"]),
+        ("share/cvgl_ros/launch", ["launch/localizer.launch.py"]),
+        ("share/cvgl_ros/config", ["config/localizer.yaml"]),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="cvgl maintainers",
+    maintainer_email="maintainers@example.org",
+    description="Visual localization without GPS, published as NavSatFix",
+    license="Apache-2.0",
+    entry_points={"console_scripts": ["localizer = cvgl_ros.node:main"]},
+)
