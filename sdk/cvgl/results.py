@@ -118,7 +118,7 @@ def nees(error: ArrayLike, covariance: ArrayLike | None) -> float:
 
 
 def distribution(values: ArrayLike) -> dict[str, float | int]:
-    """Count, mean, percentiles 50, 90, 95 and 99 and maximum of the finite values; of none, the count alone."""
+    """Count, mean, percentiles 50, 90, 95, 99 and maximum of the finite values; of none, the count alone."""
     finite = np.asarray(values, dtype=np.float64).ravel()
     finite = finite[np.isfinite(finite)]
     if finite.size == 0:
