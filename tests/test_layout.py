@@ -24,8 +24,9 @@ MAY_IMPORT = {
     "cvgl_export": {"cvgl", "cvgl_train", "cvgl_export"},
     "cvgl_ros": {"cvgl", "cvgl_ros"},
 }
-# What the base install brings, and what an extra or the vehicle's computer may add to what flies.
-FLIES = {"numpy", "cv2", "hnswlib", "onnxruntime", "pyproj", "rasterio", "typer", "rich", "jinja2", "yaml"}
+# What the base install brings (markupsafe is part of jinja2), and what an extra or the vehicle may add to it.
+FLIES = {"numpy", "cv2", "hnswlib", "onnxruntime", "pyproj", "rasterio", "typer", "rich", "yaml"}
+FLIES |= {"jinja2", "markupsafe"}
 MAY_BE_THERE = {"tensorrt", "pycuda", "pymavlink"}
 
 
