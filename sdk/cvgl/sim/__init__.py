@@ -1,7 +1,7 @@
 """A procedural world: one vector scene seen as a satellite map and through a drone's camera.
 
-`World.generate(seed)` lays out a place; `render_map` and `render_frame` show it on the day an `Appearance` describes;
-`write_map` and `write_flight` write it as the files a mission starts from.
+`World.generate(seed)` lays out a place; `render_map` and `render_frame` show it on the day an `Appearance`
+describes; `write_map` and `write_flight` write it as the files a mission starts from.
 """
 
 from __future__ import annotations

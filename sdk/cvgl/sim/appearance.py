@@ -1,4 +1,5 @@
-"""How a place looks on one day through one sensor: light, season, haze, clutter, and the sensor's own faults."""
+"""How a place looks on one day through one sensor: light, season, haze, clutter, and the sensor's own
+faults."""
 
 from __future__ import annotations
 
@@ -15,9 +16,10 @@ SEASONS: tuple[Season, ...] = ("spring", "summer", "autumn", "winter")
 class Appearance:
     """Everything that differs between two pictures of one unchanged place.
 
-    Angles in degrees, azimuths clockwise from true north. `cast` are the gains of red, green, blue; `haze` 0-1 is
-    the share of air light; `view_tilt_deg`/`view_azimuth_deg` say how far off nadir and in which direction the
-    satellite stands (maps only); `blur_px`, `noise`, `vignetting`, `jpeg_quality`, `sharpen` are the sensor's.
+    Angles in degrees, azimuths clockwise from true north. `cast` are the gains of red, green, blue; `haze`
+    0-1 is the share of air light; `view_tilt_deg`/`view_azimuth_deg` say how far off nadir and in which
+    direction the satellite stands (maps only); `blur_px`, `noise`, `vignetting`, `jpeg_quality`, `sharpen`
+    are the sensor's.
     """
 
     sun_azimuth_deg: float = 150.0
@@ -52,13 +54,18 @@ class Appearance:
         overcast = rng.random() < (0.06 if kind == "satellite" else 0.22)
         warm = rng.normal(0.0, 0.035)
         look = Appearance(
-            sun_azimuth_deg=float(rng.uniform(0, 360)) if rng.random() < 0.25 else float(rng.uniform(90, 270)),
+            sun_azimuth_deg=float(rng.uniform(0, 360))
+            if rng.random() < 0.25
+            else float(rng.uniform(90, 270)),
             sun_elevation_deg=float(rng.uniform(22, 75)),
             season=SEASONS[int(rng.choice(4, p=[0.25, 0.4, 0.25, 0.1]))],
             ambient=float(rng.uniform(0.78, 0.95) if overcast else rng.uniform(0.32, 0.55)),
             shadow_strength=float(rng.uniform(0.03, 0.2) if overcast else rng.uniform(0.4, 0.7)),
-            cast=(float(1 + warm + rng.normal(0, 0.02)), float(1 + rng.normal(0, 0.02)),
-                  float(1 - warm + rng.normal(0, 0.03))),
+            cast=(
+                float(1 + warm + rng.normal(0, 0.02)),
+                float(1 + rng.normal(0, 0.02)),
+                float(1 - warm + rng.normal(0, 0.03)),
+            ),
             exposure=float(np.exp(rng.normal(-0.02, 0.11))),
             gamma=float(np.exp(rng.normal(0.0, 0.14))),
             contrast=float(rng.uniform(0.88, 1.14)),
@@ -71,11 +78,22 @@ class Appearance:
         )
         if kind == "satellite":
             return replace(
-                look, haze=float(rng.uniform(0.0, 0.28)), view_tilt_deg=float(rng.uniform(0, 15)),
-                view_azimuth_deg=float(rng.uniform(0, 360)), blur_px=float(rng.uniform(0.4, 1.3)),
-                saturation=look.saturation * 0.85, noise=float(rng.uniform(0, 2.5)),
-                jpeg_quality=int(rng.integers(60, 96)), sharpen=float(rng.uniform(0.0, 0.9)))
+                look,
+                haze=float(rng.uniform(0.0, 0.28)),
+                view_tilt_deg=float(rng.uniform(0, 15)),
+                view_azimuth_deg=float(rng.uniform(0, 360)),
+                blur_px=float(rng.uniform(0.4, 1.3)),
+                saturation=look.saturation * 0.85,
+                noise=float(rng.uniform(0, 2.5)),
+                jpeg_quality=int(rng.integers(60, 96)),
+                sharpen=float(rng.uniform(0.0, 0.9)),
+            )
         return replace(
-            look, haze=float(rng.uniform(0.0, 0.08)), blur_px=float(rng.uniform(0.2, 1.1)),
-            noise=float(rng.uniform(0.5, 5.0)), vignetting=float(rng.uniform(0.0, 0.3)),
-            jpeg_quality=int(rng.integers(55, 97)), sharpen=float(rng.uniform(0.0, 0.5)))
+            look,
+            haze=float(rng.uniform(0.0, 0.08)),
+            blur_px=float(rng.uniform(0.2, 1.1)),
+            noise=float(rng.uniform(0.5, 5.0)),
+            vignetting=float(rng.uniform(0.0, 0.3)),
+            jpeg_quality=int(rng.integers(55, 97)),
+            sharpen=float(rng.uniform(0.0, 0.5)),
+        )

@@ -1,6 +1,7 @@
 """Everything that stands above the ground, turned into polygons to paint: buildings, trees, vehicles.
 
-Each function returns a `Batch` for the part of the world in view. Keys sort them: larger distance first, then order.
+Each function returns a `Batch` for the part of the world in view. Keys sort them: larger distance first, then
+order.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Shade:
-    """The shadows of buildings on the ground, as seen: mask (H, W) uint8 of a view, and how much they darken (0-1)."""
+    """The shadows of buildings on the ground, as seen: mask (H, W) uint8 of a view, and how much they darken
+    (0-1)."""
 
     view: View
     mask: NDArray[np.uint8]
@@ -56,8 +58,9 @@ def pick(start: NDArray[np.int64], index: NDArray[np.int64]) -> tuple[NDArray[np
     return np.repeat(start[index] - new[:-1], count) + np.arange(new[-1]), new
 
 
-def quads(corners: NDArray[np.floating], bgrt: Floats, distance: NDArray[np.float64],
-          order: NDArray[np.float64]) -> Batch:
+def quads(
+    corners: NDArray[np.floating], bgrt: Floats, distance: NDArray[np.float64], order: NDArray[np.float64]
+) -> Batch:
     """A batch of polygons with K corners each, (P, K, 3)."""
     n, k = corners.shape[:2]
     return Batch(corners.reshape(-1, 3), np.arange(n + 1) * k, bgrt, distance, order)
@@ -69,12 +72,14 @@ def sun_direction(a: Appearance) -> NDArray[np.float64]:
     return np.array([np.sin(az) * np.cos(el), np.cos(az) * np.cos(el), np.sin(el)])
 
 
-def drop(points: NDArray[np.floating], sun: NDArray[np.float64],
-         base: NDArray[np.floating] | float = 0.0) -> NDArray[np.float64]:
+def drop(
+    points: NDArray[np.floating], sun: NDArray[np.float64], base: NDArray[np.floating] | float = 0.0
+) -> NDArray[np.float64]:
     """Where the shadow of points (N, 3) falls on the level `base` (m)."""
     height = points[:, 2] - base
-    return np.column_stack([points[:, :2] - height[:, None] * (sun[:2] / sun[2]),
-                            np.broadcast_to(base, height.shape)])
+    return np.column_stack(
+        [points[:, :2] - height[:, None] * (sun[:2] / sun[2]), np.broadcast_to(base, height.shape)]
+    )
 
 
 def light(normal: Floats, sun: NDArray[np.float64], ambient: float) -> Floats:
@@ -89,15 +94,22 @@ def with_texture(rgb: Floats, material: NDArray[np.uint8]) -> Floats:
     return np.column_stack([np.clip(rgb[:, ::-1], 0, 255), mat.TEXTURE[material]]).astype(np.float32)
 
 
-def units_in_view(world: World, view: View, sun: NDArray[np.float64],
-                  ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def units_in_view(
+    world: World,
+    view: View,
+    sun: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Units to paint and units whose shadow may be in view."""
     west, south, east, north = view.bounds
     bounds, height = world.solids.unit_bounds, world.solids.unit_height
     throw = height[:, None] * (sun[:2] / sun[2])[None, :]
     margin = 25.0
-    seen = ((bounds[:, 0] < east + margin) & (bounds[:, 2] > west - margin)
-            & (bounds[:, 1] < north + margin) & (bounds[:, 3] > south - margin))
+    seen = (
+        (bounds[:, 0] < east + margin)
+        & (bounds[:, 2] > west - margin)
+        & (bounds[:, 1] < north + margin)
+        & (bounds[:, 3] > south - margin)
+    )
     low = np.minimum(bounds[:, :2], bounds[:, :2] - throw)
     high = np.maximum(bounds[:, 2:], bounds[:, 2:] - throw)
     shading = (low[:, 0] < east) & (high[:, 0] > west) & (low[:, 1] < north) & (high[:, 1] > south)
@@ -116,7 +128,9 @@ def buildings(world: World, view: View, appearance: Appearance, units: NDArray[n
     index = index[np.einsum("ij,ij->i", towards, s.normal[index]) > 0]
     rows, start = pick(s.faces.start, index)
     vertices = s.faces.vertices[rows]
-    ok = np.minimum.reduceat(view.depth(vertices), start[:-1]) > view.near if len(index) else np.zeros(0, bool)
+    ok = (
+        np.minimum.reduceat(view.depth(vertices), start[:-1]) > view.near if len(index) else np.zeros(0, bool)
+    )
     if not ok.all():
         index = index[ok]
         rows, start = pick(s.faces.start, index)
@@ -126,7 +140,7 @@ def buildings(world: World, view: View, appearance: Appearance, units: NDArray[n
     sun = sun_direction(appearance)
     rgb = mat.tint(s.faces.colour[index], s.faces.material[index], s.faces.phase[index], appearance)
     rgb *= light(s.normal[index], sun, appearance.ambient)[:, None]
-    # The nearest corner of a body, not its middle, decides what hides it: long halls stand beside small sheds.
+    # The nearest corner of a body, not its middle, decides what hides it: long halls stand beside sheds.
     per_vertex = view.distance(vertices)
     near = np.minimum.reduceat(per_vertex, start[:-1])
     unit = s.unit[index]
@@ -139,15 +153,26 @@ def buildings(world: World, view: View, appearance: Appearance, units: NDArray[n
         rows2, start2 = pick(start, raised)
         on = np.repeat(s.base[index[raised]], np.diff(start2))
         dark = s.under[index[raised]] * (1 - 0.8 * appearance.shadow_strength)
-        out.append(Batch(drop(vertices[rows2], sun, on), start2,
-                         with_texture(dark.astype(np.float32), np.full(len(raised), mat.ROOF, np.uint8)),
-                         distance[raised], s.first[index[raised]] - 0.5))
+        out.append(
+            Batch(
+                drop(vertices[rows2], sun, on),
+                start2,
+                with_texture(dark.astype(np.float32), np.full(len(raised), mat.ROOF, np.uint8)),
+                distance[raised],
+                s.first[index[raised]] - 0.5,
+            )
+        )
     out += _windows(world, view, index, rgb, distance)
     return out
 
 
-def _windows(world: World, view: View, index: NDArray[np.int64], rgb: Floats, distance: NDArray[np.float64],
-             ) -> list[Batch]:
+def _windows(
+    world: World,
+    view: View,
+    index: NDArray[np.int64],
+    rgb: Floats,
+    distance: NDArray[np.float64],
+) -> list[Batch]:
     """Rows of windows on the walls that are large enough in the image."""
     s = world.solids
     which = np.flatnonzero(s.wall[index] & (np.diff(s.faces.start)[index] == 4))
@@ -172,22 +197,38 @@ def _windows(world: World, view: View, index: NDArray[np.int64], rgb: Floats, di
             m, gap = 1, 0.02
         u0, u1 = (np.arange(m) + gap) / m, (np.arange(m) + 1 - gap) / m
 
-        def wall(u: NDArray[np.float64], v: NDArray[np.float64], a: NDArray[np.float64] = a,
-                 b: NDArray[np.float64] = b, c: NDArray[np.float64] = c, d: NDArray[np.float64] = d,
-                 ) -> NDArray[np.float64]:
+        def wall(
+            u: NDArray[np.float64],
+            v: NDArray[np.float64],
+            a: NDArray[np.float64] = a,
+            b: NDArray[np.float64] = b,
+            c: NDArray[np.float64] = c,
+            d: NDArray[np.float64] = d,
+        ) -> NDArray[np.float64]:
             u, v = u[:, None, None], v[None, :, None]
             return ((1 - v) * ((1 - u) * a + u * b) + v * ((1 - u) * d + u * c)).reshape(-1, 3)
 
         panes = np.stack([wall(u0, v0), wall(u1, v0), wall(u1, v1), wall(u0, v1)], axis=1)
         tone = 0.42 + 0.04 * (style % 4)
-        colour = np.broadcast_to(rgb[which[k]] * tone + np.array([4, 8, 14]), (len(panes), 3)).astype(np.float32)
-        out.append(quads(panes, with_texture(colour, np.full(len(panes), mat.GLASS, np.uint8)),
-                         np.full(len(panes), distance[which[k]]), np.full(len(panes), index[which[k]] + 0.25)))
+        colour = np.broadcast_to(rgb[which[k]] * tone + np.array([4, 8, 14]), (len(panes), 3)).astype(
+            np.float32
+        )
+        out.append(
+            quads(
+                panes,
+                with_texture(colour, np.full(len(panes), mat.GLASS, np.uint8)),
+                np.full(len(panes), distance[which[k]]),
+                np.full(len(panes), index[which[k]] + 0.25),
+            )
+        )
     return out
 
 
-def building_shadows(world: World, units: NDArray[np.int64], sun: NDArray[np.float64],
-                     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def building_shadows(
+    world: World,
+    units: NDArray[np.int64],
+    sun: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Ground polygons (V, 3), starts (P + 1,) of the shadows of units."""
     s = world.solids
     if len(units) == 0:
@@ -218,7 +259,9 @@ def _crowns() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def _hash(seed: NDArray[np.uint32], k: int) -> NDArray[np.float64]:
     """Reproducible numbers 0-1 (N,) for the k-th property of each tree."""
-    x = seed.astype(np.uint64) * np.uint64(6364136223846793005) + np.uint64((k * 2 + 1) * 1442695040888963407 % 2**64)
+    x = seed.astype(np.uint64) * np.uint64(6364136223846793005) + np.uint64(
+        (k * 2 + 1) * 1442695040888963407 % 2**64
+    )
     x ^= x >> np.uint64(29)
     x *= np.uint64(0xBF58476D1CE4E5B9)
     return (x >> np.uint64(40)).astype(np.float64) / 2.0**24
@@ -231,10 +274,14 @@ def trees_in_view(world: World, view: View, sun: NDArray[np.float64] | None = No
     margin = 12.0
     if sun is None:
         x, y = t.xy[:, 0], t.xy[:, 1]
-        return np.flatnonzero((x > west - margin) & (x < east + margin) & (y > south - margin) & (y < north + margin))
+        return np.flatnonzero(
+            (x > west - margin) & (x < east + margin) & (y > south - margin) & (y < north + margin)
+        )
     tip = t.xy - t.height[:, None] * (sun[:2] / sun[2]).astype(np.float32)
     low, high = np.minimum(t.xy, tip) - margin, np.maximum(t.xy, tip) + margin
-    return np.flatnonzero((low[:, 0] < east) & (high[:, 0] > west) & (low[:, 1] < north) & (high[:, 1] > south))
+    return np.flatnonzero(
+        (low[:, 0] < east) & (high[:, 0] > west) & (low[:, 1] < north) & (high[:, 1] > south)
+    )
 
 
 def _outlines(world: World, index: NDArray[np.int64], k: int, needle: bool) -> NDArray[np.float64]:
@@ -269,8 +316,16 @@ def trees(world: World, view: View, appearance: Appearance, shade: Shade) -> lis
     return out
 
 
-def _crown_layers(world: World, view: View, appearance: Appearance, index: NDArray[np.int64], needle: bool, level: int,
-                  sun: NDArray[np.float64], shade: Shade) -> list[Batch]:
+def _crown_layers(
+    world: World,
+    view: View,
+    appearance: Appearance,
+    index: NDArray[np.int64],
+    needle: bool,
+    level: int,
+    sun: NDArray[np.float64],
+    shade: Shade,
+) -> list[Batch]:
     t = world.trees
     xy, r, h, seed = t.xy[index].astype(np.float64), t.radius[index], t.height[index], t.seed[index]
     material = np.full(len(index), mat.NEEDLE if needle else mat.LEAF, np.uint8)
@@ -282,13 +337,21 @@ def _crown_layers(world: World, view: View, appearance: Appearance, index: NDArr
     distance = view.distance(xy) - 3.0
     side = sun[:2] / max(np.hypot(*sun[:2]), 1e-9)
 
-    def layer(k: int, centre: NDArray[np.float64], height: Floats, radius: Floats, bright: NDArray[np.float64]) -> None:
+    def layer(
+        k: int, centre: NDArray[np.float64], height: Floats, radius: Floats, bright: NDArray[np.float64]
+    ) -> None:
         outline = _outlines(world, index, 40 + k, needle)
         corners = np.empty((*outline.shape[:2], 3))
         corners[:, :, :2] = centre[:, None, :] + outline * radius[:, None, None]
         corners[:, :, 2] = height[:, None]
-        out.append(quads(corners, with_texture(rgb * bright[:, None].astype(np.float32), material), distance,
-                         np.full(len(index), float(k))))
+        out.append(
+            quads(
+                corners,
+                with_texture(rgb * bright[:, None].astype(np.float32), material),
+                distance,
+                np.full(len(index), float(k)),
+            )
+        )
 
     one = np.ones(len(index))
     layer(0, xy, 0.5 * h, r * thin, one * (0.62 - 0.18 * direct))
@@ -311,7 +374,9 @@ def _crown_layers(world: World, view: View, appearance: Appearance, index: NDArr
     return out
 
 
-def tree_shadows(world: World, view: View, sun: NDArray[np.float64], appearance: Appearance) -> NDArray[np.float64]:
+def tree_shadows(
+    world: World, view: View, sun: NDArray[np.float64], appearance: Appearance
+) -> NDArray[np.float64]:
     """Ground outlines (P, K, 3) of the shadows of trees: two stretched discs along the throw each."""
     t = world.trees
     index = trees_in_view(world, view, sun)
@@ -330,14 +395,29 @@ def tree_shadows(world: World, view: View, sun: NDArray[np.float64], appearance:
     return np.concatenate(out)
 
 
-_CAR_COLOURS = np.array([[228, 228, 228], [236, 236, 234], [150, 154, 158], [92, 94, 98], [38, 40, 44], [28, 30, 34],
-                         [140, 36, 34], [40, 66, 120], [196, 190, 176], [74, 84, 78], [206, 168, 60]], np.float32)
+_CAR_COLOURS = np.array(
+    [
+        [228, 228, 228],
+        [236, 236, 234],
+        [150, 154, 158],
+        [92, 94, 98],
+        [38, 40, 44],
+        [28, 30, 34],
+        [140, 36, 34],
+        [40, 66, 120],
+        [196, 190, 176],
+        [74, 84, 78],
+        [206, 168, 60],
+    ],
+    np.float32,
+)
 _CAR_SHARE = np.array([0.2, 0.12, 0.17, 0.13, 0.12, 0.08, 0.06, 0.06, 0.03, 0.02, 0.01])
 
 
 @dataclass(frozen=True)
 class Vehicles:
-    """Vehicles standing about on one day: xy (N, 2), angle (N,), size (N, 3) m, colour (N, 3), van (N,) bool."""
+    """Vehicles standing about on one day: xy (N, 2), angle (N,), size (N, 3) m, colour (N, 3), van (N,)
+    bool."""
 
     xy: NDArray[np.float64]
     angle: NDArray[np.float64]
@@ -354,19 +434,36 @@ def vehicles(world: World, appearance: Appearance, view: View) -> Vehicles:
     draw = rng.random((n, 6), dtype=np.float32)
     west, south, east, north = view.bounds
     x, y = slots.xy[:, 0], slots.xy[:, 1]
-    k = np.flatnonzero((draw[:, 0] < slots.chance * 1.6 * appearance.clutter_density) & (x > west - 8) & (x < east + 8)
-                       & (y > south - 8) & (y < north + 8))
+    k = np.flatnonzero(
+        (draw[:, 0] < slots.chance * 1.6 * appearance.clutter_density)
+        & (x > west - 8)
+        & (x < east + 8)
+        & (y > south - 8)
+        & (y < north + 8)
+    )
     d = draw[k].astype(np.float64)
     van = d[:, 1] > 0.86
-    size = np.stack([4.0 + 0.8 * d[:, 2] + np.where(van, 1.2 + 3.0 * (d[:, 1] > 0.965), 0), 1.7 + 0.2 * d[:, 3] + 0.25 * van,
-                     1.45 + 0.7 * van], axis=1)
+    size = np.stack(
+        [
+            4.0 + 0.8 * d[:, 2] + np.where(van, 1.2 + 3.0 * (d[:, 1] > 0.965), 0),
+            1.7 + 0.2 * d[:, 3] + 0.25 * van,
+            1.45 + 0.7 * van,
+        ],
+        axis=1,
+    )
     colour = _CAR_COLOURS[np.minimum(np.searchsorted(np.cumsum(_CAR_SHARE), d[:, 4]), len(_CAR_COLOURS) - 1)]
     angle = slots.angle[k] + 0.06 * (d[:, 5] - 0.5) + np.pi * (d[:, 5] > 0.5)
     return Vehicles(slots.xy[k] + 0.5 * (d[:, 2:4] - 0.5), angle, size, colour, van)
 
 
-def _box(v: Vehicles, front: NDArray[np.float64] | float, back: NDArray[np.float64] | float, wide: float,
-         low: float, high: NDArray[np.float64] | float) -> NDArray[np.float64]:
+def _box(
+    v: Vehicles,
+    front: NDArray[np.float64] | float,
+    back: NDArray[np.float64] | float,
+    wide: float,
+    low: float,
+    high: NDArray[np.float64] | float,
+) -> NDArray[np.float64]:
     """Corners (N, 8, 3) of a part of each vehicle, front/back as fractions of its length from the middle."""
     n = len(v.xy)
     length, width = v.size[:, 0], v.size[:, 1] * wide
@@ -402,13 +499,25 @@ def vehicle_batches(v: Vehicles, view: View, appearance: Appearance, shade: Shad
 
     body_top = np.where(v.van, v.size[:, 2] * 1.25, 0.85)
     body = _box(v, 0.5, -0.5, 1.0, 0.25, body_top)
-    cabin = _box(v, np.where(v.van, 0.44, 0.2), np.where(v.van, 0.3, -0.42), 0.88, 0.85, v.size[:, 2] * np.where(v.van, 1.26, 1))
+    cabin = _box(
+        v,
+        np.where(v.van, 0.44, 0.2),
+        np.where(v.van, 0.3, -0.42),
+        0.88,
+        0.85,
+        v.size[:, 2] * np.where(v.van, 1.26, 1),
+    )
     if view.gsd < 0.25:
         for k, sides in enumerate(_BOX_SIDES):
             edge = body[:, sides[1], :2] - body[:, sides[0], :2]
             normal = np.stack([edge[:, 1], -edge[:, 0], np.zeros(n)], axis=1)
             normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
-            add(body[:, sides], v.colour * light(normal.astype(np.float32), sun, appearance.ambient)[:, None], paint, float(k))
+            add(
+                body[:, sides],
+                v.colour * light(normal.astype(np.float32), sun, appearance.ambient)[:, None],
+                paint,
+                float(k),
+            )
     add(body[:, 4:], v.colour, paint, 5.0)
     if view.gsd < 0.25:
         for k, sides in enumerate(_BOX_SIDES):
@@ -416,7 +525,14 @@ def vehicle_batches(v: Vehicles, view: View, appearance: Appearance, shade: Shad
     else:
         add(cabin[:, 4:], dark, glass, 6.0)
     if view.gsd < 0.5:
-        roof = _box(v, np.where(v.van, 0.42, 0.08), np.where(v.van, -0.49, -0.3), 0.84, 0.9, v.size[:, 2] * np.where(v.van, 1.27, 1.01))
+        roof = _box(
+            v,
+            np.where(v.van, 0.42, 0.08),
+            np.where(v.van, -0.49, -0.3),
+            0.84,
+            0.9,
+            v.size[:, 2] * np.where(v.van, 1.27, 1.01),
+        )
         add(roof[:, 4:], v.colour * 1.02, paint, 12.0)
     return out
 

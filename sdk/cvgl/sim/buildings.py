@@ -1,6 +1,7 @@
 """Buildings: bodies and roofs of many forms on four-cornered footprints.
 
-A footprint is a counter-clockwise quad (4, 2) whose edge 0 -> 1 is the street front. Heights in metres above ground.
+A footprint is a counter-clockwise quad (4, 2) whose edge 0 -> 1 is the street front. Heights in metres above
+ground.
 """
 
 from __future__ import annotations
@@ -44,12 +45,25 @@ def _body(b: SceneBuilder, quad: Array, tops: Array, wall: Colour, windows: bool
     b.unit()
     for i in range(4):
         j = (i + 1) % 4
-        b.face(np.array([[*quad[i], 0], [*quad[j], 0], [*quad[j], tops[j]], [*quad[i], tops[i]]]), wall, mat.WALL,
-               wall=windows)
+        b.face(
+            np.array([[*quad[i], 0], [*quad[j], 0], [*quad[j], tops[j]], [*quad[i], tops[i]]]),
+            wall,
+            mat.WALL,
+            wall=windows,
+        )
 
 
-def flat(b: SceneBuilder, rng: np.random.Generator, quad: Array, height: float, wall: Colour, roof: Colour,
-         *, windows: bool = True, clutter: float = 1.0) -> None:
+def flat(
+    b: SceneBuilder,
+    rng: np.random.Generator,
+    quad: Array,
+    height: float,
+    wall: Colour,
+    roof: Colour,
+    *,
+    windows: bool = True,
+    clutter: float = 1.0,
+) -> None:
     """A flat roof inside a parapet, with stair heads, tanks, machines, patches, sometimes solar panels."""
     length, depth = lengths(quad)
     _body(b, quad, np.full(4, height), wall, windows)
@@ -77,16 +91,32 @@ def flat(b: SceneBuilder, rng: np.random.Generator, quad: Array, height: float, 
         box = part(quad, u, u + su, v, v + sv)
         kind = rng.random()
         if kind < 0.2:
-            tank(b, rng, box.mean(axis=0), 0.5 * min(sx, sy, 2.6), height, height + rng.uniform(1.2, 2.4), roof)
+            tank(
+                b, rng, box.mean(axis=0), 0.5 * min(sx, sy, 2.6), height, height + rng.uniform(1.2, 2.4), roof
+            )
         elif kind < 0.55:
-            b.prism(box, height, height + rng.uniform(0.5, 1.4), (150, 150, 150), vary(rng, (176, 178, 178), 20),
-                    base=(height, roof))
+            b.prism(
+                box,
+                height,
+                height + rng.uniform(0.5, 1.4),
+                (150, 150, 150),
+                vary(rng, (176, 178, 178), 20),
+                base=(height, roof),
+            )
         elif kind < 0.8:
-            b.prism(box, height, height + rng.uniform(2.0, 3.0), wall, vary(rng, roof, 18), base=(height, roof))
+            b.prism(
+                box, height, height + rng.uniform(2.0, 3.0), wall, vary(rng, roof, 18), base=(height, roof)
+            )
         else:
             sheet = [(206, 212, 208), (150, 178, 160), (140, 84, 70), (120, 136, 156), (224, 224, 222)]
-            b.prism(box, height, height + rng.uniform(1.8, 2.6), wall,
-                    vary(rng, sheet[int(rng.integers(len(sheet)))], 12), base=(height, roof))
+            b.prism(
+                box,
+                height,
+                height + rng.uniform(1.8, 2.6),
+                wall,
+                vary(rng, sheet[int(rng.integers(len(sheet)))], 12),
+                base=(height, roof),
+            )
 
 
 def _panels(b: SceneBuilder, rng: np.random.Generator, quad: Array, height: float, roof: Colour) -> None:
@@ -105,12 +135,24 @@ def _panels(b: SceneBuilder, rng: np.random.Generator, quad: Array, height: floa
         b.face(lift(row, height + 0.5), colour, mat.GLASS, base=(height, roof), width=0.6 * depth / rows)
         for k in range(1, int(length / 2.2)):
             u = k * 2.2 / length
-            b.face(lift(part(row, u, u + 0.12 / length, 0, 1), height + 0.5), (120, 130, 150), mat.GLASS, cast=False,
-                   width=0.12)
+            b.face(
+                lift(part(row, u, u + 0.12 / length, 0, 1), height + 0.5),
+                (120, 130, 150),
+                mat.GLASS,
+                cast=False,
+                width=0.12,
+            )
 
 
-def tank(b: SceneBuilder, rng: np.random.Generator, center: Array, radius: float, low: float, high: float,
-         roof: Colour | None = None) -> None:
+def tank(
+    b: SceneBuilder,
+    rng: np.random.Generator,
+    center: Array,
+    radius: float,
+    low: float,
+    high: float,
+    roof: Colour | None = None,
+) -> None:
     """An upright cylinder: a water tank on a roof, or a silo."""
     angle = np.linspace(0, 2 * np.pi, 10, endpoint=False) + rng.uniform(0, 1)
     ring = center + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -125,13 +167,35 @@ def _ribs(b: SceneBuilder, slope: Array, colour: Colour, step: float, factor: fl
     tint = shade(colour, factor)
     for k in range(1, int(length / step)):
         u0, u1 = k * step / length, (k * step + width) / length
-        b.face(np.array([slope[0] + u0 * (slope[1] - slope[0]), slope[0] + u1 * (slope[1] - slope[0]),
-                         slope[3] + u1 * (slope[2] - slope[3]), slope[3] + u0 * (slope[2] - slope[3])]),
-               tint, mat.ROOF, cast=False, width=width)
+        b.face(
+            np.array(
+                [
+                    slope[0] + u0 * (slope[1] - slope[0]),
+                    slope[0] + u1 * (slope[1] - slope[0]),
+                    slope[3] + u1 * (slope[2] - slope[3]),
+                    slope[3] + u0 * (slope[2] - slope[3]),
+                ]
+            ),
+            tint,
+            mat.ROOF,
+            cast=False,
+            width=width,
+        )
 
 
-def gable(b: SceneBuilder, rng: np.random.Generator, quad: Array, height: float, wall: Colour, roof: Colour, *,
-          pitch: float = 0.45, windows: bool = True, hip: float = 0.0, detail: bool = True) -> None:
+def gable(
+    b: SceneBuilder,
+    rng: np.random.Generator,
+    quad: Array,
+    height: float,
+    wall: Colour,
+    roof: Colour,
+    *,
+    pitch: float = 0.45,
+    windows: bool = True,
+    hip: float = 0.0,
+    detail: bool = True,
+) -> None:
     """A pitched roof, its ridge along the longer side; `hip` 0 gable ends, up to 1 fully hipped."""
     length, depth = lengths(quad)
     q = quad if length >= depth else np.roll(quad, -1, axis=0)
@@ -158,20 +222,44 @@ def gable(b: SceneBuilder, rng: np.random.Generator, quad: Array, height: float,
             _ribs(b, slope, tone, step, 0.93 if rng.random() < 0.6 else 1.06)
         if rng.random() < 0.12 and span > 6:
             u = rng.uniform(0.1, 0.4)
-            mid = np.array([slope[0] + u * (slope[1] - slope[0]), slope[0] + (u + 0.4) * (slope[1] - slope[0]),
-                            slope[3] + (u + 0.4) * (slope[2] - slope[3]), slope[3] + u * (slope[2] - slope[3])])
+            mid = np.array(
+                [
+                    slope[0] + u * (slope[1] - slope[0]),
+                    slope[0] + (u + 0.4) * (slope[1] - slope[0]),
+                    slope[3] + (u + 0.4) * (slope[2] - slope[3]),
+                    slope[3] + u * (slope[2] - slope[3]),
+                ]
+            )
             lo, hi = mid[0] + 0.2 * (mid[3] - mid[0]), mid[1] + 0.2 * (mid[2] - mid[1])
-            b.face(np.array([lo, hi, mid[1] + 0.85 * (mid[2] - mid[1]), mid[0] + 0.85 * (mid[3] - mid[0])]),
-                   vary(rng, (38, 50, 86), 6), mat.GLASS, cast=False)
+            b.face(
+                np.array([lo, hi, mid[1] + 0.85 * (mid[2] - mid[1]), mid[0] + 0.85 * (mid[3] - mid[0])]),
+                vary(rng, (38, 50, 86), 6),
+                mat.GLASS,
+                cast=False,
+            )
     if detail and span < 14 and rng.random() < 0.5:
         at_ridge = left + rng.uniform(0.15, 0.85) * (right - left)
         side = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]) * rng.uniform(0.7, 1.2)
-        b.prism(at_ridge + side, height + 0.7 * rise, height + rise + 0.8, (128, 96, 84), (92, 84, 80),
-                base=(height + 0.6 * rise, roof))
+        b.prism(
+            at_ridge + side,
+            height + 0.7 * rise,
+            height + rise + 0.8,
+            (128, 96, 84),
+            (92, 84, 80),
+            base=(height + 0.6 * rise, roof),
+        )
 
 
-def shed(b: SceneBuilder, rng: np.random.Generator, quad: Array, height: float, wall: Colour, roof: Colour, *,
-         windows: bool = True) -> None:
+def shed(
+    b: SceneBuilder,
+    rng: np.random.Generator,
+    quad: Array,
+    height: float,
+    wall: Colour,
+    roof: Colour,
+    *,
+    windows: bool = True,
+) -> None:
     """One slope, rising to the front or to the back."""
     rise = lengths(quad)[1] * rng.uniform(0.06, 0.2)
     front = rng.random() < 0.5
@@ -182,8 +270,16 @@ def shed(b: SceneBuilder, rng: np.random.Generator, quad: Array, height: float, 
     _ribs(b, slope, roof, rng.uniform(0.8, 2.0), rng.choice([0.92, 1.07]))
 
 
-def house(b: SceneBuilder, rng: np.random.Generator, palette: Palette, quad: Array, height: float, *,
-          windows: bool = True, detail: bool = True) -> None:
+def house(
+    b: SceneBuilder,
+    rng: np.random.Generator,
+    palette: Palette,
+    quad: Array,
+    height: float,
+    *,
+    windows: bool = True,
+    detail: bool = True,
+) -> None:
     """A building of the place's habit."""
     form, roof = palette.roof(rng)
     wall = palette.wall(rng)
@@ -194,16 +290,35 @@ def house(b: SceneBuilder, rng: np.random.Generator, palette: Palette, quad: Arr
     elif form == "shed":
         shed(b, rng, quad, height, wall, roof, windows=windows)
     else:
-        gable(b, rng, quad, height, wall, roof, pitch=rng.uniform(0.25, 0.75), windows=windows, detail=detail,
-              hip=rng.uniform(0.6, 1.0) if form == "hip" else 0.0)
+        gable(
+            b,
+            rng,
+            quad,
+            height,
+            wall,
+            roof,
+            pitch=rng.uniform(0.25, 0.75),
+            windows=windows,
+            detail=detail,
+            hip=rng.uniform(0.6, 1.0) if form == "hip" else 0.0,
+        )
 
 
 def hall(b: SceneBuilder, rng: np.random.Generator, palette: Palette, quad: Array) -> None:
     """An industrial hall: low gable, many small gables, or flat with skylights."""
     length, depth = lengths(quad)
     height = rng.uniform(5, 13)
-    tones: list[Colour] = [(206, 210, 208), (176, 186, 190), (150, 164, 182), (188, 176, 158), (150, 156, 154),
-                           (232, 232, 228), (136, 160, 150), (160, 92, 76), (120, 134, 160)]
+    tones: list[Colour] = [
+        (206, 210, 208),
+        (176, 186, 190),
+        (150, 164, 182),
+        (188, 176, 158),
+        (150, 156, 154),
+        (232, 232, 228),
+        (136, 160, 150),
+        (160, 92, 76),
+        (120, 134, 160),
+    ]
     roof = vary(rng, tones[int(rng.integers(len(tones)))], 12)
     wall = palette.wall(rng)
     kind = rng.random()
@@ -215,7 +330,9 @@ def hall(b: SceneBuilder, rng: np.random.Generator, palette: Palette, quad: Arra
         for k in range(count):
             f0, f1 = k / count, (k + 1) / count
             piece = part(quad, f0, f1, 0, 1) if long_side else part(quad, 0, 1, f0, f1)
-            gable(b, rng, piece, height, wall, vary(rng, roof, 5), pitch=rng.uniform(0.15, 0.35), windows=False)
+            gable(
+                b, rng, piece, height, wall, vary(rng, roof, 5), pitch=rng.uniform(0.15, 0.35), windows=False
+            )
     else:
         flat(b, rng, quad, height, wall, roof, windows=False, clutter=0.5)
         rows, columns = max(1, int(depth / 12)), max(1, int(length / 8))
@@ -223,15 +340,29 @@ def hall(b: SceneBuilder, rng: np.random.Generator, palette: Palette, quad: Arra
             for r in range(rows):
                 for c in range(columns):
                     u, v = (c + 0.4) / columns, (r + 0.45) / rows
-                    b.face(lift(part(quad, u, u + 1.2 / length, v, v + 3.0 / depth), height + 0.2),
-                           (216, 226, 230), mat.GLASS, cast=False, width=1.2)
+                    b.face(
+                        lift(part(quad, u, u + 1.2 / length, v, v + 3.0 / depth), height + 0.2),
+                        (216, 226, 230),
+                        mat.GLASS,
+                        cast=False,
+                        width=1.2,
+                    )
 
 
 def greenhouse(b: SceneBuilder, rng: np.random.Generator, quad: Array) -> None:
     """A row of foil tunnels."""
-    length, depth = lengths(quad)
+    length, _ = lengths(quad)
     count = max(1, int(length / rng.uniform(6, 9)))
     tone = vary(rng, (212, 218, 220), 10)
     for k in range(count):
-        gable(b, rng, part(quad, k / count, (k + 0.94) / count, 0, 1), 1.8, tone, vary(rng, tone, 6), pitch=0.5,
-              windows=False, detail=False)
+        gable(
+            b,
+            rng,
+            part(quad, k / count, (k + 0.94) / count, 0, 1),
+            1.8,
+            tone,
+            vary(rng, tone, 6),
+            pitch=0.5,
+            windows=False,
+            detail=False,
+        )

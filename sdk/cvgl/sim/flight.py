@@ -27,10 +27,21 @@ if TYPE_CHECKING:
     from cvgl.camera import Camera
 
 SPEED_M_S = 10.0
-"""Ground speed of a simulated survey flight; together with the distance between frames it gives their times."""
+"""Ground speed of a simulated survey flight; together with the distance between frames it gives their
+times."""
 
-COLUMNS = ("file", "time", "gps_latitude", "gps_longitude", "height_above_takeoff_m", "yaw_deg", "pitch_deg", "roll_deg",
-           "image_center_latitude", "image_center_longitude")
+COLUMNS = (
+    "file",
+    "time",
+    "gps_latitude",
+    "gps_longitude",
+    "height_above_takeoff_m",
+    "yaw_deg",
+    "pitch_deg",
+    "roll_deg",
+    "image_center_latitude",
+    "image_center_longitude",
+)
 
 
 def utm_epsg(latitude: float, longitude: float) -> int:
@@ -38,12 +49,19 @@ def utm_epsg(latitude: float, longitude: float) -> int:
     return (32600 if latitude >= 0 else 32700) + int((longitude + 180) // 6) % 60 + 1
 
 
-def write_map(world: World, path: str | Path, gsd: float = 0.3, latitude: float = 47.0, longitude: float = 9.5,
-              appearance: Appearance | None = None) -> Path:
+def write_map(
+    world: World,
+    path: str | Path,
+    gsd: float = 0.3,
+    latitude: float = 47.0,
+    longitude: float = 9.5,
+    appearance: Appearance | None = None,
+) -> Path:
     """Write the world's satellite map as a GeoTIFF in the UTM zone of the place, RGB, tiled and compressed.
 
-    `gsd` in m/px of the UTM grid; the world's origin lies at `latitude`, `longitude` (WGS84 degrees). Grid north is not
-    true north, so the square world stands slightly turned in its map; beyond its edges the land goes on a little.
+    `gsd` in m/px of the UTM grid; the world's origin lies at `latitude`, `longitude` (WGS84 degrees). Grid
+    north is not true north, so the square world stands slightly turned in its map; beyond its edges the land
+    goes on a little.
     """
     import rasterio
 
@@ -63,12 +81,27 @@ def write_map(world: World, path: str | Path, gsd: float = 0.3, latitude: float 
     with (
         atomic_path(path) as temporary,
         rasterio.open(
-            temporary, "w", driver="GTiff", width=width, height=height, count=3, dtype="uint8", crs=f"EPSG:{epsg}",
-            transform=rasterio.Affine(gsd, 0, low[0], 0, -gsd, high[1]), tiled=True, blockxsize=256, blockysize=256,
-            compress="deflate", predictor=2, photometric="RGB") as file,
+            temporary,
+            "w",
+            driver="GTiff",
+            width=width,
+            height=height,
+            count=3,
+            dtype="uint8",
+            crs=f"EPSG:{epsg}",
+            transform=rasterio.Affine(gsd, 0, low[0], 0, -gsd, high[1]),
+            tiled=True,
+            blockxsize=256,
+            blockysize=256,
+            compress="deflate",
+            predictor=2,
+            photometric="RGB",
+        ) as file,
     ):
         file.write(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
-        file.update_tags(SOURCE=f"procedural world {world.style} {world.seed}", ATTRIBUTION="generated, no rights reserved")
+        file.update_tags(
+            SOURCE=f"procedural world {world.style} {world.seed}", ATTRIBUTION="generated, no rights reserved"
+        )
     return path
 
 
@@ -84,7 +117,11 @@ def survey_path(reach_m: float, turn_deg: float, legs: int) -> NDArray[np.float6
         end = reach_m - radius
         points.append(np.array([[-side * end, y], [side * end, y]]))
         if k < legs - 1:
-            points.append(np.stack([side * (end + radius * np.cos(bend)), y + 0.5 * pitch * (1 + np.sin(bend))], axis=1)[1:-1])
+            points.append(
+                np.stack(
+                    [side * (end + radius * np.cos(bend)), y + 0.5 * pitch * (1 + np.sin(bend))], axis=1
+                )[1:-1]
+            )
     track = densify(np.concatenate(points), 4.0)
     a = np.radians(turn_deg)
     return track @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
@@ -94,19 +131,32 @@ def _smooth(rng: np.random.Generator, count: int, width: int) -> NDArray[np.floa
     """Slowly varying noise (count,), standard deviation 1."""
     raw = rng.standard_normal(count + 4 * width)
     kernel = np.hanning(2 * width + 1)
-    return np.convolve(raw, kernel / np.sqrt(np.sum(kernel**2)), mode="same")[2 * width:2 * width + count]
+    return np.convolve(raw, kernel / np.sqrt(np.sum(kernel**2)), mode="same")[2 * width : 2 * width + count]
 
 
-def write_flight(world: World, folder: str | Path, camera: Camera, *, latitude: float, longitude: float, frames: int = 40,
-                 height_m: float = 120.0, seed: int = 0, heading_sigma_deg: float = 3.0, height_sigma_m: float = 2.0,
-                 tilt_sigma_deg: float = 1.0, appearance: Appearance | None = None,
-                 progress: Callable[[int, int], None] | None = None) -> Path:
+def write_flight(
+    world: World,
+    folder: str | Path,
+    camera: Camera,
+    *,
+    latitude: float,
+    longitude: float,
+    frames: int = 40,
+    height_m: float = 120.0,
+    seed: int = 0,
+    heading_sigma_deg: float = 3.0,
+    height_sigma_m: float = 2.0,
+    tilt_sigma_deg: float = 1.0,
+    appearance: Appearance | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
     """Fly a survey over the world and write the flight folder: frames/*.jpg, frames.csv, camera.yaml.
 
-    Heading and height are recorded with errors of the given sigmas, half of them constant over the flight, as compasses
-    and barometers err. A stabilised camera hangs level but for `tilt_sigma_deg`, which nobody records, while the recorded
-    pitch and roll are the vehicle's; a fixed camera moves with the vehicle, whose pitch and roll are recorded with errors
-    of that size. `gps_*` and `image_center_*` are the truth. `progress(done, total)` is called after every frame.
+    Heading and height are recorded with errors of the given sigmas, half of them constant over the flight, as
+    compasses and barometers err. A stabilised camera hangs level but for `tilt_sigma_deg`, which nobody
+    records, while the recorded pitch and roll are the vehicle's; a fixed camera moves with the vehicle, whose
+    pitch and roll are recorded with errors of that size. `gps_*` and `image_center_*` are the truth.
+    `progress(done, total)` is called after every frame.
 
     Raises ValueError when the world is too small for this height and camera, or `frames` is not positive.
     """
@@ -114,7 +164,9 @@ def write_flight(world: World, folder: str | Path, camera: Camera, *, latitude: 
         raise ValueError(f"frames: found {frames}, expected 1 or more")
     rng = np.random.default_rng([seed, world.seed, 31])
     look = appearance or Appearance.random(rng, "drone")
-    corners = np.array([[0, 0], [camera.width - 1, 0], [camera.width - 1, camera.height - 1], [0, camera.height - 1]], float)
+    corners = np.array(
+        [[0, 0], [camera.width - 1, 0], [camera.width - 1, camera.height - 1], [0, camera.height - 1]], float
+    )
     level = camera.rays(corners) @ camera_to_enu(camera.mount, 0.0, 6.0, 6.0).T
     if np.any(level[:, 2] > -0.2):
         raise ValueError("camera: found a view near the horizon, expected one that looks down")
@@ -125,8 +177,10 @@ def write_flight(world: World, folder: str | Path, camera: Camera, *, latitude: 
     share = 1 / (abs(np.cos(np.radians(turn))) + abs(np.sin(np.radians(turn))))
     reach = (half - footprint - 5.0) * share
     if reach < 10:
-        raise ValueError(f"world: found {world.size_m:.0f} m, expected {2 * (footprint + 25):.0f} m or more for a footprint "
-                         f"that reaches {footprint:.0f} m at {height_m:.0f} m height")
+        raise ValueError(
+            f"world: found {world.size_m:.0f} m, expected {2 * (footprint + 25):.0f} m or more for a "
+            f"footprint that reaches {footprint:.0f} m at {height_m:.0f} m height"
+        )
     legs = int(np.clip(round(np.sqrt(frames / 3.0)), 2, 12))
     track = survey_path(reach, turn, legs)
     total = float(arc_length(track)[-1])
@@ -138,8 +192,10 @@ def write_flight(world: World, folder: str | Path, camera: Camera, *, latitude: 
     swing = tangents(np.column_stack([s, course]))[:, 1] if frames > 2 else np.zeros(frames)
     pitch = -4.0 + 1.2 * _smooth(rng, frames, 2)
     roll = 1.5 * _smooth(rng, frames, 2) + 3.0 * np.clip(swing, -1, 1)
-    tilt = tilt_sigma_deg * (0.6 * rng.standard_normal(2) + 0.8 * np.stack([_smooth(rng, frames, 2),
-                                                                            _smooth(rng, frames, 2)], axis=1))
+    tilt = tilt_sigma_deg * (
+        0.6 * rng.standard_normal(2)
+        + 0.8 * np.stack([_smooth(rng, frames, 2), _smooth(rng, frames, 2)], axis=1)
+    )
     seen = tilt if camera.stabilized else np.column_stack([pitch, roll])
     noted = np.column_stack([pitch, roll]) + (0.0 if camera.stabilized else tilt)
     split = np.sqrt(0.5)
@@ -155,16 +211,29 @@ def write_flight(world: World, folder: str | Path, camera: Camera, *, latitude: 
         for i in range(frames):
             position = np.array([*place[i], height[i]])
             attitude = (float(heading[i]), float(seen[i, 0]), float(seen[i, 1]))
-            image = render_frame(world, camera, position, attitude, replace(look, effect_seed=look.effect_seed + i))
+            image = render_frame(
+                world, camera, position, attitude, replace(look, effect_seed=look.effect_seed + i)
+            )
             name = f"frame_{i + 1:0{name_width}d}.jpg"
             cv2.imwrite(str(out / "frames" / name), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
             ray = camera_to_enu(camera.mount, *attitude) @ camera.rays(camera.center[None])[0]
             centre = position[:2] - ray[:2] * position[2] / ray[2]
             (lat, center_lat), (lon, center_lon) = frame.to_wgs84(*np.stack([place[i], centre], axis=1))
             moment = start + timedelta(seconds=float(s[i]) / SPEED_M_S)
-            rows.append([name, moment.isoformat(timespec="milliseconds"), f"{lat:.8f}", f"{lon:.8f}",
-                         f"{noted_height[i]:.2f}", f"{(yaw[i] + 180) % 360 - 180:.2f}", f"{noted[i, 0]:.2f}",
-                         f"{noted[i, 1]:.2f}", f"{center_lat:.8f}", f"{center_lon:.8f}"])
+            rows.append(
+                [
+                    name,
+                    moment.isoformat(timespec="milliseconds"),
+                    f"{lat:.8f}",
+                    f"{lon:.8f}",
+                    f"{noted_height[i]:.2f}",
+                    f"{(yaw[i] + 180) % 360 - 180:.2f}",
+                    f"{noted[i, 0]:.2f}",
+                    f"{noted[i, 1]:.2f}",
+                    f"{center_lat:.8f}",
+                    f"{center_lon:.8f}",
+                ]
+            )
             if progress is not None:
                 progress(i + 1, frames)
         with open(out / "frames.csv", "w", newline="", encoding="utf-8") as file:

@@ -36,8 +36,10 @@ def expose(image: Image, a: Appearance, rng: np.random.Generator) -> Image:
     if a.blur_px > 0.25:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), a.blur_px), np.uint8)
     if a.sharpen > 0.05:
-        image = np.asarray(cv2.addWeighted(image, 1 + a.sharpen, cv2.GaussianBlur(image, (0, 0), 1.2), -a.sharpen, 0),
-                           np.uint8)
+        image = np.asarray(
+            cv2.addWeighted(image, 1 + a.sharpen, cv2.GaussianBlur(image, (0, 0), 1.2), -a.sharpen, 0),
+            np.uint8,
+        )
     if a.vignetting > 0.02:
         x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
         y = np.linspace(-1, 1, height, dtype=np.float32)[:, None] * np.float32(height / width)
@@ -50,6 +52,10 @@ def expose(image: Image, a: Appearance, rng: np.random.Generator) -> Image:
         noise = cv2.resize(colour, (width, height), interpolation=cv2.INTER_LINEAR) + grain[..., None]
         image = np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U), np.uint8)
     if a.jpeg_quality:
-        image = np.asarray(cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, a.jpeg_quality])[1],
-                                        cv2.IMREAD_COLOR), np.uint8)
+        image = np.asarray(
+            cv2.imdecode(
+                cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, a.jpeg_quality])[1], cv2.IMREAD_COLOR
+            ),
+            np.uint8,
+        )
     return image

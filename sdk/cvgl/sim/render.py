@@ -1,4 +1,5 @@
-"""The renderer: the ground, its shadows, everything standing on it from far to near, texture, and the sensor."""
+"""The renderer: the ground, its shadows, everything standing on it from far to near, texture, and the
+sensor."""
 
 from __future__ import annotations
 
@@ -30,43 +31,73 @@ _SHADOW_TINT = np.array([0.86, 0.96, 1.0])
 """How much of the shadow reaches blue, green, red: the sky lights shadows blue."""
 
 
-def render_map(world: World, gsd: float, appearance: Appearance | None = None,
-               bounds: tuple[float, float, float, float] | None = None) -> Image:
+def render_map(
+    world: World,
+    gsd: float,
+    appearance: Appearance | None = None,
+    bounds: tuple[float, float, float, float] | None = None,
+) -> Image:
     """A satellite map of the world, rgb uint8 (H, W, 3), north up.
 
-    `gsd` in m/px; `bounds` = (west, south, east, north) in ENU metres, the whole world by default; the outer edges of
-    the first pixel are at (west, north). Buildings lean as the appearance's off-nadir view says, the ground does not.
+    `gsd` in m/px; `bounds` = (west, south, east, north) in ENU metres, the whole world by default; the outer
+    edges of the first pixel are at (west, north). Buildings lean as the appearance's off-nadir view says, the
+    ground does not.
     """
     look = appearance or Appearance()
     half = 0.5 * world.size_m
     west, south, east, north = bounds or (-half, -half, half, half)
     width, height = round((east - west) / gsd), round((north - south) / gsd)
     if not gsd > 0 or width < 1 or height < 1:
-        raise ValueError(f"gsd, bounds: found {gsd} m/px over {(west, south, east, north)}, expected an image of 1 px or more")
+        raise ValueError(
+            f"gsd, bounds: found {gsd} m/px over {(west, south, east, north)}, "
+            "expected an image of 1 px or more"
+        )
     return np.ascontiguousarray(render_grid(world, look, west, north, width, height, gsd)[..., ::-1])
 
 
-def render_grid(world: World, look: Appearance, west: float, north: float, width: int, height: int, gsd: float,
-                grid: NDArray[np.float64] | None = None) -> Image:
+def render_grid(
+    world: World,
+    look: Appearance,
+    west: float,
+    north: float,
+    width: int,
+    height: int,
+    gsd: float,
+    grid: NDArray[np.float64] | None = None,
+) -> Image:
     """A map in any plane coordinates, BGR uint8 (height, width, 3); `grid` as in `cvgl.sim.view.map_view`."""
     out = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, _TILE_PX):
         for left in range(0, width, _TILE_PX):
             h, w = min(_TILE_PX, height - top), min(_TILE_PX, width - left)
-            view = map_view(west + left * gsd, north - top * gsd, w, h, gsd, 2, look.view_tilt_deg, look.view_azimuth_deg,
-                            grid)
-            out[top:top + h, left:left + w] = _picture(world, view, look)
+            view = map_view(
+                west + left * gsd,
+                north - top * gsd,
+                w,
+                h,
+                gsd,
+                2,
+                look.view_tilt_deg,
+                look.view_azimuth_deg,
+                grid,
+            )
+            out[top : top + h, left : left + w] = _picture(world, view, look)
     return photo.expose(photo.develop(out, look), look, np.random.default_rng([look.effect_seed, 11]))
 
 
-def render_frame(world: World, camera: Camera, position: tuple[float, float, float] | NDArray[np.float64],
-                 attitude: tuple[float, float, float], appearance: Appearance | None = None,
-                 rng: np.random.Generator | None = None) -> Image:
+def render_frame(
+    world: World,
+    camera: Camera,
+    position: tuple[float, float, float] | NDArray[np.float64],
+    attitude: tuple[float, float, float],
+    appearance: Appearance | None = None,
+    rng: np.random.Generator | None = None,
+) -> Image:
     """What a camera sees, BGR uint8 (camera.height, camera.width, 3).
 
-    `position` = (easting, northing, height above ground) in metres; `attitude` = (heading, pitch, roll) of the camera's
-    carrier in degrees, see `cvgl.geometry.camera_to_enu`. `rng` draws the sensor noise; without one it follows from
-    the appearance. Raises ValueError for a camera on or under the ground.
+    `position` = (easting, northing, height above ground) in metres; `attitude` = (heading, pitch, roll) of
+    the camera's carrier in degrees, see `cvgl.geometry.camera_to_enu`. `rng` draws the sensor noise; without
+    one it follows from the appearance. Raises ValueError for a camera on or under the ground.
     """
     look = appearance or Appearance()
     place = np.asarray(position, np.float64)
@@ -78,15 +109,18 @@ def render_frame(world: World, camera: Camera, position: tuple[float, float, flo
     scale = 2 if size[0] * size[1] < 500_000 else 1
     image = _picture(world, camera_view(intrinsics, rotation, place, size, scale), look)
     if lens is not None:
-        image = np.asarray(cv2.remap(image, lens[0], lens[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+        image = np.asarray(
+            cv2.remap(image, lens[0], lens[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8
+        )
     if rng is None:
         rng = np.random.default_rng([look.effect_seed, 12])
     return photo.expose(photo.develop(image, look), look, rng)
 
 
 @lru_cache(maxsize=8)
-def _ideal_camera(camera: Camera) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]] | None, NDArray[np.float64],
-                                           tuple[int, int]]:
+def _ideal_camera(
+    camera: Camera,
+) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]] | None, NDArray[np.float64], tuple[int, int]]:
     """The distortion-free image to paint: (lookup maps to the real pixels or None, intrinsics, size)."""
     matrix = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1.0]])
     if not any(camera.distortion):
@@ -96,8 +130,10 @@ def _ideal_camera(camera: Camera) -> tuple[tuple[NDArray[np.float32], NDArray[np
     low, high = np.floor(ideal.min(axis=0)) - 1, np.ceil(ideal.max(axis=0)) + 1
     matrix[:2, 2] = -low
     shape = (camera.height, camera.width)
-    maps = ((ideal[:, 0] - low[0]).reshape(shape).astype(np.float32),
-            (ideal[:, 1] - low[1]).reshape(shape).astype(np.float32))
+    maps = (
+        (ideal[:, 0] - low[0]).reshape(shape).astype(np.float32),
+        (ideal[:, 1] - low[1]).reshape(shape).astype(np.float32),
+    )
     return maps, matrix, (int(high[0] - low[0]) + 1, int(high[1] - low[1]) + 1)
 
 
@@ -115,12 +151,14 @@ def _picture(world: World, view: View, look: Appearance) -> Image:
     _paint_batches(canvas, view, batches)
     small = (view.size[0] // scale, view.size[1] // scale)
     if scale > 1:
-        code = canvas[scale // 2::scale, scale // 2::scale, 3]
+        code = canvas[scale // 2 :: scale, scale // 2 :: scale, 3]
         colour = cv2.resize(canvas, small, interpolation=cv2.INTER_AREA)[..., :3]
     else:
         code, colour = canvas[..., 3], canvas[..., :3]
-    to_ground = view.pixel_to_ground @ np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2], [0, 0, 1.0]])
-    return _texture(world, colour, np.ascontiguousarray(code), to_ground, view.gsd)
+    to_ground = view.pixel_to_ground @ np.array(
+        [[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2], [0, 0, 1.0]]
+    )
+    return _texture(world, np.asarray(colour, np.uint8), np.ascontiguousarray(code), to_ground, view.gsd)
 
 
 def _fixed(pixels: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -131,27 +169,37 @@ def _fixed(pixels: NDArray[np.float64]) -> NDArray[np.int32]:
 def _paint_ground(world: World, view: View, look: Appearance) -> Image:
     g = world.ground
     grass = np.array([world.background], np.float32)
-    base = bodies.with_texture(mat.tint(grass, np.array([mat.GRASS], np.uint8), np.array([128], np.uint8), look),
-                               np.array([mat.GRASS], np.uint8))[0]
+    base = bodies.with_texture(
+        mat.tint(grass, np.array([mat.GRASS], np.uint8), np.array([128], np.uint8), look),
+        np.array([mat.GRASS], np.uint8),
+    )[0]
     canvas = np.empty((view.size[1], view.size[0], 4), np.uint8)
     canvas[:] = base.astype(np.uint8)
     west, south, east, north = view.bounds
     bounds = g.bounds
-    index = np.flatnonzero((bounds[:, 0] < east) & (bounds[:, 2] > west) & (bounds[:, 1] < north) & (bounds[:, 3] > south)
-                           & (g.width > 0.3 * view.gsd))
+    index = np.flatnonzero(
+        (bounds[:, 0] < east)
+        & (bounds[:, 2] > west)
+        & (bounds[:, 1] < north)
+        & (bounds[:, 3] > south)
+        & (g.width > 0.3 * view.gsd)
+    )
     if len(index) == 0:
         return canvas
-    colour = bodies.with_texture(mat.tint(g.colour[index], g.material[index], g.phase[index], look),
-                                 g.material[index]).tolist()
+    colour = bodies.with_texture(
+        mat.tint(g.colour[index], g.material[index], g.phase[index], look), g.material[index]
+    ).tolist()
     rows, start = bodies.pick(g.start, index)
     vertices = g.vertices[rows].astype(np.float64)
     pixels = _fixed(view.project(vertices))
     behind = np.minimum.reduceat(view.depth(vertices), start[:-1]) < view.near
     ends = start.tolist()
     for i, tone in enumerate(colour):
-        polygon = pixels[ends[i]:ends[i + 1]]
+        polygon = pixels[ends[i] : ends[i + 1]]
         if behind[i]:
-            kept = clip_half_plane(vertices[ends[i]:ends[i + 1]], -view.matrix[2, :3], view.matrix[2, 3] - view.near)
+            kept = clip_half_plane(
+                vertices[ends[i] : ends[i + 1]], -view.matrix[2, :3], view.matrix[2, 3] - view.near
+            )
             if len(kept) < 3:
                 continue
             polygon = _fixed(view.project(kept))
@@ -159,8 +207,15 @@ def _paint_ground(world: World, view: View, look: Appearance) -> Image:
     return canvas
 
 
-def _paint_shadows(canvas: Image, world: World, view: View, look: Appearance, sun: NDArray[np.float64],
-                   units: NDArray[np.int64], cars: bodies.Vehicles) -> bodies.Shade:
+def _paint_shadows(
+    canvas: Image,
+    world: World,
+    view: View,
+    look: Appearance,
+    sun: NDArray[np.float64],
+    units: NDArray[np.int64],
+    cars: bodies.Vehicles,
+) -> bodies.Shade:
     """Darken the ground. Returns the shadows of buildings alone, in which trees and vehicles may stand."""
     mask = np.zeros(canvas.shape[:2], np.uint8)
     _fill_mask(mask, view, *bodies.building_shadows(world, units, sun))
@@ -182,12 +237,16 @@ def _fill_mask(mask: Image, view: View, vertices: NDArray[np.floating], start: N
     fixed, visible = _seen(view, vertices, start)
     ends = start.tolist()
     for i in np.flatnonzero(visible).tolist():
-        cv2.fillPoly(mask, [fixed[ends[i]:ends[i + 1]]], 255, cv2.LINE_8, _SHIFT)
+        cv2.fillPoly(mask, [fixed[ends[i] : ends[i + 1]]], 255, cv2.LINE_8, _SHIFT)
 
 
-def _seen(view: View, vertices: NDArray[np.floating], start: NDArray[np.int64],
-          ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Fixed-point pixels (V, 2) and which polygons (P,) are wholly before the observer and partly in the image."""
+def _seen(
+    view: View,
+    vertices: NDArray[np.floating],
+    start: NDArray[np.int64],
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Fixed-point pixels (V, 2) and which polygons (P,) are wholly before the observer and partly in the
+    image."""
     pixels = view.project(vertices)
     begin = start[:-1]
     low, high = np.minimum.reduceat(pixels, begin), np.maximum.reduceat(pixels, begin)
@@ -205,9 +264,13 @@ def _paint_batches(canvas: Image, view: View, batches: list[bodies.Batch]) -> No
     start = np.concatenate([*(b.start[:-1] + s for b, s in zip(batches, shift, strict=False)), shift[-1:]])
     fixed, visible = _seen(view, np.concatenate([b.vertices for b in batches]), start)
     bgrt = np.concatenate([b.bgrt for b in batches])
-    sequence = np.lexsort((np.concatenate([b.order for b in batches]), -np.concatenate([b.distance for b in batches])))
+    sequence = np.lexsort(
+        (np.concatenate([b.order for b in batches]), -np.concatenate([b.distance for b in batches]))
+    )
     sequence = sequence[visible[sequence]]
-    for a, z, tone in zip(start[sequence].tolist(), start[sequence + 1].tolist(), bgrt[sequence].tolist(), strict=True):
+    for a, z, tone in zip(
+        start[sequence].tolist(), start[sequence + 1].tolist(), bgrt[sequence].tolist(), strict=True
+    ):
         cv2.fillPoly(canvas, [fixed[a:z]], tone, cv2.LINE_8, _SHIFT)
 
 
@@ -216,24 +279,38 @@ def _strengths() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.f
     code = np.arange(256)
     amount = (code & 127) / 128.0
     green = code >= 128
-    return ((0.75 * amount).astype(np.float32), np.where(green, 0.55 * amount, 0.6 * amount).astype(np.float32),
-            np.where(green, 0.45 * amount, 0.12 * amount).astype(np.float32))
+    return (
+        (0.75 * amount).astype(np.float32),
+        np.where(green, 0.55 * amount, 0.6 * amount).astype(np.float32),
+        np.where(green, 0.45 * amount, 0.12 * amount).astype(np.float32),
+    )
 
 
 _FINE, _COARSE, _HUE = _strengths()
 
 
-def _texture(world: World, colour: Image, code: Image, pixel_to_ground: NDArray[np.float64], gsd: float) -> Image:
-    """Modulate a picture (H, W, 3) by noise fixed to the ground, as strongly as each pixel's code (H, W) says."""
+def _texture(
+    world: World, colour: Image, code: Image, pixel_to_ground: NDArray[np.float64], gsd: float
+) -> Image:
+    """Modulate a picture (H, W, 3) by noise fixed to the ground, as strongly as each pixel's code (H, W)
+    says."""
     size = (colour.shape[1], colour.shape[0])
     angle = 0.37 + world.seed % 7
-    fine = sample(fine_noise(), 0.1, pixel_to_ground, size, gsd, angle, (13.0 * world.seed % 997, 5.0 * world.seed % 991))
+    fine = sample(
+        fine_noise(),
+        0.1,
+        pixel_to_ground,
+        size,
+        gsd,
+        angle,
+        (13.0 * world.seed % 997, 5.0 * world.seed % 991),
+    )
     coarse = sample(coarse_noise(world.seed), 1.0, pixel_to_ground, size, gsd, angle)
     centre = (np.arange(256, dtype=np.float32) - 128) / 64
     f, c = cv2.LUT(fine, centre), cv2.LUT(coarse, centre)
-    gain = cv2.multiply(f, cv2.LUT(code, _FINE * 0.5))
+    gain = np.asarray(cv2.multiply(f, cv2.LUT(code, _FINE * 0.5)), np.float32)
     cv2.accumulateProduct(c, cv2.LUT(code, _COARSE * 0.5), gain)
     hue = cv2.multiply(c, cv2.LUT(code, _HUE * 0.5))
-    gain = cv2.add(gain, 1.0)
+    gain += 1.0
     planes = [cv2.subtract(gain, hue), gain, cv2.add(gain, hue)]
     return np.asarray(cv2.multiply(colour, cv2.merge(planes), dtype=cv2.CV_8U), np.uint8)

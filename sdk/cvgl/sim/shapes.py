@@ -5,6 +5,8 @@ All polygons are float64 arrays (N, 2) of east, north metres, counter-clockwise 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,7 +52,8 @@ def outward_normals(polygon: Array) -> tuple[Array, Array]:
 
 
 def inset(polygon: Array, distances: Array | float) -> Array:
-    """Move every edge of a convex polygon inwards by its distance (m). Returns (M, 2), empty when nothing is left."""
+    """Move every edge of a convex polygon inwards by its distance (m). Returns (M, 2), empty when nothing is
+    left."""
     normal, offset = outward_normals(polygon)
     distances = np.broadcast_to(np.asarray(distances, dtype=np.float64), offset.shape)
     result = polygon
@@ -72,14 +75,20 @@ def rectangle(center: Array, angle: float, length: float, width: float) -> Array
     along = np.array([np.cos(angle), np.sin(angle)])
     across = np.array([-along[1], along[0]])
     half_l, half_w = 0.5 * length * along, 0.5 * width * across
-    return np.array([center - half_l - half_w, center + half_l - half_w,
-                     center + half_l + half_w, center - half_l + half_w])
+    return np.array(
+        [
+            center - half_l - half_w,
+            center + half_l - half_w,
+            center + half_l + half_w,
+            center - half_l + half_w,
+        ]
+    )
 
 
 def densify(line: Array, step: float) -> Array:
     """Points along a polyline, no farther apart than `step` metres, the given vertices kept."""
     parts = []
-    for a, b in zip(line[:-1], line[1:], strict=True):
+    for a, b in pairwise(line):
         n = max(1, int(np.ceil(np.hypot(*(b - a)) / step)))
         parts.append(a + (b - a) * np.linspace(0, 1, n, endpoint=False)[:, None])
     return np.concatenate([*parts, line[-1:]])
@@ -124,13 +133,21 @@ def smooth_line(points: Array, step: float) -> Array:
     for i in range(1, len(p) - 2):
         n = max(2, int(np.ceil(np.hypot(*(p[i + 1] - p[i])) / step)))
         t = np.linspace(0, 1, n, endpoint=False)[:, None]
-        parts.append(0.5 * (2 * p[i] + (p[i + 1] - p[i - 1]) * t
-                            + (2 * p[i - 1] - 5 * p[i] + 4 * p[i + 1] - p[i + 2]) * t**2
-                            + (3 * p[i] - p[i - 1] - 3 * p[i + 1] + p[i + 2]) * t**3))
+        parts.append(
+            0.5
+            * (
+                2 * p[i]
+                + (p[i + 1] - p[i - 1]) * t
+                + (2 * p[i - 1] - 5 * p[i] + 4 * p[i + 1] - p[i + 2]) * t**2
+                + (3 * p[i] - p[i - 1] - 3 * p[i + 1] + p[i + 2]) * t**3
+            )
+        )
     return np.concatenate([*parts, points[-1:]])
 
 
-def blob(rng: np.random.Generator, center: Array, radius: float, corners: int = 14, rough: float = 0.25) -> Array:
+def blob(
+    rng: np.random.Generator, center: Array, radius: float, corners: int = 14, rough: float = 0.25
+) -> Array:
     """An irregular closed outline (corners, 2) around a centre."""
     angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     phase = rng.uniform(0, 2 * np.pi, 10)
@@ -139,14 +156,16 @@ def blob(rng: np.random.Generator, center: Array, radius: float, corners: int = 
     squash = rng.uniform(0.6, 1.0)
     turn = rng.uniform(0, np.pi)
     x, y = r * np.cos(angle), squash * r * np.sin(angle)
-    return center + np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=1)
+    return center + np.stack(
+        [x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=1
+    )
 
 
 def clip_segments(polygon: Array, starts: Array, direction: Array) -> tuple[Array, Array]:
     """Cut infinite lines with a convex polygon.
 
-    `starts` (N, 2) points on the lines, `direction` (2,) their common direction. Returns the end points (M, 2)
-    and (M, 2) of the lines that cross the polygon.
+    `starts` (N, 2) points on the lines, `direction` (2,) their common direction. Returns the end points (M,
+    2) and (M, 2) of the lines that cross the polygon.
     """
     normal, offset = outward_normals(polygon)
     speed = normal @ direction

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 SIZE = 1024
 
 
-def noise_tile(rng: np.random.Generator, low_px: float, high_px: float, slope: float = 1.0) -> NDArray[np.uint8]:
+def noise_tile(
+    rng: np.random.Generator, low_px: float, high_px: float, slope: float = 1.0
+) -> NDArray[np.uint8]:
     """A tileable band-limited noise image (SIZE, SIZE) uint8, mean 128, standard deviation about 42.
 
-    `low_px` and `high_px` are the shortest and longest wavelengths in pixels; `slope` the fall of amplitude with
-    frequency (1: pink).
+    `low_px` and `high_px` are the shortest and longest wavelengths in pixels; `slope` the fall of amplitude
+    with frequency (1: pink).
     """
     f = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE)[None, :])
     band = np.where((f > 1 / high_px) & (f < 1 / low_px), np.maximum(f, 1 / SIZE) ** -slope, 0)
@@ -30,7 +32,8 @@ def pyramid(tile: NDArray[np.uint8], levels: int = 6) -> list[NDArray[np.uint8]]
     out = [tile]
     for _ in range(levels):
         last = out[-1]
-        out.append(cv2.resize(last, (last.shape[1] // 2, last.shape[0] // 2), interpolation=cv2.INTER_AREA))
+        half = (last.shape[1] // 2, last.shape[0] // 2)
+        out.append(np.asarray(cv2.resize(last, half, interpolation=cv2.INTER_AREA), np.uint8))
     return out
 
 
@@ -46,18 +49,31 @@ def coarse_noise(seed: int) -> tuple[NDArray[np.uint8], ...]:
     return tuple(pyramid(noise_tile(np.random.default_rng([seed, 17]), 3.0, 300.0, 1.15)))
 
 
-def sample(levels: tuple[NDArray[np.uint8], ...], metres_per_px: float, pixel_to_ground: NDArray[np.float64],
-           size: tuple[int, int], gsd: float, turn: float = 0.0,
-           shift: tuple[float, float] = (0.0, 0.0)) -> NDArray[np.uint8]:
+def sample(
+    levels: tuple[NDArray[np.uint8], ...],
+    metres_per_px: float,
+    pixel_to_ground: NDArray[np.float64],
+    size: tuple[int, int],
+    gsd: float,
+    turn: float = 0.0,
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> NDArray[np.uint8]:
     """Noise seen through a homography.
 
-    `pixel_to_ground` (3, 3) takes pixels to (east, north, 1) m; `size` = (width, height); the pyramid level is
-    picked for `gsd` m/px so that distant noise averages out instead of aliasing.
+    `pixel_to_ground` (3, 3) takes pixels to (east, north, 1) m; `size` = (width, height); the pyramid level
+    is picked for `gsd` m/px so that distant noise averages out instead of aliasing.
     """
     level = int(np.clip(np.round(np.log2(max(gsd / metres_per_px, 1.0))), 0, len(levels) - 1))
     scale = 1.0 / (metres_per_px * 2**level)
     c, s = np.cos(turn), np.sin(turn)
-    to_tile = np.array([[c * scale, -s * scale, shift[0] * scale], [s * scale, c * scale, shift[1] * scale],
-                        [0, 0, 1]])
-    return cv2.warpPerspective(levels[level], to_tile @ pixel_to_ground, size,
-                               flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_WRAP)
+    to_tile = np.array(
+        [[c * scale, -s * scale, shift[0] * scale], [s * scale, c * scale, shift[1] * scale], [0, 0, 1]]
+    )
+    seen = cv2.warpPerspective(
+        levels[level],
+        to_tile @ pixel_to_ground,
+        size,
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_WRAP,
+    )
+    return np.asarray(seen, np.uint8)
