@@ -6,16 +6,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cvgl.errors import CvglError, GalleryError
-from cvgl.imagery import MapSource
 
-__all__ = ["Basemap", "write_basemap", "write_overview"]
+if TYPE_CHECKING:  # what flies reads basemaps, and does not need to load GDAL for it
+    from cvgl.imagery import MapSource
+
+__all__ = ["Basemap", "load_array", "write_basemap", "write_overview"]
 
 _STRIP_PIXELS = 1 << 22
 _OVERVIEW_SIDE = 4096

@@ -128,8 +128,11 @@ class MapSource:
             "DST_ALPHA_MAX": "255",
         }
         try:
-            with self._fitting(ratio) as dataset, WarpedVRT(dataset, **options) as warped:
-                data = warped.read([*self._bands, self._alpha or warped.count])
+            with self._fitting(ratio) as dataset:
+                # Left alone, GDAL takes it from each window's shape, and windows would join with a seam.
+                scale = f"{self._dataset.width / dataset.width / ratio:.9f}"
+                with WarpedVRT(dataset, XSCALE=scale, YSCALE=scale, **options) as warped:
+                    data = warped.read([*self._bands, self._alpha or warped.count])
         except RasterioError as reason:
             raise MapError(f"damaged, or not readable here: {_innermost(reason)}", file=self.path) from reason
         valid = data[-1] > 127

@@ -18,7 +18,7 @@ from cvgl.engines import Engine
 from cvgl.errors import CvglError, ModelError
 from cvgl.files import atomic_folder, check_files, hash_files, read_json, write_json
 
-__all__ = ["FORMAT_VERSION", "Fields", "Model", "View", "write_bundle"]
+__all__ = ["FORMAT_VERSION", "MANIFEST", "Fields", "Model", "View", "read_manifest", "write_bundle"]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -73,6 +73,13 @@ class Fields:
         if not low <= value <= high:
             raise self.refuse(name, expected)
         return float(value)
+
+    def positive(self, name: str) -> float:
+        """A finite number above 0."""
+        value = self.number(name)
+        if value <= 0.0:
+            raise self.refuse(name, "a number above 0")
+        return value
 
     def integer(self, name: str, low: int = 1) -> int:
         """A whole number of at least ``low``."""
@@ -136,6 +143,17 @@ class Fields:
                     "a file is not listed", file=self._file, field=f"files.{name}", expected="its hash"
                 )
         return files
+
+
+def refuse_to_replace_others(path: Path, error: type[CvglError]) -> None:
+    """Keep a slip of the hand from replacing a folder that is not one of ours.
+
+    Raises:
+        error: something stands at ``path`` that is neither an empty folder nor one with a manifest.
+    """
+    ours = path.is_dir() and ((path / MANIFEST).is_file() or not any(path.iterdir()))
+    if path.exists() and not ours:
+        raise error("stands there already and would be replaced", file=path, expected="a new or empty folder")
 
 
 def is_plain_name(name: str) -> bool:
@@ -334,9 +352,10 @@ def write_bundle(
         The fingerprint.
 
     Raises:
-        ModelError: a file is absent, or a field is not usable.
+        ModelError: a file is absent, a field is not usable, or another folder stands at ``path``.
     """
     path = Path(path)
+    refuse_to_replace_others(path, ModelError)
     for target, source in files.items():
         if not is_plain_name(target) or target == MANIFEST:
             raise ModelError("not usable", field="files", found=target, expected="a plain file name")
@@ -400,11 +419,9 @@ def _read_views(fields: Fields) -> dict[str, View]:
             raise view.refuse("input_size", "two whole numbers of pixels")
         if view.text("channels") != "rgb":
             raise view.refuse("channels", "'rgb'")
-        gsd = view.number("gsd_m", low=0.0)
+        gsd = view.positive("gsd_m")
         red, green, blue = view.numbers("mean", 3)
         std = view.numbers("std", 3)
-        if gsd == 0.0:
-            raise view.refuse("gsd_m", "a number above 0")
         if min(std) <= 0.0:
             raise view.refuse("std", "3 numbers above 0")
         views[name] = View(

@@ -238,7 +238,7 @@ def test_windows_reach_outside_and_join_without_a_seam(tmp_path: Path) -> None:
     joined, seen = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
     assert (seen == valid[: len(seen)]).mean() > 0.999
     both = seen & valid[: len(seen)]
-    assert np.abs(joined.astype(int) - rgb[: len(joined)])[both].max() <= 3
+    assert np.abs(joined.astype(int) - rgb[: len(joined)])[both].max() <= 1
     true_area = (SIZE * source.native_gsd) ** 2
     assert valid.sum() * 0.7**2 == pytest.approx(true_area, rel=0.02)
 

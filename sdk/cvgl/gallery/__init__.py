@@ -1,0 +1,9 @@
+"""The gallery: geo-tagged tiles of a map, ready to be searched, and the basemap that refinement reads."""
+
+from __future__ import annotations
+
+from cvgl.gallery.build import build_gallery
+from cvgl.gallery.gallery import Gallery
+from cvgl.gallery.manifest import GalleryManifest, read_manifest
+
+__all__ = ["Gallery", "GalleryManifest", "build_gallery", "read_manifest"]
