@@ -7,13 +7,18 @@ import json
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from cvgl.cli.locate import app, locate_flight, mission_fingerprint, parse_heading, parse_start
 from cvgl.fix import Fix, FixStatus
-from cvgl.flight import FrameRecord
+from cvgl.flight import Flight, FrameRecord
+from cvgl.frame import Frame, Prior
 from cvgl.geo import LocalFrame
 from cvgl.results import (
     FIX_COLUMNS,
@@ -216,3 +221,96 @@ class TestSummary:
         assert summary["counts"]["no_fix"] == count
         assert summary["latency_ms"]["count"] == 0
         json.dumps(summary, allow_nan=False)
+
+
+class Recorder:
+    """Answers every frame with a fix at the origin and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Frame | None, Prior | None]] = []
+
+    def locate(self, frame: Frame) -> Fix:
+        self.asked.append(("locate", frame, frame.prior))
+        return fix(0, name=frame.name)
+
+    def track(self, frame: Frame) -> Fix:
+        self.asked.append(("track", frame, frame.prior))
+        return fix(0, name=frame.name)
+
+    def reset(self, prior: Prior | None = None) -> None:
+        self.asked.append(("reset", None, prior))
+
+
+@pytest.fixture
+def flight(tmp_path: Path) -> Flight:
+    (tmp_path / "frames").mkdir()
+    for name in "abc":
+        cv2.imwrite(str(tmp_path / "frames" / f"{name}.jpg"), np.zeros((32, 48, 3), np.uint8))
+    whole = (tmp_path / "frames" / "b.jpg").read_bytes()
+    (tmp_path / "frames" / "b.jpg").write_bytes(whole[: len(whole) // 2])
+    table = "file,time,height_above_takeoff_m\na.jpg,0,100\nb.jpg,1,100\nc.jpg,2,high\na.jpg,3,100\n"
+    (tmp_path / "frames.csv").write_text(table)
+    return Flight.open(tmp_path)
+
+
+class TestLocate:
+    def test_a_frame_that_cannot_be_used_is_a_no_fix_and_the_flight_goes_on(self, flight: Flight) -> None:
+        seen: list[Fix] = []
+        fixes, decode_ms = locate_flight(Recorder(), flight, on_fix=seen.append)
+        assert [bool(found) for found in fixes] == [True, False, False, True]
+        assert fixes[1].reason == "the image is truncated"
+        assert "row 4: height_above_takeoff_m" in fixes[2].reason
+        assert len(decode_ms) == 2
+        assert seen == fixes
+
+    def test_a_sequence_is_tracked_from_the_start_prior(self, flight: Flight) -> None:
+        start, recorder = Prior(24.0, 120.0, 50.0), Recorder()
+        locate_flight(recorder, flight, start=start)
+        assert [(kind, prior) for kind, _, prior in recorder.asked] == [
+            ("reset", start),
+            ("track", None),
+            ("track", None),
+        ]
+
+    @pytest.mark.parametrize("start", [None, Prior(24.0, 120.0, 50.0)])
+    def test_independent_frames_are_each_the_first(self, flight: Flight, start: Prior | None) -> None:
+        recorder = Recorder()
+        locate_flight(recorder, flight, start=start, independent=True)
+        assert [(kind, prior) for kind, _, prior in recorder.asked[1:]] == [("locate", start)] * 2
+
+    @pytest.mark.parametrize("text", ["", "1,2", "1,2,3,4", "a,b,c", "91,0,10", "0,0,-1", "nan,0,1", "1;2;3"])
+    def test_starts_that_are_none(self, text: str) -> None:
+        with pytest.raises(typer.BadParameter):
+            parse_start(text)
+
+    def test_start_and_heading(self) -> None:
+        assert parse_start("24.5, -120.25,200") == Prior(24.5, -120.25, 200.0)
+        assert parse_heading("-12.5") == -12.5
+        assert parse_heading("Unknown") is None
+        for text in ("north", "400", "nan", ""):
+            with pytest.raises(typer.BadParameter):
+                parse_heading(text)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            [],
+            ["mission", "flight"],
+            ["mission", "flight", "--out", "out", "--start", "here"],
+            ["mission", "flight", "--out", "out", "--heading", "north"],
+            ["mission", "flight", "--out", "out", "--height", "-5"],
+            ["mission", "flight", "--out", "out", "--threads", "0"],
+        ],
+    )
+    def test_wrong_usage_is_status_2(self, arguments: list[str]) -> None:
+        assert CliRunner().invoke(app, arguments).exit_code == 2
+
+    def test_a_missions_fingerprint_follows_its_manifests(self, tmp_path: Path) -> None:
+        (tmp_path / "a.gallery").mkdir()
+        (tmp_path / "a.gallery" / "manifest.json").write_text("{}")
+        (tmp_path / "big.bin").write_text("1")
+        before = mission_fingerprint(tmp_path)
+        (tmp_path / "big.bin").write_text("2")
+        assert mission_fingerprint(tmp_path) == before
+        (tmp_path / "a.gallery" / "manifest.json").write_text('{"a": 1}')
+        assert mission_fingerprint(tmp_path) != before
