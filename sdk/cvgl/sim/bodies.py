@@ -309,7 +309,7 @@ def trees(world: World, view: View, appearance: Appearance, shade: Shade) -> lis
     out = []
     ratio = t.radius[index] / view.gsd
     for needle in (False, True):
-        for level, (low, high) in enumerate(((0.0, 2.2), (2.2, 7.0), (7.0, 22.0), (22.0, np.inf))):
+        for level, (low, high) in enumerate(((0.0, 2.6), (2.6, 9.0), (9.0, 24.0), (24.0, np.inf))):
             part = index[(t.needle[index] == needle) & (ratio >= low) & (ratio < high)]
             if len(part):
                 out += _crown_layers(world, view, appearance, part, needle, level, sun, shade)

@@ -96,7 +96,8 @@ def densify(line: Array, step: float) -> Array:
 
 def tangents(line: Array) -> Array:
     """Unit tangents (N, 2) at the vertices of a polyline (N, 2)."""
-    t = np.gradient(line, axis=0)
+    step = np.diff(line, axis=0)
+    t = np.concatenate([step[:1], 0.5 * (step[1:] + step[:-1]), step[-1:]])
     return t / np.maximum(np.hypot(t[:, 0], t[:, 1]), 1e-9)[:, None]
 
 
