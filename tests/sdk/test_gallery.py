@@ -82,7 +82,7 @@ def write_map(path: Path, seed: int = 0, size: int = 500, crs: str = "EPSG:32651
         transform=transform, nodata=0,
     ) as file:  # fmt: skip
         file.write(image.transpose(2, 0, 1))
-        file.update_tags(TIFFTAG_COPYRIGHT="(c) the makers of the map")
+        file.update_tags(TIFFTAG_COPYRIGHT="(c) the [real] makers")
     return path
 
 
@@ -181,7 +181,7 @@ def test_the_lake_is_kept(gallery: Gallery) -> None:
 
 def test_the_manifest_says_where_and_from_what(gallery: Gallery) -> None:
     m, data = gallery.manifest, gallery.manifest.data
-    assert (m.source, m.attribution, m.model_name) == ("map.tif", "(c) the makers of the map", "tiny")
+    assert (m.source, m.attribution, m.model_name) == ("map.tif", "(c) the [real] makers", "tiny")
     assert m.count == len(gallery) == len(gallery.tiles)
     box = data["bounds_wgs84"]
     assert box["south"] < m.local.latitude < box["north"] and box["west"] < m.local.longitude < box["east"]
@@ -574,7 +574,7 @@ def test_build_info_and_check_by_command(place: Path, tmp_path: Path) -> None:
     for name in PARTS:
         assert (target / name).read_bytes() == (place / "map.gallery" / name).read_bytes()
     info = run("info", target)
-    assert info.exit_code == 0 and "(c) the makers of the map" in info.output and "32" in info.output
+    assert info.exit_code == 0 and "(c) the [real] makers" in info.output and "32" in info.output
     data = json.loads(run("info", target, "--json").output)
     assert data["count"] == len(Gallery.open(target)) and data["memory_bytes"] > 0
     checked = run("check", target, "--model", place / "tiny.cvgl")

@@ -19,8 +19,9 @@ app = typer.Typer(
     no_args_is_help=True,
     help="""Galleries: the tiles of a satellite map, as a drone carries them.
 
-    A gallery belongs to one model: its descriptors mean nothing to another. cvgl-prepare makes model and
-    gallery together; these commands are for the gallery alone.""",
+    A gallery belongs to one model: its descriptors mean nothing to another.
+    cvgl-prepare makes model and gallery together; these commands are for the
+    gallery alone.""",
 )
 
 GalleryPath = Annotated[Path, typer.Argument(metavar="GALLERY", help="The gallery's folder.")]
@@ -37,37 +38,37 @@ def build(
     out: Annotated[Path, typer.Option("--out", help="The folder to write, by custom NAME.gallery.")],
     model_path: Annotated[
         Path | None,
-        typer.Option("--model", help="Model bundle NAME.cvgl. [default: the one that ships with cvgl]"),
+        typer.Option("--model", help="Model bundle NAME.cvgl.", show_default="the one that ships with cvgl"),
     ] = None,
     tile_size: Annotated[
         float | None,
         typer.Option(
             min=1.0,
-            help="Side of a tile on the ground, metres: about what the camera sees at the planned height."
-            " [default: what the model was made for]",
+            help="Side of a tile on the ground, metres: about what the camera sees at the planned height.",
+            show_default="what the model was made for",
         ),
     ] = None,
     stride: Annotated[
         float | None,
         typer.Option(
             min=0.1,
-            help="Metres from tile to tile: smaller finds more surely, and takes more memory."
-            " [default: a quarter of a tile]",
+            help="Metres from tile to tile: smaller finds more surely, and takes more memory.",
+            show_default="a quarter of a tile",
         ),
     ] = None,
     basemap_gsd: Annotated[
         float | None,
         typer.Option(
             min=0.01,
-            help="Ground sampling distance of the basemap that refinement reads, m/px."
-            " [default: the map's own, but no finer than 0.3]",
+            help="Ground sampling distance of the basemap that refinement reads, m/px.",
+            show_default="the map's own, but no finer than 0.3",
         ),
     ] = None,
 ) -> None:
     """Build a gallery from a map.
 
-    Nothing appears at --out before the gallery is whole; a gallery that stands there is replaced then. The
-    same map, model and sizes give the same bytes.
+    Nothing appears at --out before the gallery is whole; a gallery that stands
+    there is replaced then. The same map, model and sizes give the same bytes.
 
     Example: cvgl-gallery build area.tif --model area.cvgl --out area.gallery --stride 20
     """
@@ -167,10 +168,12 @@ def _megabytes(size: int) -> str:
 def _table(rows: dict[str, str]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/bold]", value)
+        # As text: a map's attribution may well have brackets in it, which would be taken as markup.
+        table.add_row(Text(name, style="bold"), Text(value))
     Console().print(table)
 
 
