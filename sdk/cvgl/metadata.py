@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-import numpy as np
-
 from cvgl.errors import FlightError
 from cvgl.geometry import rotation_body_to_ned, wrap_degrees
 
@@ -153,8 +151,10 @@ def gimbal_attitude(gimbal: Attitude) -> Attitude:
     rotation = rotation_body_to_ned(
         gimbal.heading_deg, gimbal.pitch_deg, gimbal.roll_deg
     ) @ rotation_body_to_ned(0, 90, 0)
-    pitch = math.asin(float(np.clip(-rotation[2, 0], -1.0, 1.0)))
-    if abs(rotation[2, 0]) > 1 - 1e-12:  # looking at the horizon: only heading - roll is defined, so no roll
+    level = math.hypot(rotation[0, 0], rotation[1, 0])
+    # Not by arcsine, which knows a pitch near 90 degrees to eight digits only.
+    pitch = math.atan2(-rotation[2, 0], level)
+    if level < 1e-9:  # looking at the horizon: only heading - roll is defined, so no roll
         heading, roll = math.atan2(-rotation[0, 1], rotation[1, 1]), 0.0
     else:
         heading = math.atan2(rotation[1, 0], rotation[0, 0])
