@@ -1,10 +1,12 @@
 """Simulated drone views cut from a map: what an embedding learns from when no drone photo exists.
 
-A pair is (reference tile, drone view) of one place, both north-up patches at the same ground sampling distance, as the
-gallery builder and the flight code make them. The geometric part of a view is the flight code's own error model: the
-frame was taken with the *true* pose and rectified with the *assumed* one, so heading, height and tilt errors appear as
-the homography between the two, while the footprint (the mask) is the assumed one. The photometric part is a set of
-cheap approximations of what differs between a satellite image and a photo: another sun, another season, another
+A pair is (reference tile, drone view) of one place, both north-up patches at the same ground sampling
+distance, as the gallery builder and the flight code make them. The geometric part of a view is the flight
+code's own error model: the frame was taken with the *true* pose and rectified with the *assumed* one, so
+heading, height and tilt errors appear as the homography between the two, while the footprint (the mask) is
+the assumed one. The photometric part is a set of
+cheap approximations of what differs between a satellite image and a photo: another sun, another season,
+    another
 sensor, things that move.
 
 Images here are RGB uint8. Everything is a function of its arguments and of a ``numpy.random.Generator``.
@@ -15,13 +17,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+
 from cvgl.camera import Camera
 from cvgl.errors import MapError
 from cvgl.geometry import camera_to_enu
-from numpy.typing import NDArray
 
 __all__ = [
     "MapImage",
@@ -34,7 +38,8 @@ __all__ = [
 ]
 
 _SUPERSAMPLE = 2
-"""Views are cut at this multiple of the tile's resolution and area-averaged, as the flight code antialiases."""
+"""Views are cut at this multiple of the tile's resolution and area-averaged, as the flight code
+antialiases."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class ViewSettings:
         tile_px: side of tiles and views, pixels.
         heading_sigma_deg, heading_max_deg: error of the measured heading, normal, clipped.
         height_sigma, height_max: relative error of the measured height (scale), normal, clipped.
-        offset_m: the image centre lies up to this far east/west and north/south of the tile's centre, uniform.
+        offset_m: the image centre lies up to this far east/west and north/south of the tile's centre,
+            uniform.
         tilt_sigma_deg, tilt_max_deg: unmeasured tilt in a random direction, half-normal, clipped.
         light: strength of the photometric changes; 0 leaves colours as they are, 1 is the full range.
     """
@@ -89,11 +95,18 @@ class MapImage:
 
     @classmethod
     def of(
-        cls, rgb: NDArray[np.uint8], valid: NDArray[np.bool_], gsd_m: float, west: float = 0.0, north: float = 0.0
+        cls,
+        rgb: NDArray[np.uint8],
+        valid: NDArray[np.bool_],
+        gsd_m: float,
+        west: float = 0.0,
+        north: float = 0.0,
     ) -> MapImage:
         """From (H, W, 3) colours and an (H, W) mask of pixels with data. Raises MapError on other shapes."""
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.shape[:2] != valid.shape:
-            raise MapError("not a map image", field="rgb", found=rgb.shape, expected="(H, W, 3) and a mask of (H, W)")
+            raise MapError(
+                "not a map image", field="rgb", found=rgb.shape, expected="(H, W, 3) and a mask of (H, W)"
+            )
         alpha = np.where(valid, 255, 0).astype(np.uint8)
         rgba = np.dstack([rgb, alpha])
         rgba[alpha == 0] = 0
@@ -107,10 +120,10 @@ class MapImage:
 def choose_tile_size(camera: Camera, height_m: float) -> float:
     """Side of the tiles (metres) that suit a camera at a height above ground.
 
-    A compromise, measured on real photos (see train/results): a larger tile shows more of the footprint and its
-    surroundings, but pixels that the camera does not see under some headings teach nothing, and detail is lost since
-    a tile has a fixed number of pixels. The best size follows the geometric mean of the footprint's sides; it is
-    rounded to 0.1 m.
+    A compromise, measured on real photos (see train/results): a larger tile shows more of the footprint and
+    its surroundings, but pixels that the camera does not see under some headings teach nothing, and detail
+    is lost since a tile has a fixed number of pixels. The best size follows the geometric mean of the
+    footprint's sides; it is rounded to 0.1 m.
     """
     corners = footprint_on_ground(camera, height_m)
     sides = np.linalg.norm(np.diff(np.vstack([corners, corners[:1]]), axis=0), axis=1)
@@ -126,7 +139,7 @@ def footprint_on_ground(camera: Camera, height_m: float, heading_deg: float = 0.
 
     Order: image upper left, upper right, lower right, lower left.
     """
-    rays = _border_rays(camera)[:: _POINTS_A_SIDE]
+    rays = _border_rays(camera)[::_POINTS_A_SIDE]
     return _to_ground(rays @ camera_to_enu(camera.mount, heading_deg).T, height_m)
 
 
@@ -146,12 +159,14 @@ def reference_tile(
 def drone_view(
     image: MapImage, easting: float, northing: float, settings: ViewSettings, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], tuple[float, float]]:
-    """A simulated frame of a place, rectified: (rgb (px, px, 3), mask (px, px), (easting, northing) of its centre).
+    """A simulated frame of a place, rectified: (rgb (px, px, 3), mask (px, px), (easting, northing) of its
+    centre).
 
-    The centre is where the true image centre lies on the ground, within ``settings.offset_m`` of the place given.
+    The centre is where the true image centre lies on the ground, within ``settings.offset_m`` of the place
+    given.
     """
-    settings_px = settings.tile_px
-    side = _SUPERSAMPLE * settings_px
+    px = settings.tile_px
+    side = _SUPERSAMPLE * px
     heading = float(rng.uniform(0.0, 360.0))
     heading_error = float(np.clip(rng.normal(0, settings.heading_sigma_deg), *_pm(settings.heading_max_deg)))
     true_height = settings.height_m * (
@@ -190,15 +205,13 @@ def drone_view(
         ]
     )
     homography = to_map @ shift @ chain
-    window = cv2.warpPerspective(
-        image.rgba, homography, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=(0, 0, 0, 0)
-    )
+    window = _warp(image.rgba, homography, side)
     if settings.light > 0 and rng.random() < 0.6:
         window = _warp_locally(window, rng, float(rng.uniform(0.3, 1.6)) / image.gsd_m)
-    rgb, mask = _reduce(window, settings_px)
+    rgb, mask = _reduce(window, px)
     corners = _to_ground(settings.border @ assumed.T, settings.height_m) - middle_assumed
-    polygon = corners / (settings.gsd_m, -settings.gsd_m) + (settings_px - 1) / 2
-    seen = np.zeros((settings_px, settings_px), np.uint8)
+    polygon = corners / (settings.gsd_m, -settings.gsd_m) + (px - 1) / 2
+    seen = np.zeros((px, px), np.uint8)
     cv2.fillPoly(seen, [np.round(polygon * 16).astype(np.int32)], 255, shift=4)
     mask &= seen > 0
     if settings.light > 0:
@@ -209,7 +222,7 @@ def drone_view(
 
 def relight(rgb: NDArray[np.uint8], rng: np.random.Generator, strength: float = 1.0) -> NDArray[np.uint8]:
     """The same patch (H, W, 3) under other light, in another season and through another sensor."""
-    patch = rgb.astype(np.float32) * (1 / 255)
+    patch: NDArray[Any] = rgb.astype(np.float32) * (1 / 255)
     chance = rng.random(12)
     if chance[0] < 0.5:
         patch = _season(patch, rng, strength)
@@ -223,17 +236,22 @@ def relight(rgb: NDArray[np.uint8], rng: np.random.Generator, strength: float = 
     if chance[4] < 0.65:
         sigma = float(rng.uniform(0.3, 1.3))
         soft = cv2.GaussianBlur(patch, (0, 0), sigma)
-        # Sharpening is the negative amount of the same blur: satellite exports are sharpened, photos are soft.
+        # Sharpening is the negative amount of the same blur: satellite exports are sharpened, photos are
+        # soft.
         patch = soft if chance[5] < 0.65 else patch + (patch - soft) * float(rng.uniform(0.3, 1.2))
     level = float(rng.uniform(0, 0.045)) * strength
     noise = _noise_bank()
-    top, left = rng.integers(0, noise.shape[0] - patch.shape[0] + 1), rng.integers(0, noise.shape[1] - patch.shape[1] + 1)
+    top, left = (
+        rng.integers(0, noise.shape[0] - patch.shape[0] + 1),
+        rng.integers(0, noise.shape[1] - patch.shape[1] + 1),
+    )
     patch = patch + level * noise[top : top + patch.shape[0], left : left + patch.shape[1]]
-    out = cv2.convertScaleAbs(np.clip(patch, 0, 1, out=patch), alpha=255.0)
+    out: NDArray[Any] = cv2.convertScaleAbs(np.clip(patch, 0, 1, out=patch), alpha=255.0)
     out = _tone(out, rng, strength)
     if chance[6] < 0.2:
         quality = int(rng.integers(25, 80))
-        out = cv2.imdecode(cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        code = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        out = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
     return out
 
 
@@ -250,7 +268,8 @@ def _border_rays(camera: Camera) -> NDArray[np.float64]:
 
 
 def _to_ground(enu: NDArray[np.float64], height_m: float) -> NDArray[np.float64]:
-    """Directions (..., 3) to ground points (..., 2) below a camera at a height; rays near the horizon are cut short."""
+    """Directions (..., 3) to ground points (..., 2) below a camera at a height; rays near the horizon are
+    cut short."""
     down = np.maximum(-enu[..., 2:], 0.1)
     return enu[..., :2] * (height_m / down)
 
@@ -259,7 +278,7 @@ def _pm(limit: float) -> tuple[float, float]:
     return -limit, limit
 
 
-def _window(rgba: NDArray[np.uint8], left: int, top: int, side: int) -> NDArray[np.uint8]:
+def _window(rgba: NDArray[Any], left: int, top: int, side: int) -> NDArray[Any]:
     """A square window; zeros outside the image."""
     height, width = rgba.shape[:2]
     if left >= 0 and top >= 0 and left + side <= width and top + side <= height:
@@ -271,7 +290,29 @@ def _window(rgba: NDArray[np.uint8], left: int, top: int, side: int) -> NDArray[
     return out
 
 
-def _reduce(window: NDArray[np.uint8], px: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def _warp(rgba: NDArray[Any], homography: NDArray[np.float64], side: int) -> NDArray[Any]:
+    """A square whose pixels are looked up through a homography; zeros outside the image.
+
+    Only the part that is needed is given to OpenCV, which takes no image of more than 32767 pixels a side.
+    """
+    ends = np.array([[0, 0, 1], [side - 1, 0, 1], [side - 1, side - 1, 1], [0, side - 1, 1.0]]) @ homography.T
+    ends = ends[:, :2] / ends[:, 2:]
+    low = np.clip(np.floor(ends.min(axis=0)).astype(int) - 1, 0, None)
+    high = np.minimum(np.ceil(ends.max(axis=0)).astype(int) + 2, rgba.shape[1::-1])
+    if (high <= low).any():
+        return np.zeros((side, side, 4), np.uint8)
+    shift = np.array([[1, 0, -low[0]], [0, 1, -low[1]], [0, 0, 1.0]])
+    return cv2.warpPerspective(
+        rgba[low[1] : high[1], low[0] : high[0]],
+        shift @ homography,
+        (side, side),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(0, 0, 0, 0),
+    )
+
+
+def _reduce(window: NDArray[Any], px: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     small = cv2.resize(window, (px, px), interpolation=cv2.INTER_AREA)
     mask = small[..., 3] >= 128
     rgb = np.ascontiguousarray(small[..., :3])
@@ -281,14 +322,14 @@ def _reduce(window: NDArray[np.uint8], px: int) -> tuple[NDArray[np.uint8], NDAr
 
 def _smooth_field(
     rng: np.random.Generator, shape: tuple[int, int], knots: int, sigma: float, exponential: bool = False
-) -> NDArray[np.float32]:
+) -> NDArray[Any]:
     coarse = rng.normal(0, sigma, (knots, knots)).astype(np.float32)
     if exponential:
         coarse = np.exp(coarse)
     return cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)
 
 
-def _warp_locally(window: NDArray[np.uint8], rng: np.random.Generator, amplitude_px: float) -> NDArray[np.uint8]:
+def _warp_locally(window: NDArray[Any], rng: np.random.Generator, amplitude_px: float) -> NDArray[Any]:
     """Relief seen from another place, roughly: neighbouring things move by different small amounts."""
     shape = window.shape[:2]
     knots = int(rng.integers(4, 14))
@@ -303,23 +344,24 @@ def _warp_locally(window: NDArray[np.uint8], rng: np.random.Generator, amplitude
 
 
 @lru_cache(maxsize=4)
-def _pixel_grid(shape: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _pixel_grid(shape: tuple[int, int]) -> tuple[NDArray[Any], NDArray[Any]]:
     columns, rows = np.meshgrid(np.arange(shape[1], dtype=np.float32), np.arange(shape[0], dtype=np.float32))
     return columns, rows
 
 
 @lru_cache(maxsize=1)
-def _noise_bank() -> NDArray[np.float32]:
-    # Drawing fresh noise for every view costs more than the rest of it together; a window of a fixed bank will do.
+def _noise_bank() -> NDArray[Any]:
+    # Drawing fresh noise for every view costs more than the rest of it together; a window of a fixed bank
+    # will do.
     noise = np.random.default_rng(0).standard_normal((512, 512, 3)).astype(np.float32)
     return noise + cv2.GaussianBlur(noise, (0, 0), 1.2) * 1.5
 
 
-def _luma(patch: NDArray[np.float32]) -> NDArray[np.float32]:
+def _luma(patch: NDArray[Any]) -> NDArray[Any]:
     return cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)
 
 
-def _season(patch: NDArray[np.float32], rng: np.random.Generator, strength: float) -> NDArray[np.float32]:
+def _season(patch: NDArray[Any], rng: np.random.Generator, strength: float) -> NDArray[Any]:
     """Vegetation takes another colour and brightness; the rest stays."""
     red, green, blue = cv2.split(patch)
     excess = np.clip((2 * green - red - blue) * 6, 0, 1)[..., None]
@@ -329,7 +371,7 @@ def _season(patch: NDArray[np.float32], rng: np.random.Generator, strength: floa
     return patch * (1 + excess * (gain - 1))
 
 
-def _move_shadows(patch: NDArray[np.float32], rng: np.random.Generator, strength: float) -> NDArray[np.float32]:
+def _move_shadows(patch: NDArray[Any], rng: np.random.Generator, strength: float) -> NDArray[Any]:
     """Lift the shadows that are there, cast others to another side of bright (so often tall) things."""
     luma = _luma(patch)
     if rng.random() < 0.5:
@@ -349,7 +391,7 @@ def _move_shadows(patch: NDArray[np.float32], rng: np.random.Generator, strength
     return patch * (1 - depth * float(rng.uniform(0.2, 0.7)) * strength)[..., None]
 
 
-def _colour(patch: NDArray[np.float32], rng: np.random.Generator, strength: float) -> NDArray[np.float32]:
+def _colour(patch: NDArray[Any], rng: np.random.Generator, strength: float) -> NDArray[Any]:
     """Saturation, a little mixing of channels, a colour cast, exposure and haze."""
     saturation = float(np.clip(math.exp(rng.normal(-0.1, 0.45) * strength), 0, 2.2))
     if rng.random() < 0.06 * strength:
@@ -365,8 +407,9 @@ def _colour(patch: NDArray[np.float32], rng: np.random.Generator, strength: floa
     return cv2.transform(patch, matrix)
 
 
-def _tone(rgb: NDArray[np.uint8], rng: np.random.Generator, strength: float) -> NDArray[np.uint8]:
-    """A random tone curve for each channel: gamma, contrast, and bends that change how bright materials look."""
+def _tone(rgb: NDArray[Any], rng: np.random.Generator, strength: float) -> NDArray[Any]:
+    """A random tone curve for each channel: gamma, contrast, and bends that change how bright materials
+    look."""
     x = np.linspace(0, 1, 256)
     gamma = math.exp(rng.normal(0, 0.25) * strength)
     knots = np.linspace(0, 1, 6)
@@ -379,12 +422,14 @@ def _tone(rgb: NDArray[np.uint8], rng: np.random.Generator, strength: float) -> 
     return cv2.LUT(rgb, table)
 
 
-def _clutter(patch: NDArray[np.float32], rng: np.random.Generator) -> None:
+def _clutter(patch: NDArray[Any], rng: np.random.Generator) -> None:
     """Things that come and go: a few car-sized boxes, sometimes a larger patch that covers something."""
     height, width = patch.shape[:2]
     for _ in range(int(rng.integers(1, 14))):
         center = (float(rng.uniform(0, width)), float(rng.uniform(0, height)))
-        box = cv2.boxPoints((center, (float(rng.uniform(4, 9)), float(rng.uniform(2, 4))), float(rng.uniform(0, 180))))
+        box = cv2.boxPoints(
+            (center, (float(rng.uniform(4, 9)), float(rng.uniform(2, 4))), float(rng.uniform(0, 180)))
+        )
         _fill(patch, box, rng)
     if rng.random() < 0.4:
         center = (float(rng.uniform(0, width)), float(rng.uniform(0, height)))
@@ -392,6 +437,6 @@ def _clutter(patch: NDArray[np.float32], rng: np.random.Generator) -> None:
         _fill(patch, cv2.boxPoints((center, size, float(rng.uniform(0, 180)))), rng)
 
 
-def _fill(patch: NDArray[np.float32], corners: NDArray[np.float32], rng: np.random.Generator) -> None:
+def _fill(patch: NDArray[Any], corners: NDArray[Any], rng: np.random.Generator) -> None:
     colour = np.clip(rng.uniform(0.05, 0.95) + rng.normal(0, 0.08, 3), 0, 1)
     cv2.fillConvexPoly(patch, np.round(corners).astype(np.int32), tuple(map(float, colour)))
