@@ -14,7 +14,7 @@ import rasterio
 import rasterio.warp
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import RasterioError
+from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
@@ -23,6 +23,8 @@ from cvgl.geo import LocalFrame
 
 __all__ = ["MapSource"]
 
+# Before rasterio 1.4 the second is not one of the first.
+_UNREADABLE = (RasterioError, RasterioIOError)
 _SMALLEST_SIDE = 32
 _SURVEY_SIDE = 2048
 # JPEG leaves the black around a map not quite black.
@@ -89,7 +91,7 @@ class MapSource:
         try:
             dataset = rasterio.open(path)
             return cls(path, dataset)
-        except RasterioError as reason:
+        except _UNREADABLE as reason:
             if dataset is not None:
                 dataset.close()
             raise MapError(f"not readable as an image: {_innermost(reason)}", file=path) from reason
@@ -133,7 +135,7 @@ class MapSource:
                 scale = f"{self._dataset.width / dataset.width / ratio:.9f}"
                 with WarpedVRT(dataset, XSCALE=scale, YSCALE=scale, **options) as warped:
                     data = warped.read([*self._bands, self._alpha or warped.count])
-        except RasterioError as reason:
+        except _UNREADABLE as reason:
             raise MapError(f"damaged, or not readable here: {_innermost(reason)}", file=self.path) from reason
         valid = data[-1] > 127
         if self._content is not None:
