@@ -66,15 +66,17 @@ class _Threads:
     then.
     """
 
-    _EVERY, _TRIAL = 200, 3
+    _EVERY, _TRIAL = 120, 3
 
     def __init__(self, device: torch.device) -> None:
         most = torch.get_num_threads()
         self._counts = [1, most] if device.type == "cpu" and most > 1 else [most]
         self._before = most
         self._times: dict[int, list[float]] = {count: [] for count in self._counts}
-        self._since = self._EVERY - 2 * self._TRIAL - 4
+        self._trying = False
         self._use(self._counts[0])
+        # The first trial comes soon.
+        self._since = self._EVERY - 2 * self._TRIAL
 
     def took(self, seconds: float) -> None:
         """Tell how long the last step was."""
@@ -82,20 +84,29 @@ class _Threads:
             return
         self._times[self._now].append(seconds)
         self._since += 1
-        if self._since == self._EVERY - self._TRIAL:
-            self._use(next(count for count in self._counts if count != self._now))
-        elif self._since >= self._EVERY:
-            recent = {count: times[-self._TRIAL :] for count, times in self._times.items()}
-            self._use(min(recent, key=lambda count: sorted(recent[count])[len(recent[count]) // 2]))
-            self._since = 0
+        typical = {count: _median(times[-self._TRIAL :]) for count, times in self._times.items() if times}
+        if self._trying:
+            if self._since == self._TRIAL:
+                self._trying = False
+                self._use(min(typical, key=lambda count: typical[count]))
+            return
+        other = next(count for count in self._counts if count != self._now)
+        disturbed = self._since >= 2 * self._TRIAL and typical[self._now] > 1.3 * typical.get(other, math.inf)
+        if self._since >= self._EVERY or disturbed:
+            self._trying = True
+            self._use(other)
 
     def restore(self) -> None:
         """Back to the count before."""
         torch.set_num_threads(self._before)
 
     def _use(self, count: int) -> None:
-        self._now = count
+        self._now, self._since = count, 0
         torch.set_num_threads(count)
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
 
 
 @dataclass
@@ -223,8 +234,7 @@ def fit(
     _lay_out(net, torch.contiguous_format)
     net.eval()
     return {
-        "settings": asdict(settings)
-        | {"minutes": settings.minutes if math.isfinite(settings.minutes) else None},
+        "settings": asdict(settings) | {"minutes": settings.minutes if math.isfinite(settings.minutes) else None},
         "seed": seed,
         "steps": state.step,
         "seconds": round(state.seconds, 1),
@@ -293,16 +303,12 @@ def _half_precision(device: torch.device) -> bool:
 
 
 def _last_scores(state: _State) -> dict[str, Any]:
-    return {
-        key: value for key, value in (state.curve[-1] if state.curve else {}).items() if key.startswith("R@")
-    }
+    return {key: value for key, value in (state.curve[-1] if state.curve else {}).items() if key.startswith("R@")}
 
 
 def _note(state: _State, net: Nano, held: PairBatch, device: torch.device, settings: FitSettings) -> None:
     scores = {key: round(value, 4) for key, value in retrieval(net, held, device, settings.radius).items()}
-    state.curve.append(
-        {"step": state.step, "seconds": round(state.seconds, 1), "loss": round(state.loss, 4), **scores}
-    )
+    state.curve.append({"step": state.step, "seconds": round(state.seconds, 1), "loss": round(state.loss, 4), **scores})
 
 
 def _save(folder: Path, net: Nano, optimizer: torch.optim.Optimizer, state: _State, seed: int) -> None:
