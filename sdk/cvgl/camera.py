@@ -182,7 +182,9 @@ class Camera:
         points = np.asarray(pixels, dtype=np.float64).reshape(-1, 1, 2)
         # OpenCV's default of five iterations leaves tenths of a pixel at the corners of wide lenses.
         criteria = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 40, 1e-12)
-        ideal = cv2.undistortPointsIter(points, self.matrix, self._coefficients, None, None, criteria)
+        # OpenCV 5 merged the two functions.
+        undistort: Any = getattr(cv2, "undistortPointsIter", cv2.undistortPoints)
+        ideal = undistort(points, self.matrix, self._coefficients, R=None, P=None, criteria=criteria)
         return np.column_stack([ideal.reshape(-1, 2), np.ones(len(points))])
 
     def project(self, points: ArrayLike) -> NDArray[np.float64]:

@@ -52,7 +52,7 @@ class Fix:
         heading_deg: of the vehicle as measured by the match, clockwise from true north; sigma beside it.
         height_m: above ground as measured by the match.
         score: 0 to 1, the share of the frame's blocks that agree with the basemap.
-        log10_nfa: decimal logarithm of the number of false alarms expected from the tests made (lower is surer).
+        log10_chance: decimal logarithm of the probability that chance alone matches this well (lower is surer).
         candidates: what retrieval proposed, best first.
         timings_ms: milliseconds by stage.
         name: the frame's.
@@ -71,7 +71,7 @@ class Fix:
     heading_sigma_deg: float = float("nan")
     height_m: float = float("nan")
     score: float = 0.0
-    log10_nfa: float = 0.0
+    log10_chance: float = 0.0
     candidates: tuple[Candidate, ...] = ()
     timings_ms: dict[str, float] = field(default_factory=dict)
     name: str = ""

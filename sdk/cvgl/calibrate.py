@@ -1,0 +1,163 @@
+"""What chance looks like on this map: frames of the map itself, searched where they were not taken.
+
+The laws of chance of :class:`cvgl.settings.Decision` depend on the map (a town of equal blocks fools a matcher more
+easily than a harbour) and on the camera's footprint, so ``cvgl-prepare`` measures them for every mission.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cvgl.camera import Camera
+from cvgl.errors import MapError
+from cvgl.frame import Frame
+from cvgl.geometry import camera_to_enu
+from cvgl.imagery import MapSource
+from cvgl.localizer import Localizer
+from cvgl.rectify import ground_offset
+from cvgl.refine import examine, footprint_sides, look, view_of
+from cvgl.register import PoseSigmas
+from cvgl.settings import Decision
+from cvgl.sim.views import MapImage, relight
+
+__all__ = ["fit_decision", "fit_gumbel", "simulated_frame", "window"]
+
+# Simulated frames need no more pixels than the basemap resolves.
+_FRAME_WIDTH = 512
+# Places searched a frame: about what retrieval's candidates merge into.
+_PLACES = 10
+
+
+def simulated_frame(
+    image: MapImage,
+    easting: float,
+    northing: float,
+    height: float,
+    heading_deg: float,
+    camera: Camera,
+    rng: np.random.Generator,
+    *,
+    tilt_deg: tuple[float, float] = (0.0, 0.0),
+    light: float = 1.0,
+) -> NDArray[np.uint8]:
+    """A camera frame (H, W, 3) BGR of the flat map, seen from a height with the image's middle at a place.
+
+    Args:
+        image: the map, no coarser than the frame's ground sampling distance or the frame is blurred.
+        easting, northing: ground point at the image's middle, metres.
+        height: above ground, metres.
+        heading_deg: of the vehicle, clockwise from true north.
+        camera: its size is the frame's.
+        tilt_deg: pitch and roll.
+        light: how much light, season and sensor differ from the map's (see :func:`cvgl.sim.views.relight`).
+    """
+    rotation = camera_to_enu(camera.mount, heading_deg, *tilt_deg)
+    offset = ground_offset(camera, rotation, height)
+    columns, rows = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
+    rays = camera.rays(np.column_stack([columns.ravel(), rows.ravel()])) @ rotation.T
+    ground = rays[:, :2] / -rays[:, 2:] * height - offset + (easting, northing)
+    x = ((ground[:, 0] - image.west) / image.gsd_m - 0.5).reshape(columns.shape).astype(np.float32)
+    y = ((image.north - ground[:, 1]) / image.gsd_m - 0.5).reshape(columns.shape).astype(np.float32)
+    left, top = max(0, math.floor(x.min()) - 1), max(0, math.floor(y.min()) - 1)
+    part = image.rgba[top : math.ceil(y.max()) + 2, left : math.ceil(x.max()) + 2, :3]
+    if part.size == 0:
+        raise MapError("the simulated frame looks past the map")
+    frame = cv2.remap(np.ascontiguousarray(part), x - left, y - top, cv2.INTER_LINEAR)
+    lit = relight(frame, rng, light) if light > 0 else frame
+    return np.ascontiguousarray(lit[..., ::-1])
+
+
+def window(source: MapSource, easting: float, northing: float, side_m: float, gsd: float) -> MapImage:
+    """A square part of a map around a place, in memory."""
+    side = math.ceil(side_m / gsd)
+    west, north = easting - side * gsd / 2, northing + side * gsd / 2
+    return MapImage.of(*source.read(west, north, side, side, gsd), gsd, west, north)
+
+
+def fit_gumbel(scores: NDArray[np.float64]) -> tuple[float, float]:
+    """Location and scale of a Gumbel law by its first two moments."""
+    scale = float(np.std(scores)) * math.sqrt(6.0) / math.pi
+    return float(np.mean(scores)) - 0.57722 * scale, max(scale, 1e-3)
+
+
+def fit_decision(
+    localizer: Localizer,
+    source: MapSource,
+    *,
+    trials: int = 150,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Decision, dict[str, Any]]:
+    """Measure how well wrong places match, and fit the laws of chance to it.
+
+    Each trial looks at a simulated frame in ten random places at least a footprint away from where it was taken.
+
+    Args:
+        localizer: of the mission; its basemap and settings are used, its decision is not.
+        source: the map that the gallery was built from.
+        trials: number of frames.
+        seed: same seed, same decision.
+
+    Returns:
+        The mission's decision with the laws replaced, and a record of the trials.
+    """
+    mission, gallery = localizer.mission, localizer.gallery
+    height = mission.height_m
+    short, long = footprint_sides(mission.camera, height)
+    camera = mission.camera.scaled_to(
+        _FRAME_WIDTH, round(mission.camera.height * _FRAME_WIDTH / mission.camera.width)
+    )
+    rng = np.random.default_rng([seed, 20])
+    settings = mission.settings
+    sigmas = PoseSigmas(settings.heading_sigma_deg, settings.height_sigma, settings.tilt_sigma_deg)
+    tiles = gallery.tiles
+    peaks_scores, evidences = [], []
+    for trial in range(trials):
+        if progress is not None:
+            progress(trial, trials)
+        easting, northing = tiles[rng.integers(len(tiles))]
+        far = np.hypot(tiles[:, 0] - easting, tiles[:, 1] - northing) > math.hypot(short, long)
+        if far.sum() < _PLACES:
+            continue
+        heading = float(rng.uniform(0, 360))
+        tilt = (float(rng.normal(0, 2)), float(rng.normal(0, 2)))
+        image = window(source, easting, northing, 1.3 * math.hypot(short, long), gallery.basemap.gsd)
+        picture = simulated_frame(image, easting, northing, height, heading, camera, rng, tilt_deg=tilt)
+        frame = Frame(picture, float(trial), height * float(1 + rng.normal(0, settings.height_sigma)))
+        grey = cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY)
+        given = heading + float(rng.normal(0, settings.heading_sigma_deg / 2))
+        rotation = camera_to_enu(camera.mount, given)
+        view = view_of(grey, camera, rotation, frame.height, given, gallery.basemap.gsd, localizer.threads)
+        chosen = rng.choice(np.flatnonzero(far), _PLACES, replace=False)
+        places = [(float(tiles[index, 0]), float(tiles[index, 1])) for index in chosen]
+        keep = settings.refine_hypotheses
+        peaks = look(gallery.basemap, [view], [places], 1.8 * gallery.manifest.stride_m, keep, None)
+        found = examine(gallery.basemap, grey, camera, peaks, sigmas, None)
+        if found:
+            peaks_scores.append(max(h.peak.score for h in found))
+            evidences.append(max(h.registration.evidence for h in found))
+    if progress is not None:
+        progress(trials, trials)
+    record: dict[str, Any] = {"trials": trials, "used": len(evidences), "seed": seed}
+    if len(evidences) < 30:
+        record["note"] = "too few wrong places to measure chance on so small a map: the default laws are kept"
+        return mission.decision, record
+    peak_law, evidence_law = fit_gumbel(np.array(peaks_scores)), fit_gumbel(np.array(evidences))
+    # A small sample may come out narrower than chance is; the defaults were measured on many maps.
+    default = Decision()
+    decision = replace(
+        mission.decision,
+        peak_location=round(peak_law[0], 3),
+        peak_scale=round(max(peak_law[1], 0.8 * default.peak_scale), 3),
+        evidence_location=round(evidence_law[0], 3),
+        evidence_scale=round(max(evidence_law[1], 0.8 * default.evidence_scale), 3),
+    )
+    record["largest"] = {"peak": round(max(peaks_scores), 2), "evidence": round(max(evidences), 2)}
+    return decision, record

@@ -1,0 +1,214 @@
+"""The localiser: one object, one call per frame."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cvgl.camera import Camera
+from cvgl.decide import decide
+from cvgl.errors import CameraError, FrameError, ModelError
+from cvgl.fix import Candidate, Fix
+from cvgl.frame import Frame, Prior
+from cvgl.gallery import Gallery
+from cvgl.geometry import camera_to_enu
+from cvgl.mission import GALLERY, MODEL, Mission
+from cvgl.model import Model
+from cvgl.rectify import Patch, rectify
+from cvgl.refine import View, examine, look, merge, view_of
+from cvgl.register import PoseSigmas
+from cvgl.tracker import Tracker
+
+__all__ = ["Localizer"]
+
+# Heading hypotheses of an unknown heading that refinement follows up.
+_HEADINGS_REFINED = 5
+# Below this standard deviation (grey levels) a frame shows nothing to localise by.
+_FEATURELESS = 4.0
+
+
+class Localizer:
+    """Answers frames with fixes.
+
+    ``locate`` treats each frame by itself; ``track`` keeps a prior between frames. Neither raises on a bad frame or
+    bad telemetry: the answer is a no-fix with its reason. One thread at a time may use a localiser.
+
+    Args:
+        mission: what it was opened from.
+        model: the embedding.
+        gallery: the satellite tiles and the basemap.
+        threads: to compute with.
+    """
+
+    def __init__(self, mission: Mission, model: Model, gallery: Gallery, threads: int) -> None:
+        self.mission = mission
+        self.model = model
+        self.gallery = gallery
+        self.camera: Camera = mission.camera
+        self.threads = threads
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="cvgl") if threads > 1 else None
+        self._tracker = Tracker(gallery.local, mission.settings.max_speed_m_s)
+
+    @classmethod
+    def open(cls, mission: str | Path, threads: int | None = None) -> Localizer:
+        """Open a mission folder.
+
+        Args:
+            mission: the folder that ``cvgl-prepare`` made.
+            threads: to compute with; by default as many as there are cores, at most 4.
+
+        Raises:
+            MissionError, CameraError, ModelError, GalleryError: name the file and the field at fault.
+        """
+        opened = Mission.open(mission)
+        threads = threads or min(4, os.cpu_count() or 1)
+        model = Model.open(opened.path / MODEL, threads=threads, views=("query",))
+        gallery = Gallery.open(opened.path / GALLERY, model)
+        return cls(opened, model, gallery, threads)
+
+    def locate(self, frame: Frame) -> Fix:
+        """Localise one frame, using its prior if it has one.
+
+        Returns:
+            A fix; a no-fix with its reason where the frame cannot be used or nothing on the map is sure enough.
+        """
+        clock = _Clock()
+        try:
+            return self._locate(frame, clock)
+        except (FrameError, CameraError) as error:
+            stamp = frame.time if isinstance(frame.time, (int, float)) else float("nan")
+            detail = f"{error.field}: {error.message}" if error.field else error.message
+            found = "" if error.found is None else f" (found {error.found})"
+            return Fix.none(stamp, detail + found, timings_ms=clock.stages, name=frame.name)
+        except ModelError as error:
+            return Fix.none(frame.time, f"model: {error.message}", timings_ms=clock.stages, name=frame.name)
+
+    def track(self, frame: Frame) -> Fix:
+        """Localise the next frame of a sequence: the search is narrowed to where the aircraft can have flown."""
+        if frame.prior is None:
+            frame = replace(frame, prior=self._tracker.prior(frame.time))
+        fix = self.locate(frame)
+        self._tracker.update(fix)
+        return fix
+
+    def reset(self, prior: Prior | None = None) -> None:
+        """Forget the sequence; ``prior`` is where the next one starts."""
+        self._tracker.reset(prior)
+
+    def __repr__(self) -> str:
+        return f"Localizer({str(self.mission.path)!r}, {self.model!r}, {self.gallery!r}, threads={self.threads})"
+
+    def _locate(self, frame: Frame, clock: _Clock) -> Fix:
+        frame.check()
+        settings = self.mission.settings
+        camera = self.camera.scaled_to(frame.image.shape[1], frame.image.shape[0])
+        grey = frame.image if frame.image.ndim == 2 else cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY)
+        pitch, roll = frame.pitch or 0.0, frame.roll or 0.0
+        if frame.heading is None:
+            headings = [360.0 * index / settings.headings for index in range(settings.headings)]
+        else:
+            headings = [float(frame.heading)]
+        rotations = [camera_to_enu(camera.mount, heading, pitch, roll) for heading in headings]
+        patches = [self._query_patch(frame, camera, rotation) for rotation in rotations]
+        clock.lap("rectify")
+        seen = grey[:: max(1, grey.shape[0] // 128), :: max(1, grey.shape[1] // 128)]
+        if float(seen.std()) < _FEATURELESS:
+            level = float(seen.mean())
+            word = "too dark" if level < 24 else "overexposed" if level > 240 else "featureless"
+            return Fix.none(frame.time, f"image: {word}", timings_ms=clock.stages, name=frame.name)
+        descriptors = self.model.embed(np.stack([p.image for p in patches]), np.stack([p.mask for p in patches]))
+        clock.lap("embed")
+        candidates = self._search(descriptors, headings, frame.prior)
+        clock.lap("search")
+        if not candidates:
+            reason = "no tile of the gallery lies within the prior"
+            return Fix.none(frame.time, reason, timings_ms=clock.stages, name=frame.name)
+        views, places = self._views(grey, camera, candidates, headings, rotations, frame.height)
+        clock.lap("rectify")
+        stride = self.gallery.manifest.stride_m
+        peaks = look(
+            self.gallery.basemap, views, places, 1.8 * stride, settings.refine_hypotheses, self._executor
+        )
+        clock.lap("correlate")
+        tilt = settings.tilt_sigma_deg if frame.pitch is None or frame.roll is None else settings.attitude_sigma_deg
+        heading_sigma = settings.heading_sigma_deg if frame.heading is not None else 180.0 / settings.headings
+        sigmas = PoseSigmas(heading_sigma, settings.height_sigma, tilt)
+        hypotheses = examine(self.gallery.basemap, grey, camera, peaks, sigmas, self._executor)
+        clock.lap("register")
+        fix = decide(hypotheses, frame, candidates, self.gallery.local, settings, self.mission.decision)
+        clock.lap("decide")
+        return replace(fix, timings_ms=clock.stages)
+
+    def _query_patch(self, frame: Frame, camera: Camera, rotation: NDArray[np.float64]) -> Patch:
+        view = self.model.views["query"]
+        tile_m = self.gallery.manifest.tile_size_m
+        size = view.input_size[0]
+        patch = rectify(frame.image, camera, rotation, frame.height, tile_m / size, size, self.threads)
+        if patch.image.ndim == 2:
+            patch = replace(patch, image=cv2.cvtColor(patch.image, cv2.COLOR_GRAY2BGR))
+        return patch
+
+    def _search(
+        self, descriptors: NDArray[np.float32], headings: Sequence[float], prior: Prior | None
+    ) -> list[Candidate]:
+        """The most similar tiles over all headings, best first, each tile once."""
+        count = self.mission.settings.candidates
+        if prior is None:
+            tiles, similarities = self.gallery.search(descriptors, count)
+        else:
+            easting, northing = self.gallery.local.to_local(prior.latitude, prior.longitude)
+            # The tile is where the image's middle is; three sigma, and the lean of the camera on top.
+            radius = 3.0 * prior.sigma_m + self.gallery.manifest.tile_size_m / 2
+            tiles, similarities = self.gallery.near(descriptors, float(easting), float(northing), radius, count)
+        best: dict[int, tuple[float, float]] = {}
+        for heading, row, values in zip(headings, tiles, similarities, strict=True):
+            for tile, value in zip(row.tolist(), values.tolist(), strict=True):
+                if tile >= 0 and value > best.get(tile, (-2.0, 0.0))[0]:
+                    best[tile] = (value, heading)
+        ranked = sorted(best.items(), key=lambda entry: (-entry[1][0], entry[0]))[:count]
+        at = self.gallery.tiles
+        return [
+            Candidate(tile, float(at[tile, 0]), float(at[tile, 1]), value, heading)
+            for tile, (value, heading) in ranked
+        ]
+
+    def _views(
+        self,
+        grey: NDArray[np.uint8],
+        camera: Camera,
+        candidates: Sequence[Candidate],
+        headings: Sequence[float],
+        rotations: Sequence[NDArray[np.float64]],
+        height: float,
+    ) -> tuple[list[View], list[list[tuple[float, float]]]]:
+        """Grey views for the best headings, and where each of them is looked for."""
+        stride = self.gallery.manifest.stride_m
+        order = list(dict.fromkeys(c.heading_deg for c in candidates))[:_HEADINGS_REFINED]
+        views, places = [], []
+        for heading in order:
+            rotation = rotations[list(headings).index(heading)]
+            gsd = self.gallery.basemap.gsd
+            views.append(view_of(grey, camera, rotation, height, heading, gsd, self.threads))
+            places.append(merge([c for c in candidates if c.heading_deg == heading], 1.1 * stride))
+        return views, places
+
+
+class _Clock:
+    """Milliseconds by stage."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.stages[stage] = self.stages.get(stage, 0.0) + 1000.0 * (now - self._last)
+        self._last = now

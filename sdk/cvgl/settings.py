@@ -1,0 +1,131 @@
+"""What can be set about localisation, with the reasons for the defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cvgl.errors import MissionError
+
+__all__ = ["Decision", "Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a frame is localised.
+
+    Args:
+        candidates: tiles that retrieval proposes.
+        headings: hypotheses that are embedded when the heading is unknown, evenly around the circle.
+        heading_sigma_deg: of a heading that is given. Magnetic headings near steel are worse than their data sheet.
+        height_sigma: of the height above ground, relative: barometers drift and ground is not flat.
+        tilt_sigma_deg: of roll and pitch where the frame does not give them (a gimbal's "level" is off by this).
+        attitude_sigma_deg: of roll and pitch where the frame gives them.
+        registration_sigma_m: of what all blocks of a frame have wrong in common: the basemap's georeference,
+            buildings that lean the same way. Added to the covariance of every refined fix.
+        refine_hypotheses: correlation peaks that are registered block by block.
+        max_speed_m_s: of the aircraft over ground, for :meth:`cvgl.Localizer.track`.
+    """
+
+    candidates: int = 20
+    headings: int = 16
+    heading_sigma_deg: float = 6.0
+    height_sigma: float = 0.03
+    tilt_sigma_deg: float = 5.0
+    attitude_sigma_deg: float = 1.5
+    registration_sigma_m: float = 1.0
+    refine_hypotheses: int = 5
+    max_speed_m_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+                raise MissionError("not usable", field=f"settings.{field.name}", found=value, expected="above 0")
+
+    @classmethod
+    def from_dict(cls, data: Any, file: Path) -> Settings:
+        """Settings of a mission; absent ones keep their defaults.
+
+        Raises:
+            MissionError: an unknown name or an unusable value.
+        """
+        return _from_dict(cls, data, "settings", file)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings by name."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """When a match is believed: the laws of chance for this mission, and the risks that are taken.
+
+    Two witnesses are heard: the height of the correlation peak of the whole frame, and the agreement of its blocks.
+    ``cvgl-prepare`` measures what the best of a frame's hypotheses scores when the frame was *not* taken where the
+    search looks, on this very map; the largest of many tries follows a Gumbel law. So each score becomes the
+    probability that chance alone reaches it.
+
+    Args:
+        peak_location, peak_scale: Gumbel law of the correlation peak of wrong places.
+        evidence_location, evidence_scale: Gumbel law of the blocks' evidence at wrong places.
+        refined_chance: a fix is refined if the two probabilities multiply to less than this...
+        witness_chance: ...and each is below this, so that one freak score does not carry a fix alone.
+        coarse_chance: a fix that is not refined is coarse if they multiply to less than this, and the peak alone is
+            below the tenth part of ``witness_chance``.
+        ambiguity: a second place whose product comes within this factor of the best one's makes both worthless.
+    """
+
+    peak_location: float = 3.6
+    peak_scale: float = 0.36
+    evidence_location: float = 1.7
+    evidence_scale: float = 0.65
+    refined_chance: float = 1e-4
+    witness_chance: float = 0.1
+    coarse_chance: float = 1e-3
+    ambiguity: float = 10.0
+
+    def log10_chances(self, peak: float, evidence: float) -> tuple[float, float]:
+        """Decimal logarithms of the probabilities that a wrong place scores at least this."""
+        return (
+            _log10_gumbel(peak, self.peak_location, self.peak_scale),
+            _log10_gumbel(evidence, self.evidence_location, self.evidence_scale),
+        )
+
+    @classmethod
+    def from_dict(cls, data: Any, file: Path) -> Decision:
+        """The decision stored with a mission.
+
+        Raises:
+            MissionError: an unknown name or an unusable value.
+        """
+        return _from_dict(cls, data, "decision", file)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+        return dataclasses.asdict(self)
+
+
+def _from_dict(cls: Any, data: Any, section: str, file: Path) -> Any:
+    if not isinstance(data, dict):
+        raise MissionError("not usable", file=file, field=section, found=data, expected="an object")
+    kinds = {field.name: field.default for field in dataclasses.fields(cls)}
+    values = {}
+    for name, value in data.items():
+        if name not in kinds:
+            raise MissionError("unknown", file=file, field=f"{section}.{name}", expected=", ".join(kinds))
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+        if not number or (isinstance(kinds[name], int) and not isinstance(value, int)):
+            raise MissionError("not usable", file=file, field=f"{section}.{name}", found=value, expected="above 0")
+        values[name] = value
+    return cls(**values)
+
+
+def _log10_gumbel(score: float, location: float, scale: float) -> float:
+    """log10 of the probability that a Gumbel variable exceeds a score."""
+    tail = math.exp(min(-(score - location) / scale, 50.0))
+    # 1 - exp(-tail), without cancellation where tail is small.
+    return math.log10(max(-math.expm1(-tail), 1e-300))
