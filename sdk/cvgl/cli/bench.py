@@ -46,10 +46,12 @@ def bench(
 ) -> None:
     """Time localisation on this machine: every stage, a cold start, and memory.
 
-    Every frame is located as if it were the first; decoding the picture is timed beside it. Stop other work first:
-    the machine's load is recorded with the figures, not subtracted from them.
+    Every frame is located as if it were the first; decoding the picture is timed
+    beside it. Stop other work first: the machine's load is recorded with the
+    figures, not subtracted from them.
 
-    Exit status: 0 done, 2 wrong usage, 3 a dependency or device is missing, 4 bad input.
+    Exit status: 0 done, 2 wrong usage, 3 a dependency or device is missing,
+    4 bad input.
 
     Example: cvgl-bench mission flight --frames 20 --json bench.json
     """
