@@ -1,0 +1,690 @@
+"""A map in, a mission out: adapt the embedding, export it, build the gallery, calibrate and check the whole.
+
+Composes training, export and the SDK. PyTorch is imported only where the embedding is adapted, so that missions with a
+finished model are prepared on the base install.
+
+The work grows in ``OUT.partial`` beside OUT and becomes OUT by a rename at the very end. What each stage made is
+written down there, with the inputs it was made from: the same call again goes on where a killed one stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cvgl.calibrate import fit_decision, simulated_frame, window
+from cvgl.camera import Camera
+from cvgl.errors import MapError, MissingDependencyError, MissionError
+from cvgl.files import read_json, sha256_file, write_json
+from cvgl.fix import FixStatus
+from cvgl.frame import Frame
+from cvgl.gallery import Gallery, build_gallery
+from cvgl.imagery import MapSource
+from cvgl.localizer import Localizer
+from cvgl.mission import CAMERA, GALLERY, MISSION, MODEL, Mission, write_mission_file
+from cvgl.model import Model
+from cvgl.refine import footprint_sides
+from cvgl.settings import Decision, Settings
+from cvgl.sim.views import MapImage, ViewSettings, choose_tile_size, drone_view
+
+__all__ = ["SELF_CHECK", "STAGES", "CheckSize", "Reporter", "base_bundle", "check_frames", "check_retrieval", "prepare"]
+
+STAGES = ("map", "adapt", "model", "gallery", "calibrate", "check")
+SELF_CHECK = "selfcheck.json"
+
+_PLAN, _LOCK, _REPLACED, _GROWING = "plan.json", "lock", "replaced", "mission"
+_BASEMAP_PIXELS = 172
+"""Pixels of the basemap across the footprint's short side: finer ones cost time and do not register better."""
+_NEEDED_TO_ADAPT = ("torch", "onnx", "onnxscript")
+_FRAME_SIDE = 500
+_WITHIN_M = 10.0
+_WORRYING = 0.5
+
+
+class Reporter(Protocol):
+    """Who is told how far a preparation is."""
+
+    def begin(self, stage: str) -> None:
+        """A stage begins."""
+
+    def progress(self, share: float, words: str = "") -> None:
+        """That share (0..1) of the stage is done."""
+
+    def end(self, stage: str, words: str) -> None:
+        """A stage is done, and what came of it."""
+
+    def say(self, message: str) -> None:
+        """Something to know."""
+
+    def warn(self, message: str) -> None:
+        """Something to worry about."""
+
+
+class _Silent:
+    """A reporter that keeps it all to itself."""
+
+    def begin(self, stage: str) -> None:
+        pass
+
+    def progress(self, share: float, words: str = "") -> None:
+        pass
+
+    def end(self, stage: str, words: str) -> None:
+        pass
+
+    def say(self, message: str) -> None:
+        pass
+
+    def warn(self, message: str) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class CheckSize:
+    """How much a preparation measures of what it made.
+
+    Args:
+        views: simulated views whose tiles are retrieved.
+        frames: simulated frames that are localised.
+        trials: searches in the wrong place, from which the decision is fitted.
+    """
+
+    views: int = 240
+    frames: int = 100
+    trials: int = 150
+
+
+def base_bundle() -> Path:
+    """The model bundle that ships with the SDK."""
+    import cvgl
+
+    return Path(cvgl.__file__).parent / "models" / "cvgl-nano.cvgl"
+
+
+def prepare(
+    map_path: str | Path,
+    camera: Camera | str | Path,
+    height_m: float,
+    out: str | Path,
+    *,
+    minutes: float = 10.0,
+    adapt: bool = True,
+    model: str | Path | None = None,
+    weights: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    stride_m: float | None = None,
+    threads: int | None = None,
+    check: CheckSize | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Make a mission folder.
+
+    Args:
+        map_path: the satellite map, anything that `cvgl.imagery.MapSource` opens.
+        camera: the drone's, or its ``camera.yaml``.
+        height_m: planned height above ground, metres.
+        out: the mission folder; a mission that stands there is replaced at the very end.
+        minutes: of training time for the adaptation.
+        adapt: train the embedding on the map. Without it the model is used as it is.
+        model: bundle to use as it is, with ``adapt=False``; None for the base model.
+        weights: that the adaptation starts from; None for the base model's.
+        seed: of everything random.
+        device: that trains: "auto", "cpu", "cuda".
+        stride_m: from tile to tile, metres; None for a fifth of a tile.
+        threads: of one inference; None for two.
+        check: how much is measured at the end.
+        reporter: is told about progress.
+
+    Returns:
+        The record, as ``mission.json`` holds it.
+
+    Raises:
+        MapError: no such map, one that cannot be used, or one smaller than what the camera sees.
+        CameraError, ModelError, GalleryError: the camera, the model, or what is made of them cannot be used.
+        MissionError: an unusable argument, something else than a mission at ``out``, or another preparation of it
+            is running.
+        MissingDependencyError: what adaptation needs is not installed.
+    """
+    out, map_path = Path(os.path.abspath(out)), Path(map_path)
+    tell: Reporter = reporter or _Silent()
+    size = check or CheckSize()
+    if not isinstance(camera, Camera):
+        camera = Camera.from_yaml(camera)
+    _check_arguments(height_m, out, minutes, adapt, model, stride_m)
+    start: Path | None = None
+    if adapt:
+        _require_training()
+        start = _starting_weights(weights)
+    else:
+        model = Path(model) if model is not None else base_bundle()
+        Model.open(model, threads, views=("query",))
+
+    tell.begin("map")
+    with MapSource.open(map_path) as source:
+        _check_size(source, camera, height_m)
+        west, south, east, north = source.bounds
+        plan = {
+            "map": {"sha256": sha256_file(map_path), "bounds": source.bounds, "local": asdict(source.local)},
+            "camera": camera.to_dict(),
+            "height": height_m,
+            "model": sha256_file(start) if start is not None else sha256_file(Path(str(model)) / "manifest.json"),
+            "adaptation": {"minutes": minutes} if adapt else None,
+            "seed": seed,
+            "stride": stride_m,
+            "check": asdict(size),
+            "cvgl": _version("cvgl"),
+        }
+        tell.end("map", f"{east - west:.0f} x {north - south:.0f} m, {source.native_gsd:.2g} m/px")
+        with _Work.open(out, plan, tell) as work:
+            job = _Job(work, source, camera, height_m, seed, threads, size, tell)
+            return job.run(start, None if model is None else Path(model), minutes, device, stride_m, plan)
+
+
+class _Work:
+    """The folder in which a mission grows; of one process at a time.
+
+    Args:
+        folder: ``OUT.partial``.
+        out: where the mission goes.
+        tell: is told when a stage begins and ends.
+    """
+
+    def __init__(self, folder: Path, out: Path, tell: Reporter) -> None:
+        self.folder, self.out, self._tell = folder, out, tell
+        self.mission = folder / _GROWING
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, out: Path, plan: dict[str, Any], tell: Reporter) -> Iterator[_Work]:
+        """Take the folder for this process, empty unless it holds unfinished work of the same plan."""
+        folder = out.with_name(out.name + ".partial")
+        plan = json.loads(json.dumps(plan))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            others = [p.name for p in folder.iterdir() if p.name != _LOCK and not p.name.startswith(".")]
+        except OSError as reason:
+            raise MissionError(f"cannot work there: {reason.strerror}", file=folder) from reason
+        if others and not (folder / _PLAN).is_file():
+            raise MissionError(
+                "stands there already", file=folder, found=others[0], expected="nothing, or an unfinished mission"
+            )
+        with open(folder / _LOCK, "a") as lock:
+            # Given back by the kernel however the process ends.
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise MissionError("another cvgl-prepare is at work there", file=folder) from None
+            if (folder / _REPLACED).is_dir() and not out.exists():
+                # Killed between the two renames of publish().
+                os.replace(folder / _REPLACED, out)
+            work = cls(folder, out, tell)
+            work._take_up(plan, begun=bool(others))
+            yield work
+            shutil.rmtree(folder)
+
+    def _take_up(self, plan: dict[str, Any], begun: bool) -> None:
+        if begun:
+            try:
+                earlier = read_json(self.folder / _PLAN, MissionError)
+            except MissionError:
+                earlier = {}
+            if earlier == plan:
+                self._tell.say(f"going on with the unfinished work in {self.folder}")
+            else:
+                changed = ", ".join(name for name in plan if earlier.get(name) != plan[name])
+                self._tell.say(f"{self.folder} was begun with another {changed}: starting afresh")
+                for path in self.folder.iterdir():
+                    if path.name != _LOCK:
+                        _remove(path)
+        write_json(self.folder / _PLAN, plan)
+        self.mission.mkdir(exist_ok=True)
+        # What a killed process was writing has a temporary name that begins with a dot.
+        for path in [*self.folder.glob(".*"), *self.mission.glob(".*")]:
+            _remove(path)
+
+    def stage(self, name: str, make: Callable[[], dict[str, Any]], words: Callable[[dict[str, Any]], str]) -> Any:
+        """What a stage made: from an earlier run, or by making it now. Seconds are kept with it."""
+        file = self.folder / f"stage-{name}.json"
+        self._tell.begin(name)
+        if file.is_file():
+            kept: dict[str, Any] = read_json(file, MissionError)["made"]
+            self._tell.end(name, f"{words(kept)} (done before)")
+            return kept
+        began = time.perf_counter()
+        made = make()
+        write_json(file, {"seconds": round(time.perf_counter() - began, 2), "made": made})
+        self._tell.end(name, words(made))
+        return made
+
+    def seconds(self) -> dict[str, float]:
+        """How long each stage took; of one that was interrupted, its last part."""
+        files = {name: self.folder / f"stage-{name}.json" for name in STAGES}
+        return {name: read_json(file, MissionError)["seconds"] for name, file in files.items() if file.is_file()}
+
+    def publish(self) -> None:
+        """The mission appears under its name; a folder cannot replace another one in a single rename."""
+        if self.out.exists():
+            replaced = self.folder / _REPLACED
+            _remove(replaced)
+            os.replace(self.out, replaced)
+        os.replace(self.mission, self.out)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One preparation: what all its stages share."""
+
+    work: _Work
+    source: MapSource
+    camera: Camera
+    height_m: float
+    seed: int
+    threads: int | None
+    size: CheckSize
+    tell: Reporter
+
+    def run(
+        self,
+        start: Path | None,
+        bundle: Path | None,
+        minutes: float,
+        device: str,
+        stride_m: float | None,
+        plan: dict[str, Any],
+    ) -> dict[str, Any]:
+        """All stages, then the mission under its name; its record."""
+        work, source, mission = self.work, self.source, self.work.mission
+        west, south, east, north = source.bounds
+        tile = choose_tile_size(self.camera, self.height_m)
+        stride = stride_m or float(max(1, round(tile / 5)))
+        adapted: dict[str, Any] | None = None
+        if start is not None:
+            adapted = work.stage(
+                "adapt", lambda: self._adapt(start, minutes, tile, device), lambda a: f"{a['steps']} steps"
+            )
+        work.stage("model", lambda: self._model(bundle, tile, adapted), lambda m: str(m["name"]))
+        model = Model.open(mission / MODEL, self.threads)
+        built = work.stage(
+            "gallery", lambda: self._gallery(model, tile, stride), lambda g: f"{g['tiles']} of {g['tile_size_m']:g} m"
+        )
+        self.camera.to_yaml(mission / CAMERA)
+        settings = Settings()
+        # Calibration and check run what will fly, on the folder that will be carried.
+        write_mission_file(mission, self.height_m, settings, Decision(), {})
+        fitted = work.stage(
+            "calibrate", self._calibrate, lambda f: f"{f['evidence'].get('trials', self.size.trials)} trials"
+        )
+        decision = Decision.from_dict(fitted["decision"], mission / MISSION)
+        write_mission_file(mission, self.height_m, settings, decision, {})
+        checked = work.stage(
+            "check", self._check, lambda c: f"{c['frames']['refined_within_10m']:.0%} of simulated frames localised"
+        )
+        record = {
+            "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "map": {
+                "source": source.source,
+                "attribution": source.attribution,
+                "sha256": plan["map"]["sha256"],
+                "native_gsd_m": source.native_gsd,
+                "size_m": [round(east - west, 1), round(north - south, 1)],
+            },
+            "model": {"name": model.name, "fingerprint": model.fingerprint, "adapted": adapted},
+            "gallery": built,
+            "calibration": fitted["evidence"],
+            "self_check": checked,
+            "seed": self.seed,
+            "seconds": work.seconds(),
+            "versions": {name: _version(name) for name in ("cvgl", "numpy", "onnxruntime", "hnswlib", "rasterio")}
+            | {"python": platform.python_version(), "opencv": cv2.__version__},
+            "machine": {"processor": _processor(), "cores": os.cpu_count(), "architecture": platform.machine()},
+        }
+        write_json(mission / SELF_CHECK, checked)
+        write_mission_file(mission, self.height_m, settings, decision, record)
+        Mission.open(mission)
+        work.publish()
+        for message in worries(checked):
+            self.tell.warn(message)
+        return record
+
+    def _adapt(self, start: Path, minutes: float, tile_m: float, device: str) -> dict[str, Any]:
+        from cvgl_train.adapt import adapt
+
+        def show(share: float, line: dict[str, Any]) -> None:
+            known = [f"{key} {line[key]}" for key in ("loss", "R@1") if key in line]
+            self.tell.progress(share, ", ".join(known))
+
+        made = adapt(
+            self.source,
+            self.camera,
+            self.height_m,
+            start,
+            minutes,
+            self.work.folder / "adapted",
+            tile_size_m=tile_m,
+            seed=self.seed,
+            device=device,
+            progress=show,
+        )
+        return made.record
+
+    def _model(self, bundle: Path | None, tile_m: float, adapted: dict[str, Any] | None) -> dict[str, Any]:
+        target = self.work.mission / MODEL
+        _remove(target)
+        if bundle is not None:
+            shutil.copytree(bundle, target)
+        else:
+            from cvgl_export.onnx import export_bundle
+            from cvgl_train.nano import load_weights, normalise
+
+            net = load_weights(self.work.folder / "adapted" / "weights.npz")
+            drone = self._drone(tile_m, net.config.input_px)
+            views = [_view(self.source, place, drone, self.seed, i) for i, place in enumerate(self._anywhere(16))]
+            patches = normalise(np.stack([v[0] for v in views]), np.stack([v[1] for v in views]))
+            name = f"cvgl-nano-{self.source.path.stem}"
+            export_bundle(net, target, drone.gsd_m, adapted, name=name, patches=patches)
+        model = Model.open(target, self.threads)
+        return {"name": model.name, "fingerprint": model.fingerprint}
+
+    def _gallery(self, model: Model, tile_m: float, stride_m: float) -> dict[str, Any]:
+        starts = {"tiles": 0.0, "index": 0.9, "basemap": 0.95}
+        ends = {"tiles": 0.9, "index": 0.95, "basemap": 1.0}
+
+        def show(what: str, done: int, total: int) -> None:
+            self.tell.progress(starts[what] + (ends[what] - starts[what]) * done / max(total, 1), what)
+
+        short, _ = footprint_sides(self.camera, self.height_m)
+        gallery = build_gallery(
+            self.source,
+            model,
+            self.work.mission / GALLERY,
+            tile_size_m=tile_m,
+            stride_m=stride_m,
+            basemap_gsd_m=max(self.source.native_gsd, short / _BASEMAP_PIXELS),
+            progress=show,
+        )
+        manifest = gallery.manifest
+        return {
+            "tiles": len(gallery),
+            "tile_size_m": manifest.tile_size_m,
+            "stride_m": manifest.stride_m,
+            "basemap_gsd_m": manifest.basemap.gsd_m,
+            "megabytes": round(manifest.bytes_on_disk / 1e6, 1),
+        }
+
+    def _calibrate(self) -> dict[str, Any]:
+        decision, evidence = fit_decision(
+            self._localizer(), self.source, trials=self.size.trials, seed=self.seed, progress=self._count
+        )
+        return {"decision": decision.to_dict(), "evidence": evidence}
+
+    def _check(self) -> dict[str, Any]:
+        localizer = self._localizer()
+        model, gallery = localizer.model, localizer.gallery
+        drone = self._drone(gallery.manifest.tile_size_m, model.views["query"].input_size[0])
+        share = self.size.views / max(self.size.views + 4 * self.size.frames, 1)
+        found, descriptors = check_retrieval(
+            self.source,
+            model,
+            gallery,
+            drone,
+            self.size.views,
+            self.seed,
+            lambda done, total: self.tell.progress(share * done / total, "retrieval"),
+        )
+        frames = check_frames(
+            localizer,
+            self.source,
+            self.height_m,
+            self.size.frames,
+            self.seed,
+            lambda done, total: self.tell.progress(share + (1 - share) * done / total, "localisation"),
+        )
+        recall = round(gallery.self_check(descriptors), 4)
+        return {"index_recall": recall, "retrieval": found, "frames": frames}
+
+    def _localizer(self) -> Localizer:
+        return Localizer.open(self.work.mission, threads=self.threads)
+
+    def _drone(self, tile_m: float, px: int) -> ViewSettings:
+        # The places themselves are drawn at random, so that there is no offset to add.
+        return ViewSettings(self.camera, self.height_m, tile_m / px, px, offset_m=0.0)
+
+    def _count(self, done: int, total: int) -> None:
+        self.tell.progress(done / max(total, 1))
+
+    def _anywhere(self, count: int) -> NDArray[np.float64]:
+        west, south, east, north = self.source.bounds
+        rng = np.random.default_rng([self.seed, 40])
+        return np.column_stack([rng.uniform(west, east, count), rng.uniform(south, north, count)])
+
+
+def check_retrieval(
+    source: MapSource,
+    model: Model,
+    gallery: Gallery,
+    drone: ViewSettings,
+    count: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """Retrieval of simulated views that no training has seen, anywhere on the gallery's area.
+
+    Args:
+        source: the map.
+        model, gallery: what is checked.
+        drone: how views are simulated.
+        count: of views.
+        seed: decides places and views.
+        progress: called with views done and views in all.
+
+    Returns:
+        The shares ``R@1``, ``R@5``, ``R@20`` of views of which one of so many tiles has its centre within half a
+        tile, and that distance; and the views' descriptors (count, D).
+    """
+    places = _places(gallery, count, np.random.default_rng([seed, 41]))
+    patches, masks = [], []
+    for number, place in enumerate(places):
+        rgb, mask = _view(source, place, drone, seed, number)
+        patches.append(rgb[..., ::-1])
+        masks.append(mask)
+        if progress is not None:
+            progress(number + 1, count)
+    descriptors = model.embed(np.ascontiguousarray(np.stack(patches)), np.stack(masks))
+    tiles, _ = gallery.exact(descriptors, 20)
+    within = gallery.manifest.tile_size_m / 2
+    right = np.linalg.norm(np.asarray(gallery.tiles)[tiles] - places[:, None], axis=2) <= within
+    shares = {f"R@{k}": round(float(right[:, :k].any(axis=1).mean()), 4) for k in (1, 5, 20)}
+    return {"views": count, "within_m": round(within, 1), **shares}, descriptors
+
+
+def check_frames(
+    localizer: Localizer,
+    source: MapSource,
+    height_m: float,
+    count: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Localise simulated frames as in flight: another light, and heading, height and tilt that are not quite as said.
+
+    Args:
+        localizer: of the mission.
+        source: the map that the frames are made of.
+        height_m: they are taken from, metres above ground.
+        count: of frames.
+        seed: decides places and frames.
+        progress: called with frames done and frames in all.
+
+    Returns:
+        How many were answered how, the share that is refined within 10 m of the truth, how many refined ones are
+        further off, and their median error in metres (None where there is none).
+    """
+    gallery, camera = localizer.gallery, localizer.camera
+    # Tilted by ten degrees, a footprint reaches further than a level one.
+    reach = 1.4 * math.hypot(*footprint_sides(camera, height_m))
+    # Detail beyond the basemap's decides nothing.
+    scale = min(1.0, _FRAME_SIDE / max(camera.width, camera.height))
+    small = camera.scaled_to(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
+    answers = {status: 0 for status in FixStatus}
+    errors: list[float] = []
+    for number, place in enumerate(_places(gallery, count, np.random.default_rng([seed, 42]))):
+        rng = np.random.default_rng([seed, 43, number])
+        image = window(source, float(place[0]), float(place[1]), reach, gallery.basemap.gsd)
+        fix = localizer.locate(_simulated(image, small, height_m, place, rng, number))
+        answers[fix.status] += 1
+        if fix.status is FixStatus.REFINED:
+            east, north = gallery.local.to_local(fix.center_latitude, fix.center_longitude)
+            errors.append(math.hypot(float(east) - place[0], float(north) - place[1]))
+        if progress is not None:
+            progress(number + 1, count)
+    good = sum(error <= _WITHIN_M for error in errors)
+    return {
+        "frames": count,
+        **{status.value: answers[status] for status in FixStatus},
+        "refined_within_10m": round(good / max(count, 1), 4),
+        "refined_beyond_10m": len(errors) - good,
+        "median_error_m": round(float(np.median(errors)), 2) if errors else None,
+    }
+
+
+def worries(check: dict[str, Any]) -> list[str]:
+    """What in a self-check should keep a mission on the ground, in words; usually nothing."""
+    found = []
+    if check["retrieval"]["R@20"] < _WORRYING:
+        found.append(
+            f"only {check['retrieval']['R@20']:.0%} of simulated views find their tile among 20: most frames will get"
+            " no fix. More minutes of adaptation, or a map with more to see, would help."
+        )
+    frames = check["frames"]
+    if frames["refined_within_10m"] < _WORRYING:
+        found.append(f"only {frames['refined_within_10m']:.0%} of simulated frames are localised within 10 m.")
+    if frames["refined_beyond_10m"] > 0.01 * frames["frames"]:
+        found.append(f"{frames['refined_beyond_10m']} of {frames['frames']} simulated frames are placed over 10 m off.")
+    return found
+
+
+def _simulated(
+    image: MapImage, camera: Camera, height_m: float, place: NDArray[np.float64], rng: np.random.Generator, number: int
+) -> Frame:
+    """A frame whose middle shows a place (easting, northing), and what telemetry that is a little wrong says of it."""
+    errors = ViewSettings(camera, height_m, 1.0)
+    heading = float(rng.uniform(0, 360))
+    most = errors.heading_max_deg
+    said = (heading + float(np.clip(rng.normal(0, errors.heading_sigma_deg), -most, most))) % 360.0
+    most = errors.height_max
+    height = height_m * (1 + float(np.clip(rng.normal(0, errors.height_sigma), -most, most)))
+    tilt = min(abs(float(rng.normal(0, errors.tilt_sigma_deg))), errors.tilt_max_deg)
+    direction = float(rng.uniform(0, 2 * math.pi))
+    tilted = tilt * math.cos(direction), tilt * math.sin(direction)
+    picture = simulated_frame(image, float(place[0]), float(place[1]), height, heading, camera, rng, tilt_deg=tilted)
+    return Frame(picture, time=float(number), height=height_m, heading=said, name=f"simulated {number}")
+
+
+def _places(gallery: Gallery, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(count, 2) easting and northing, anywhere between the gallery's tiles."""
+    tiles = np.asarray(gallery.tiles)[rng.integers(0, len(gallery), count)]
+    return tiles + rng.uniform(-0.5, 0.5, (count, 2)) * gallery.manifest.stride_m
+
+
+def _view(
+    source: MapSource, place: NDArray[np.float64], drone: ViewSettings, seed: int, number: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A simulated view of a place, from a window of the map: the whole may not fit into memory."""
+    easting, northing = float(place[0]), float(place[1])
+    # Tilted by ten degrees, a view reaches a quarter further than a level one.
+    image = window(source, easting, northing, 1.6 * drone.tile_px * drone.gsd_m, drone.gsd_m / 2)
+    rgb, mask, _ = drone_view(image, easting, northing, drone, np.random.default_rng([seed, 44, number]))
+    return rgb, mask
+
+
+def _check_arguments(
+    height_m: float, out: Path, minutes: float, adapt: bool, model: str | Path | None, stride_m: float | None
+) -> None:
+    if not (math.isfinite(height_m) and height_m > 0):
+        raise MissionError("not usable", field="height", found=height_m, expected="metres above ground, above 0")
+    if adapt and not (math.isfinite(minutes) and minutes > 0):
+        raise MissionError("not usable", field="minutes", found=minutes, expected="above 0")
+    if stride_m is not None and not (math.isfinite(stride_m) and stride_m > 0):
+        raise MissionError("not usable", field="stride", found=stride_m, expected="metres above 0")
+    if adapt and model is not None:
+        raise MissionError(
+            "a bundle is used as it is and cannot be adapted",
+            file=model,
+            field="model",
+            expected="--no-adapt with it, or weights to start from",
+        )
+    if out.exists() and not (out / MISSION).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise MissionError("stands there already and is no mission", file=out, expected="a new folder or a mission")
+
+
+def _require_training() -> None:
+    missing = [name for name in _NEEDED_TO_ADAPT if importlib.util.find_spec(name) is None]
+    if missing:
+        extras = "train" if missing == ["torch"] else "train,export"
+        raise MissingDependencyError(
+            f"adapting the model to the map needs {', '.join(missing)}: pip install 'cvgl[{extras}]', or --no-adapt to"
+            " use the model as it is"
+        )
+
+
+def _starting_weights(weights: str | Path | None) -> Path:
+    from cvgl_train.adapt import base_weights
+    from cvgl_train.nano import load_weights
+
+    start = Path(weights) if weights is not None else base_weights()
+    load_weights(start)
+    return start
+
+
+def _check_size(source: MapSource, camera: Camera, height_m: float) -> None:
+    west, south, east, north = source.bounds
+    short, long = footprint_sides(camera, height_m)
+    if long > min(east - west, north - south):
+        raise MapError(
+            "smaller than what the camera sees",
+            file=source.path,
+            field="size",
+            found=f"{east - west:.0f} x {north - south:.0f} m",
+            expected=f"more than the footprint of {long:.0f} x {short:.0f} m at a height of {height_m:g} m",
+        )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        return "unknown"
+
+
+def _processor() -> str:
+    """What the processor calls itself; its architecture where it does not."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.lower().startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
