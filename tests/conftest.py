@@ -17,3 +17,34 @@ def cvgl_data() -> Path:
     if not (folder / "flights").is_dir():
         pytest.skip(f"no shared data at {folder} (set CVGL_DATA to the folder that holds flights/ and maps/)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small procedural town as files: ``map.tif``, ``flight/`` over it, ``elsewhere/`` over another town.
+
+    Both flights have 10 frames of 640 x 480 from about 80 m, with errors of heading, height and tilt.
+    """
+    from cvgl.camera import Camera
+    from cvgl.sim import World, write_flight, write_map
+
+    folder = tmp_path_factory.mktemp("town")
+    camera = Camera.from_field_of_view(640, 480, 62.0)
+    place = World.generate(5, size_m=480.0, style="suburban")
+    write_map(place, folder / "map.tif", gsd=0.5)
+    for name, world, seed in (("flight", place, 3), ("elsewhere", World.generate(77, 480.0, "suburban"), 4)):
+        write_flight(world, folder / name, camera, latitude=47.0, longitude=9.5, frames=10, height_m=80.0, seed=seed)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mission(town: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mission for the town with the model that ships. Tests that damage it work on a copy."""
+    from cvgl_export.prepare import CheckSize, prepare
+
+    out = tmp_path_factory.mktemp("mission") / "mission"
+    camera = town / "flight" / "camera.yaml"
+    # No trials: the default laws of chance stand, which were measured on many maps.
+    check = CheckSize(views=32, frames=4, trials=0)
+    prepare(town / "map.tif", camera, 80.0, out, adapt=False, stride_m=20.0, check=check)
+    return out
