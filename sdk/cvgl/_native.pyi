@@ -41,3 +41,29 @@ def rectify(
             sizes.
         TypeError: an argument that is no array or number at all.
     """
+
+def correlate_blocks(
+    field: NDArray[np.complex64],
+    ground: NDArray[np.complex64],
+    corners: NDArray[np.int64],
+    side: int,
+    search: int,
+    threads: int = 0,
+) -> NDArray[np.float32]:
+    """Correlate blocks of an orientation field with their surroundings, each by itself.
+
+    Args:
+        field: (H, W), C-contiguous.
+        ground: (H + 2 search, W + 2 search), C-contiguous; ground[search:-search, search:-search] lies under field.
+        corners: (B, 2) rows and columns in ``field`` of the blocks' upper left corners.
+        side: of the blocks, pixels, 1 to 256.
+        search: shifts to try in each direction, pixels, 0 to 256.
+        threads: 1 to 64; 0 for one per core. The answer does not depend on it.
+
+    Returns:
+        (B, 2 search + 1, 2 search + 1): entry (b, search + dy, search + dx) is the sum over block b of the real part
+        of conj(field) times ground, the ground being read dy rows further down and dx columns further right.
+
+    Raises:
+        ValueError: an array of another type, shape or layout, or a block outside the field.
+    """

@@ -139,7 +139,7 @@ def fit_decision(
         places = [(float(tiles[index, 0]), float(tiles[index, 1])) for index in chosen]
         keep = settings.refine_hypotheses
         peaks = look(gallery.basemap, [view], [places], 1.8 * gallery.manifest.stride_m, keep, None)
-        found = examine(gallery.basemap, grey, camera, peaks, sigmas, None)
+        found = examine(gallery.basemap, camera, peaks, sigmas, None)
         if found:
             peaks_scores.append(max(h.peak.score for h in found))
             evidences.append(max(h.registration.evidence for h in found))

@@ -18,7 +18,7 @@ from cvgl.basemap import Basemap
 from cvgl.orientation import orientation_field
 from cvgl.rectify import Patch
 
-__all__ = ["Peak", "find_peaks", "reduce_patch", "turn_patch"]
+__all__ = ["Peak", "find_peaks", "reduce_patch"]
 
 # The fine patch and the basemap are reduced by this before they are compared.
 REDUCTION = 3
@@ -42,40 +42,22 @@ class Peak:
     score: float
 
 
-def turn_patch(patch: Patch, turn_deg: float) -> Patch:
-    """The patch as it would be if the heading were ``turn_deg`` more, turned about its middle."""
-    if turn_deg == 0.0:
-        return patch
-    size = patch.mask.shape[0]
-    middle = (size - 1) / 2
-    # OpenCV's angle is counter-clockwise on the screen; with north up a clockwise heading turns the scene clockwise.
-    matrix = cv2.getRotationMatrix2D((middle, middle), -turn_deg, 1.0)
-    image = cv2.warpAffine(patch.image, matrix, (size, size), flags=cv2.INTER_LINEAR)
-    mask = cv2.warpAffine(patch.mask, matrix, (size, size), flags=cv2.INTER_NEAREST)
-    angle = np.radians(turn_deg)
-    turned = np.array(
-        [
-            patch.offset[0] * np.cos(angle) + patch.offset[1] * np.sin(angle),
-            -patch.offset[0] * np.sin(angle) + patch.offset[1] * np.cos(angle),
-        ]
-    )
-    return Patch(np.asarray(image), np.asarray(mask), patch.gsd, turned)
-
-
 def reduce_patch(patch: Patch, reduction: int = REDUCTION) -> Patch:
     """The patch at ``reduction`` times its GSD; its size must be a multiple of ``reduction``."""
+    if reduction == 1:
+        return patch
     side = patch.mask.shape[0] // reduction
     image = cv2.resize(patch.image, (side, side), interpolation=cv2.INTER_AREA)
     # A reduced pixel counts only if all of it was seen.
     mask = np.where(cv2.resize(patch.mask, (side, side), interpolation=cv2.INTER_AREA) >= 254, 255, 0)
-    return Patch(np.asarray(image), mask.astype(np.uint8), patch.gsd * reduction, patch.offset)
+    grow = np.array([[reduction, 0, (reduction - 1) / 2], [0, reduction, (reduction - 1) / 2], [0, 0, 1.0]])
+    return Patch(image, mask.astype(np.uint8), patch.gsd * reduction, patch.offset, patch.to_camera @ grow)
 
 
 def find_peaks(
     basemap: Basemap,
-    patch: Patch,
+    patches: Sequence[tuple[float, Patch]],
     places: Sequence[tuple[float, float]],
-    turns_deg: Sequence[float],
     reach_m: float,
     keep: int,
     executor: Executor | None = None,
@@ -83,15 +65,18 @@ def find_peaks(
     """The best peaks, highest first, at most one a place and none near a better one.
 
     Args:
-        basemap: grey, at the patch's GSD.
-        patch: grey (size, size), size a multiple of 3.
-        places: easting and northing where the patch's middle is looked for, metres.
-        turns_deg: heading corrections to try.
+        basemap: grey, at the patches' GSD.
+        patches: the frame under several heading corrections (degrees clockwise): grey (size, size), all of one size,
+            a multiple of 3.
+        places: easting and northing where the patches' middle is looked for, metres.
         reach_m: how far around each place.
         keep: how many peaks to return at most.
         executor: threads to share the windows among.
     """
-    templates = [_spectrum_source(reduce_patch(turn_patch(patch, turn))) for turn in turns_deg]
+    templates = []
+    for _, patch in patches:
+        small = reduce_patch(patch)
+        templates.append(orientation_field(small.image, small.mask))
     side = templates[0].shape[0]
     gsd = basemap.gsd * REDUCTION
     reach = int(np.ceil(reach_m / gsd))
@@ -142,14 +127,10 @@ def find_peaks(
     for value, _, index, easting, northing, _ in sorted(found, key=lambda entry: -entry[0]):
         near = _SAME_PLACE_PX * basemap.gsd
         if all(np.hypot(easting - peak.easting, northing - peak.northing) > near for peak in peaks):
-            peaks.append(Peak(easting, northing, float(turns_deg[index]), value / deviation))
+            peaks.append(Peak(easting, northing, patches[index][0], value / deviation))
         if len(peaks) == keep:
             break
     return peaks
-
-
-def _spectrum_source(patch: Patch) -> NDArray[np.complex64]:
-    return orientation_field(patch.image, patch.mask)
 
 
 def _dft(field: NDArray[np.complex64], side: int) -> NDArray[np.float32]:

@@ -141,7 +141,7 @@ class Localizer:
         tilt = settings.tilt_sigma_deg if frame.pitch is None or frame.roll is None else settings.attitude_sigma_deg
         heading_sigma = settings.heading_sigma_deg if frame.heading is not None else 180.0 / settings.headings
         sigmas = PoseSigmas(heading_sigma, settings.height_sigma, tilt)
-        hypotheses = examine(self.gallery.basemap, grey, camera, peaks, sigmas, self._executor)
+        hypotheses = examine(self.gallery.basemap, camera, peaks, sigmas, self._executor)
         clock.lap("register")
         fix = decide(hypotheses, frame, candidates, self.gallery.local, settings, self.mission.decision)
         clock.lap("decide")

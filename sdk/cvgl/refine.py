@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 
 from cvgl.basemap import Basemap
 from cvgl.camera import Camera
-from cvgl.correlate import REDUCTION, Peak, find_peaks, turn_patch
+from cvgl.correlate import REDUCTION, Peak, find_peaks
 from cvgl.fix import Candidate
-from cvgl.rectify import Patch, rectify
+from cvgl.rectify import Patch, rectify, rectify_again
 from cvgl.register import Correction, PoseSigmas, Registration, block_side, register
 
 __all__ = ["Hypothesis", "View", "examine", "footprint_sides", "look", "merge", "view_of"]
 
 # A patch larger than this (pixels a side) is cut to its middle: the middle is enough, and time is bounded.
 _LARGEST_PATCH = 480
+# Hypotheses that are registered at full detail.
+_STUDIED = 3
 _TURNS_DEG = (-8.0, -4.0, 0.0, 4.0, 8.0)
 
 
@@ -29,14 +31,14 @@ class View:
     """A grey frame under one heading hypothesis, rectified at the basemap's GSD.
 
     Args:
-        patch: what is correlated.
+        patches: by heading correction, degrees clockwise.
         rotation: (3, 3) camera to ENU that made it.
         height: metres above ground that made it.
         heading_deg: the vehicle's heading that made it.
         short_px: short side of the camera's footprint, pixels of the patch.
     """
 
-    patch: Patch
+    patches: dict[float, Patch]
     rotation: NDArray[np.float64]
     height: float
     heading_deg: float
@@ -78,7 +80,11 @@ def view_of(
     group = 2 * REDUCTION
     size = group * int(min(math.hypot(short, long) / gsd, _LARGEST_PATCH) / group)
     patch = rectify(grey, camera, rotation, height, gsd, max(size, group), threads)
-    return View(patch, rotation, height, heading_deg, short / gsd)
+    patches = {
+        turn: patch if turn == 0.0 else rectify_again(patch, camera, Correction(turn).rotation(rotation), height)
+        for turn in _TURNS_DEG
+    }
+    return View(patches, rotation, height, heading_deg, short / gsd)
 
 
 def merge(candidates: Sequence[Candidate], reach_m: float) -> list[tuple[float, float]]:
@@ -112,35 +118,38 @@ def look(
     found = [
         (view, peak)
         for view, at in zip(views, places, strict=True)
-        for peak in find_peaks(basemap, view.patch, at, _TURNS_DEG, reach_m, keep, executor)
+        for peak in find_peaks(basemap, list(view.patches.items()), at, reach_m, keep, executor)
     ]
     return sorted(found, key=lambda entry: -entry[1].score)[:keep]
 
 
 def examine(
     basemap: Basemap,
-    grey: NDArray[np.uint8],
     camera: Camera,
     peaks: Sequence[tuple[View, Peak]],
     sigmas: PoseSigmas,
     executor: Executor | None,
 ) -> list[Hypothesis]:
-    """Register every peak's place block by block, twice: the second time from the pose that the first one found."""
+    """Register every peak's place at half the detail, and the best few again at full detail from the pose found."""
+    run = executor.map if executor is not None else map
 
-    def one(entry: tuple[View, Peak]) -> Hypothesis | None:
+    def glance(entry: tuple[View, Peak]) -> Hypothesis | None:
         view, peak = entry
+        patch, start = view.patches[peak.turn_deg], Correction(peak.turn_deg)
         side = block_side(view.short_px)
-        turned = turn_patch(view.patch, peak.turn_deg)
-        start = Correction(peak.turn_deg)
-        first = register(basemap, turned, peak.easting, peak.northing, start, view.height, side, sigmas)
-        if first is None:
-            return None
-        better = first.correction
-        height = view.height * (1 + better.scale)
-        size = view.patch.mask.shape[0]
-        again = rectify(grey, camera, better.rotation(view.rotation), height, basemap.gsd, size, 1)
-        second = register(basemap, again, first.easting, first.northing, better, height, side, sigmas)
-        return Hypothesis(view, peak, second or first)
+        found = register(basemap, patch, peak.easting, peak.northing, start, view.height, side, sigmas, reduction=2)
+        return None if found is None else Hypothesis(view, peak, found)
 
-    found = executor.map(one, peaks) if executor is not None else map(one, peaks)
-    return [hypothesis for hypothesis in found if hypothesis is not None]
+    def study(hypothesis: Hypothesis) -> Hypothesis | None:
+        view, before = hypothesis.view, hypothesis.registration
+        pose = before.correction
+        height = view.height * (1 + pose.scale)
+        patch = rectify_again(view.patches[hypothesis.peak.turn_deg], camera, pose.rotation(view.rotation), height)
+        side = block_side(view.short_px)
+        after = register(basemap, patch, before.easting, before.northing, pose, height, side, sigmas)
+        return None if after is None else Hypothesis(view, hypothesis.peak, after)
+
+    glanced = [hypothesis for hypothesis in run(glance, peaks) if hypothesis is not None]
+    # Peak and evidence are in comparable units: standard deviations of chance.
+    glanced.sort(key=lambda h: -(h.peak.score + h.registration.evidence))
+    return [studied for studied in run(study, glanced[:_STUDIED]) if studied is not None]

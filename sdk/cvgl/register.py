@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.basemap import Basemap
+from cvgl.correlate import reduce_patch
+from cvgl.native import correlate_blocks
 from cvgl.orientation import orientation_field
 from cvgl.rectify import Patch
 
@@ -31,7 +33,9 @@ _FEWEST_BLOCKS = 8
 _TRUST_PX = (8, 6, 4, 4)
 # Buildings up to this height are looked for, in this many steps.
 _TALLEST_M = 12.0
-_RISES = 7
+_RISES = 5
+# What a block must gain, in standard deviations a step, to be taken for higher than the ground.
+_RISE_COST = np.float32(0.2)
 # Standard deviation of one block's peak, pixels. Twice what the residuals of good matches show, since neighbouring
 # blocks see the same leaning buildings: their errors are not independent, and a stiffer fit judges better.
 _BLOCK_SIGMA_PX = 2.0
@@ -119,6 +123,7 @@ def register(
     height: float,
     side: int,
     sigmas: PoseSigmas,
+    reduction: int = 1,
 ) -> Registration | None:
     """Register a patch around a hypothesis.
 
@@ -130,22 +135,30 @@ def register(
         height: above ground that the patch was made with, metres.
         side: of the blocks, pixels.
         sigmas: what the fit may change, and how much.
+        reduction: 1 for all detail; 2 for a look at half of it, at a tenth of the cost. Evidence of different
+            reductions does not compare.
 
     Returns:
         The registration, or None where too few blocks see both the frame and the basemap.
     """
-    gsd = basemap.gsd
-    size = patch.mask.shape[0]
+    full = patch.mask.shape[0]
     column, row = basemap.to_pixel(easting, northing)
-    left, top = round(float(column) - (size - 1) / 2), round(float(row) - (size - 1) / 2)
-    grey = basemap.read(left - SEARCH_PX, top - SEARCH_PX, size + 2 * SEARCH_PX, size + 2 * SEARCH_PX)
+    left, top = round(float(column) - (full - 1) / 2), round(float(row) - (full - 1) / 2)
+    start_easting, start_northing = basemap.to_local(left + (full - 1) / 2, top + (full - 1) / 2)
+    reach = full + 2 * SEARCH_PX
+    grey = basemap.read(left - SEARCH_PX, top - SEARCH_PX, reach, reach)
+    if reduction > 1:
+        grey = cv2.resize(grey, (reach // reduction, reach // reduction), interpolation=cv2.INTER_AREA)
+    patch = reduce_patch(patch, reduction)
+    gsd, side, search = basemap.gsd * reduction, side // reduction, SEARCH_PX // reduction
+    size = patch.mask.shape[0]
     known = None if grey.min() > 0 else (grey > 0).astype(np.uint8)
     ground = orientation_field(grey, known)
     field = orientation_field(patch.image, patch.mask)
-    corners = _block_corners(patch.mask, grey, side)
+    corners = _block_corners(patch.mask, grey, side, search)
     if len(corners) < _FEWEST_BLOCKS:
         return None
-    surfaces = _surfaces(field, ground, corners, side)
+    surfaces = _surfaces(field, ground, corners, side, search)
     middle = (size - 1) / 2
     # Offsets of the blocks' middles from the patch's middle, metres east and north.
     offsets = (corners[:, ::-1] + (side - 1) / 2 - middle) * (gsd, -gsd)
@@ -158,7 +171,7 @@ def register(
     # Where the blocks together are best without any change of pose.
     total = surfaces.sum(axis=0)
     y, x = np.unravel_index(int(total.argmax()), total.shape)
-    pose = np.array([(x - SEARCH_PX) * gsd, -(y - SEARCH_PX) * gsd, 0.0, 0.0, 0.0, 0.0])
+    pose = np.array([(x - search) * gsd, -(y - search) * gsd, 0.0, 0.0, 0.0, 0.0])
     # What stands above the ground is seen away from the point below the camera, by its height over the camera's.
     lean = (offsets + patch.offset) / height
     rises = np.linspace(0.0, _TALLEST_M, _RISES)
@@ -167,24 +180,21 @@ def register(
     weights = np.ones(len(corners))
     measured = np.zeros((len(corners), 2))
     for trust in _TRUST_PX:
-        predicted = _predict(design, pose)
-        rise = _best_rises(surfaces, predicted, lean, rises, gsd, trust)
-        parallax = lean * rise[:, None]
-        measured = _local_peaks(surfaces, (predicted + parallax) / (gsd, -gsd), trust) * (gsd, -gsd) - parallax
+        predicted = design @ pose
+        measured = _measure(surfaces, predicted, lean, rises, gsd, max(trust // reduction, 2))
         for _ in range(4):
-            residual = np.linalg.norm(measured - _predict(design, pose), axis=1)
+            residual = np.linalg.norm(measured - design @ pose, axis=1)
             # Student's t weights: a block on a facade or a moved shadow is far off, and must not count.
             weights = 5.0 / (4.0 + (residual / (1.5 * sigma)) ** 2)
             information = np.einsum("b,bki,bkj->ij", weights, design, design) / sigma**2 + np.diag(prior_weight)
             right = np.einsum("b,bki,bk->i", weights, design, measured) / sigma**2 + prior_weight * prior_mean
             pose = np.linalg.solve(information, right)
-    predicted = _predict(design, pose)
+    predicted = design @ pose
     residual = np.linalg.norm(measured - predicted, axis=1)
     agreeing = residual < _VOTE_PX * gsd
     spread = float(np.sqrt((residual[agreeing] ** 2).mean() / 2)) if agreeing.any() else _VOTE_PX * gsd
     covariance: NDArray[np.float64] = np.asarray(np.linalg.inv(information) * max(1.0, spread / sigma) ** 2)
     evidence, votes = _evidence(surfaces, predicted, lean, rises, gsd)
-    start_easting, start_northing = basemap.to_local(left + middle, top + middle)
     center = np.array([float(start_easting), float(start_northing)]) + pose[:2]
     below, below_covariance = _below(center, patch.offset, pose, covariance, height)
     return Registration(
@@ -206,7 +216,9 @@ def register(
     )
 
 
-def _block_corners(mask: NDArray[np.uint8], grey: NDArray[np.uint8], side: int) -> NDArray[np.int64]:
+def _block_corners(
+    mask: NDArray[np.uint8], grey: NDArray[np.uint8], side: int, search: int
+) -> NDArray[np.int64]:
     """(B, 2) rows and columns of the upper left corners of the blocks that see frame and basemap."""
     size = mask.shape[0]
     start = (size % side) // 2
@@ -216,28 +228,20 @@ def _block_corners(mask: NDArray[np.uint8], grey: NDArray[np.uint8], side: int) 
             seen = np.count_nonzero(mask[row : row + side, column : column + side])
             if seen < _SEEN * side * side:
                 continue
-            below = grey[row + SEARCH_PX : row + SEARCH_PX + side, column + SEARCH_PX : column + SEARCH_PX + side]
+            below = grey[row + search : row + search + side, column + search : column + search + side]
             if np.count_nonzero(below) >= _SEEN * side * side:
                 corners.append((row, column))
     return np.array(corners, dtype=np.int64).reshape(-1, 2)
 
 
 def _surfaces(
-    field: NDArray[np.complex64], ground: NDArray[np.complex64], corners: NDArray[np.int64], side: int
+    field: NDArray[np.complex64], ground: NDArray[np.complex64], corners: NDArray[np.int64], side: int, search: int
 ) -> NDArray[np.float32]:
-    """(B, 2 SEARCH + 1, 2 SEARCH + 1) correlation surfaces, each of mean 0 and deviation 1."""
-    reach = side + 2 * SEARCH_PX
-    blocks = np.zeros((len(corners), reach, reach), np.complex64)
-    windows = np.empty((len(corners), reach, reach), np.complex64)
-    for index, (row, column) in enumerate(corners):
-        blocks[index, :side, :side] = field[row : row + side, column : column + side]
-        windows[index] = ground[row : row + reach, column : column + reach]
-    spectrum = np.fft.fft2(windows) * np.conj(np.fft.fft2(blocks))
-    extent = 2 * SEARCH_PX + 1
-    surfaces = np.fft.ifft2(spectrum).real[:, :extent, :extent].astype(np.float32)
+    """(B, 2 search + 1, 2 search + 1) correlation surfaces, each of mean 0 and deviation 1."""
+    surfaces = correlate_blocks(field, ground, corners, side, search, 1)
     surfaces -= surfaces.mean(axis=(1, 2), keepdims=True)
     deviation = surfaces.std(axis=(1, 2), keepdims=True)
-    return surfaces / np.maximum(deviation, 1e-6)
+    return surfaces / np.maximum(deviation, np.float32(1e-6))
 
 
 def _design(offsets: NDArray[np.float64], height: float) -> NDArray[np.float64]:
@@ -253,62 +257,57 @@ def _design(offsets: NDArray[np.float64], height: float) -> NDArray[np.float64]:
     return np.stack([east, north], axis=1)
 
 
-def _predict(design: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(design @ pose)
-
-
-def _local_peaks(
-    surfaces: NDArray[np.float32], around: NDArray[np.float64], radius: int
-) -> NDArray[np.float64]:
-    """(B, 2) best displacement of each block within ``radius`` pixels of a prediction, to a fraction of a pixel."""
-    extent = surfaces.shape[1]
-    out = np.empty((len(surfaces), 2))
-    for index, surface in enumerate(surfaces):
-        x0, y0 = np.clip(np.round(around[index]).astype(int) + SEARCH_PX, 0, extent - 1)
-        left, top = max(0, x0 - radius), max(0, y0 - radius)
-        part = surface[top : y0 + radius + 1, left : x0 + radius + 1]
-        y, x = np.unravel_index(int(part.argmax()), part.shape)
-        out[index] = _sub_pixel(surface, left + int(x), top + int(y))
-    return out - SEARCH_PX
-
-
-def _sub_pixel(surface: NDArray[np.float32], x: int, y: int) -> tuple[float, float]:
-    """Vertex of the parabolas through a maximum and its neighbours."""
-    extent = surface.shape[0]
-    dx = dy = 0.0
-    if 0 < x < extent - 1:
-        before, here, after = (float(v) for v in surface[y, x - 1 : x + 2])
-        bend = before - 2 * here + after
-        dx = float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5)) if bend < 0 else 0.0
-    if 0 < y < extent - 1:
-        before, here, after = (float(v) for v in surface[y - 1 : y + 2, x])
-        bend = before - 2 * here + after
-        dy = float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5)) if bend < 0 else 0.0
-    return x + dx, y + dy
-
-
-def _best_rises(
+def _measure(
     surfaces: NDArray[np.float32],
     predicted: NDArray[np.float64],
     lean: NDArray[np.float64],
     rises: NDArray[np.float64],
     gsd: float,
-    trust: int,
+    radius: int,
 ) -> NDArray[np.float64]:
-    """(B,) height above the ground at which each block agrees best with a predicted place."""
-    # The best value within ``trust`` pixels of every place.
-    kernel = np.ones((2 * trust + 1, 2 * trust + 1), np.uint8)
-    reach = np.stack([cv2.dilate(surface, kernel) for surface in surfaces])
+    """(B, 2) displacement (east, north, metres, as if on the ground) that each block likes best.
+
+    Looked for within ``radius`` pixels of where the pose puts the block, on the ground or as high as a building.
+    """
+    count, extent = len(surfaces), surfaces.shape[1]
+    search = extent // 2
     places = (predicted[:, None] + lean[:, None] * rises[None, :, None]) / (gsd, -gsd)
-    values = _at(reach, places)
-    # Ground unless something higher is clearly better.
-    return np.asarray(rises[(values - 0.15 * np.arange(len(rises))).argmax(axis=1)])
+    middles = np.clip(np.round(places).astype(np.intp) + search, 0, extent - 1)
+    steps = np.arange(-radius, radius + 1)
+    columns = np.clip(middles[:, :, None, None, 0] + steps[None, None, None, :], 0, extent - 1)
+    rows = np.clip(middles[:, :, None, None, 1] + steps[None, None, :, None], 0, extent - 1)
+    index = np.arange(count)
+    values = surfaces[index[:, None, None, None], rows, columns]
+    # Ground, unless something higher is clearly better.
+    values = values - (_RISE_COST * np.arange(len(rises), dtype=np.float32))[None, :, None, None]
+    best = values.reshape(count, -1).argmax(axis=1)
+    rise, cell = np.divmod(best, len(steps) ** 2)
+    x = columns[index, rise, 0, cell % len(steps)]
+    y = rows[index, rise, cell // len(steps), 0]
+    found = np.column_stack([x + _vertex(surfaces, y, x, 0, 1), y + _vertex(surfaces, y, x, 1, 0)]) - search
+    return np.asarray(found * (gsd, -gsd) - lean * rises[rise][:, None])
+
+
+def _vertex(
+    surfaces: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.intp], dy: int, dx: int
+) -> NDArray[np.float64]:
+    """(B,) fraction of a pixel from (y, x) to the vertex of the parabola through it and its two neighbours."""
+    last = surfaces.shape[1] - 1
+    inside = (y >= dy) & (y <= last - dy) & (x >= dx) & (x <= last - dx)
+    index = np.arange(len(surfaces))
+    before = surfaces[index, np.maximum(y - dy, 0), np.maximum(x - dx, 0)].astype(np.float64)
+    here = surfaces[index, y, x].astype(np.float64)
+    after = surfaces[index, np.minimum(y + dy, last), np.minimum(x + dx, last)].astype(np.float64)
+    bend = before - 2 * here + after
+    usable = inside & (bend < -1e-6)
+    shift = 0.5 * (before - after) / np.where(usable, bend, -1.0)
+    return np.where(usable, np.clip(shift, -0.5, 0.5), 0.0)
 
 
 def _at(surfaces: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float32]:
     """(B, K) values of surfaces (B, n, n) at places (B, K, 2), pixels from their middles."""
     extent = surfaces.shape[1]
-    whole = np.clip(np.round(places).astype(int) + SEARCH_PX, 0, extent - 1)
+    whole = np.clip(np.round(places).astype(np.intp) + extent // 2, 0, extent - 1)
     return np.asarray(surfaces[np.arange(len(surfaces))[:, None], whole[..., 1], whole[..., 0]])
 
 
@@ -328,7 +327,7 @@ def _evidence(
     chances = 1.0 + np.linalg.norm(places[:, -1] - places[:, 0], axis=1) / 3.0
     surprise = -np.log(-np.expm1(chances * np.log1p(-np.minimum(better, 1 - 1e-9))))
     best = surfaces.reshape(len(surfaces), -1).argmax(axis=1)
-    own = np.column_stack([best % extent, best // extent]) - SEARCH_PX
+    own = np.column_stack([best % extent, best // extent]) - extent // 2
     votes = np.linalg.norm(own[:, None] - places, axis=2).min(axis=1) < _VOTE_PX
     return float((surprise.sum() - len(surfaces)) / np.sqrt(len(surfaces))), float(votes.mean())
 

@@ -5,11 +5,13 @@
 #include <nanobind/stl/vector.h>
 
 #include <cmath>
+#include <complex>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "blocks.hpp"
 #include "parallel.hpp"
 #include "rectify.hpp"
 
@@ -154,6 +156,66 @@ nb::tuple rectify(const Array& image, const Array& map3x3, double fx, double fy,
   return nb::make_tuple(patch_array, owned(std::move(mask), {h, w}));
 }
 
+// A contiguous (H, W) complex64 array.
+const float* complex_field(const char* name, const Array& array) {
+  if (array.dtype() != nb::dtype<std::complex<float>>()) refuse(std::string(name) + ": expected dtype complex64");
+  if (array.ndim() != 2) refuse(std::string(name) + ": found shape " + shape_of(array) + ", expected (H, W)");
+  const bool packed = array.stride(1) == 1 && array.stride(0) == static_cast<std::int64_t>(array.shape(1));
+  if (!packed && array.size() > 1) refuse(std::string(name) + ": expected a C-contiguous array");
+  return static_cast<const float*>(array.data());
+}
+
+nb::ndarray<nb::numpy, float> correlate_blocks(const Array& field, const Array& ground, const Array& corners, int side,
+                                               int search, int threads) {
+  const float* block_data = complex_field("field", field);
+  const float* ground_data = complex_field("ground", ground);
+  if (side < 1 || side > 256) refuse("side: found " + std::to_string(side) + ", expected 1 to 256");
+  if (search < 0 || search > 256) refuse("search: found " + std::to_string(search) + ", expected 0 to 256");
+  if (corners.dtype() != nb::dtype<std::int64_t>() || corners.ndim() != 2 || corners.shape(1) != 2) {
+    refuse("corners: found shape " + shape_of(corners) + ", expected (B, 2) of int64");
+  }
+  const auto height = static_cast<std::int64_t>(field.shape(0)), width = static_cast<std::int64_t>(field.shape(1));
+  if (static_cast<std::int64_t>(ground.shape(0)) != height + 2 * search ||
+      static_cast<std::int64_t>(ground.shape(1)) != width + 2 * search) {
+    refuse("ground: found shape " + shape_of(ground) + ", expected the field's, grown by search on every side");
+  }
+  const std::size_t count = corners.shape(0);
+  std::vector<std::int64_t> places(2 * count);
+  const auto* given = static_cast<const std::int64_t*>(corners.data());
+  for (std::size_t i = 0; i < count; ++i) {
+    for (std::size_t k = 0; k < 2; ++k) {
+      const std::int64_t value =
+          given[static_cast<std::int64_t>(i) * corners.stride(0) + static_cast<std::int64_t>(k) * corners.stride(1)];
+      if (value < 0 || value + side > (k == 0 ? height : width)) refuse("corners: a block reaches outside the field");
+      places[2 * i + k] = value;
+    }
+  }
+  const int extent = 2 * search + 1;
+  const std::size_t area = static_cast<std::size_t>(extent) * static_cast<std::size_t>(extent);
+  std::unique_ptr<float[]> out(new float[count * area + 1]);
+  {
+    nb::gil_scoped_release release;
+    const std::ptrdiff_t field_stride = 2 * width, ground_stride = 2 * (width + 2 * search);
+    const auto work = [&](int first, int last) {
+      cvgl::BlockCorrelator correlator(side, extent);
+      for (int i = first; i < last; ++i) {
+        const std::int64_t row = places[2 * static_cast<std::size_t>(i)];
+        const std::int64_t column = places[2 * static_cast<std::size_t>(i) + 1];
+        correlator.run(block_data + row * field_stride + 2 * column, field_stride,
+                       ground_data + row * ground_stride + 2 * column, ground_stride,
+                       out.get() + static_cast<std::size_t>(i) * area);
+      }
+    };
+    const int blocks = static_cast<int>(count);
+    cvgl::parallel_rows(blocks, cvgl::thread_count(threads, blocks), work);
+  }
+  float* data = out.get();
+  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+  out.release();
+  const auto e = static_cast<std::size_t>(extent);
+  return nb::ndarray<nb::numpy, float>(data, {count, e, e}, owner);
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
@@ -161,5 +223,9 @@ NB_MODULE(_native, module) {
   module.def("rectify", &rectify, "image"_a, "map3x3"_a, "fx"_a, "fy"_a, "cx"_a, "cy"_a, "distortion"_a, "out_h"_a,
              "out_w"_a, "threads"_a = 0,
              "Resample a raw frame to a rectified patch, once, with an antialiasing footprint.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("correlate_blocks", &correlate_blocks, "field"_a, "ground"_a, "corners"_a, "side"_a, "search"_a,
+             "threads"_a = 0,
+             "Correlate blocks of an orientation field with their surroundings.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.");
 }
