@@ -55,9 +55,7 @@ def base_weights() -> Path:
 
 def view_settings(camera: Camera, height_m: float, tile_size_m: float, tile_px: int) -> ViewSettings:
     """The simulated drone of an adaptation: that camera at that height, errors as flights have them."""
-    return ViewSettings(
-        camera, height_m, tile_size_m / tile_px, tile_px, offset_m=_OFFSET_PER_TILE * tile_size_m
-    )
+    return ViewSettings(camera, height_m, tile_size_m / tile_px, tile_px, offset_m=_OFFSET_PER_TILE * tile_size_m)
 
 
 def adapt(

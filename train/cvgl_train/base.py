@@ -24,7 +24,7 @@ class BaseRecipe:
 
     out: str = "runs/nano-base"
     seed: int = 0
-    minutes: float = 35.0
+    minutes: float = 30.0
     steps: int | None = None
     places: int = 72
     validation_places: int = 4

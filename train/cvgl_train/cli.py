@@ -24,9 +24,7 @@ class RecipeError(CvglError, ValueError):
 
 @app.command(no_args_is_help=True)
 def train(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a recipe that ships.")
-    ],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a recipe that ships.")],
     changes: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Fields to change, such as minutes=5."),
@@ -62,9 +60,7 @@ def train(
         weights, record = _RUN[kind](values, show)
     last = record["curve"][-1]
     minutes = record["seconds"] / 60
-    print(
-        f"{weights}: {record['steps']} steps in {minutes:.1f} min, R@1 {last['R@1']:.3f} on held-back views"
-    )
+    print(f"{weights}: {record['steps']} steps in {minutes:.1f} min, R@1 {last['R@1']:.3f} on held-back views")
 
 
 def read_recipe(recipe: str, changes: list[str]) -> tuple[str, dict[str, Any]]:

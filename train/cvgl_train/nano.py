@@ -145,10 +145,7 @@ def normalise(rgb: NDArray[np.uint8], masks: NDArray[np.bool_]) -> Tensor:
 def save_weights(net: Nano, path: str | Path) -> None:
     """Write a network as ``.npz`` (half precision, readable without pickle), atomically."""
     arrays: dict[str, Any] = {
-        name: value.detach()
-        .cpu()
-        .numpy()
-        .astype(np.float16 if value.is_floating_point() else value.numpy().dtype)
+        name: value.detach().cpu().numpy().astype(np.float16 if value.is_floating_point() else value.numpy().dtype)
         for name, value in net.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
@@ -173,9 +170,7 @@ def load_weights(path: str | Path) -> Nano:
     except Exception as reason:
         # numpy raises its own, zipfile's and zlib's errors, depending on where the damage is.
         raise ModelError(f"not readable as weights: {reason}", file=path) from reason
-    config = {
-        name[len("config.") :]: value.tolist() for name, value in arrays.items() if name.startswith("config.")
-    }
+    config = {name[len("config.") :]: value.tolist() for name, value in arrays.items() if name.startswith("config.")}
     state = {
         name: torch.from_numpy(value.astype(np.float32))
         for name, value in arrays.items()

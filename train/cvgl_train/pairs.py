@@ -83,9 +83,7 @@ def clustered_places(
     """
     rows, columns = np.nonzero(covered)
     if len(rows) == 0:
-        raise MapError(
-            "the map has no place for a tile", field="size", expected="data over most of one tile or more"
-        )
+        raise MapError("the map has no place for a tile", field="size", expected="data over most of one tile or more")
     height, width = covered.shape
     places: list[tuple[float, float]] = []
     while len(places) < count:

@@ -91,9 +91,7 @@ def render_place(seed: int, path: Path, days: int = 2, frames: int = 24) -> Path
     maps = [render_map(world, gsd_m / 2, Appearance.random(rng, "satellite"))]
     for _ in range(days):
         look = Appearance.random(rng, "drone")
-        look = replace(
-            look, view_tilt_deg=float(rng.uniform(0, 12)), view_azimuth_deg=float(rng.uniform(0, 360))
-        )
+        look = replace(look, view_tilt_deg=float(rng.uniform(0, 12)), view_azimuth_deg=float(rng.uniform(0, 360)))
         maps.append(render_map(world, gsd_m / 2, look))
     views = []
     limit = size / 2 - 0.6 * gsd_m * TILE_PX
@@ -144,9 +142,7 @@ def _frame(
     homography = camera.matrix @ assumed.T @ ray
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     patch = cv2.warpPerspective(cv2.GaussianBlur(image, (0, 0), 0.6), homography, (px, px), flags=flags)
-    seen = (
-        cv2.warpPerspective(np.full(image.shape[:2], 255, np.uint8), homography, (px, px), flags=flags) > 254
-    )
+    seen = cv2.warpPerspective(np.full(image.shape[:2], 255, np.uint8), homography, (px, px), flags=flags) > 254
     patch[~seen] = 0
     return np.ascontiguousarray(patch[..., ::-1]), seen, center
 
@@ -173,9 +169,7 @@ def load_place(path: Path) -> Place:
         maps = data["maps"]
         width, height, focal = int(size[0]), int(size[1]), float(size[2])
         camera = Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
-        settings = ViewSettings(
-            camera, float(data["height"]), gsd, TILE_PX, offset_m=_OFFSET_PER_TILE * gsd * TILE_PX
-        )
+        settings = ViewSettings(camera, float(data["height"]), gsd, TILE_PX, offset_m=_OFFSET_PER_TILE * gsd * TILE_PX)
         west, north = -maps.shape[2] * gsd / 4, maps.shape[1] * gsd / 4
         valid = np.ones(maps.shape[1:3], bool)
         images = tuple(MapImage.of(rgb, valid, gsd / 2, west, north) for rgb in maps)
@@ -214,9 +208,7 @@ def dated_place(paths: list[Path], enlarge: float, seed: int) -> Place:
                     data = warped.read([1, 2, 3, warped.count]).transpose(1, 2, 0)
         except RasterioError as reason:
             raise MapError(f"not readable: {reason}", file=path) from reason
-        big = cv2.resize(
-            np.ascontiguousarray(data), None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_CUBIC
-        )
+        big = cv2.resize(np.ascontiguousarray(data), None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_CUBIC)
         images.append(MapImage.of(np.ascontiguousarray(big[..., :3]), big[..., 3] > 127, 0.4))
     px = TILE_PX
     nothing = np.zeros((0, px, px, 3), np.uint8), np.zeros((0, px, px), bool), np.zeros((0, 2))
@@ -247,9 +239,7 @@ class PlacePairs:
 
     def draw(self, rng: np.random.Generator, count: int) -> PairBatch:
         """`count` pairs, ready for a network."""
-        chosen = rng.choice(
-            len(self.places), min(self.per_batch, len(self.places)), replace=False, p=self._share
-        )
+        chosen = rng.choice(len(self.places), min(self.per_batch, len(self.places)), replace=False, p=self._share)
         pairs: list[Pair] = []
         groups: list[int] = []
         for order, index in enumerate(chosen):
@@ -284,9 +274,7 @@ class PlacePairs:
         return [(_lit(p[0], p[1], rng, reference_light), *p[1:]) for p in pairs]
 
 
-def _lit(
-    tile: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator, light: float
-) -> NDArray[np.uint8]:
+def _lit(tile: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator, light: float) -> NDArray[np.uint8]:
     """Satellite images differ among each other, too: half of them are changed a little."""
     if light < 0.25:
         return tile
