@@ -44,7 +44,17 @@ from cvgl.refine import footprint_sides
 from cvgl.settings import Decision, Settings
 from cvgl.sim.views import MapImage, ViewSettings, choose_tile_size, drone_view
 
-__all__ = ["SELF_CHECK", "STAGES", "CheckSize", "Reporter", "base_bundle", "check_frames", "check_retrieval", "prepare"]
+__all__ = [
+    "SELF_CHECK",
+    "STAGES",
+    "CheckSize",
+    "Reporter",
+    "base_bundle",
+    "check_frames",
+    "check_retrieval",
+    "prepare",
+    "worries",
+]
 
 STAGES = ("map", "adapt", "model", "gallery", "calibrate", "check")
 SELF_CHECK = "selfcheck.json"
@@ -109,6 +119,11 @@ class CheckSize:
     views: int = 240
     frames: int = 100
     trials: int = 150
+
+    @classmethod
+    def of(cls, trials: int) -> CheckSize:
+        """The usual proportions for so many trials."""
+        return cls(views=trials * 8 // 5, frames=trials * 2 // 3, trials=trials)
 
 
 def base_bundle() -> Path:

@@ -55,6 +55,14 @@ def prepare(
         float | None,
         typer.Option("--stride", help="Metres from tile to tile.", show_default="a fifth of a tile"),
     ] = None,
+    trials: Annotated[
+        int,
+        typer.Option(
+            "--trials",
+            min=30,
+            help="Simulated frames to learn from what chance scores, and in proportion to check the mission with.",
+        ),
+    ] = 150,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")] = 0,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads of one inference.", show_default="2")
@@ -82,6 +90,7 @@ def prepare(
         raise typer.BadParameter(
             "a bundle is used as it is: add --no-adapt, or start training from --weights", param_hint="--model"
         )
+    from .prepare import CheckSize
     from .prepare import prepare as make
 
     try:
@@ -99,6 +108,7 @@ def prepare(
                 device=device,
                 stride_m=stride,
                 threads=threads,
+                check=CheckSize.of(trials),
                 reporter=bars,
             )
     except KeyboardInterrupt:
@@ -183,7 +193,7 @@ def _tell(record: dict[str, Any]) -> None:
         f" among 20 {views['R@20']:.0%} (within {views['within_m']:g} m)",
         f"{frames['frames']} simulated frames": f"{frames['refined_within_10m']:.0%} refined within 10 m,"
         f" {frames['refined_beyond_10m']} further off, {frames['coarse']} coarse, {frames['no_fix']} no fix"
-        + ("" if median is None else f", median error {median:.1f} m"),
+        + ("" if median is None else f", median error {median:.2f} m"),
         "took": ", ".join(f"{name} {seconds:.0f} s" for name, seconds in record["seconds"].items()),
     }
     table = Table.grid(padding=(0, 2))
