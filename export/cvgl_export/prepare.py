@@ -176,7 +176,7 @@ def prepare(
         CameraError, ModelError, GalleryError: the camera, the model, or what is made of them cannot be used.
         MissionError: an unusable argument, something else than a mission at ``out``, or another preparation of it
             is running.
-        MissingDependencyError: what adaptation needs is not installed.
+        MissingDependencyError: what adaptation needs is not installed, or the device is not there.
     """
     out, map_path = Path(os.path.abspath(out)), Path(map_path)
     tell: Reporter = reporter or _Silent()
@@ -186,7 +186,7 @@ def prepare(
     _check_arguments(height_m, out, minutes, adapt, model, stride_m)
     start: Path | None = None
     if adapt:
-        _require_training()
+        _require_training(device)
         start = _starting_weights(weights)
     else:
         model = Path(model) if model is not None else base_bundle()
@@ -650,13 +650,19 @@ def _check_arguments(
         raise MissionError("stands there already and is no mission", file=out, expected="a new folder or a mission")
 
 
-def _require_training() -> None:
+def _require_training(device: str) -> None:
     missing = [name for name in _NEEDED_TO_ADAPT if importlib.util.find_spec(name) is None]
     if missing:
         extras = "train" if missing == ["torch"] else "train,export"
         raise MissingDependencyError(
             f"adapting the model to the map needs {', '.join(missing)}: pip install 'cvgl[{extras}]', or --no-adapt to"
             " use the model as it is"
+        )
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise MissingDependencyError(
+            "no such device here", field="device", found=device, expected="cpu, or an NVIDIA GPU that PyTorch can use"
         )
 
 

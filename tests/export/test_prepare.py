@@ -294,6 +294,15 @@ def test_without_pytorch_it_says_what_to_install_and_ends_with_3(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_ends_with_3(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [inputs / "map.tif", "--camera", inputs / "camera.yaml", "--height", 60, "--out", tmp_path / "m"]
+    assert run(monkeypatch, prepare_cli, *given, "--device", "cuda") == 3
+    assert "device" in capsys.readouterr().err and not any(tmp_path.iterdir())
+
+
 def test_the_command_makes_a_mission_and_tells_what_it_found(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
