@@ -40,7 +40,8 @@ def export(
         ),
     ] = None,
     engine: Annotated[
-        Path | None, typer.Option("--engine", metavar="PATH", help="Also build a TensorRT engine for this machine.")
+        Path | None,
+        typer.Option("--engine", metavar="PATH", help="A TensorRT engine. Not in this version: ends with status 3."),
     ] = None,
 ) -> None:
     """Write a checkpoint as an ONNX model bundle, checked against the network it came from.
