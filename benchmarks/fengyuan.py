@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -32,7 +33,8 @@ from cvgl.camera import Camera
 from cvgl.cli.locate import locate_flight
 from cvgl.errors import CvglError
 from cvgl.files import atomic_path, write_json
-from cvgl.flight import Flight, read_image
+from cvgl.flight import Flight
+from cvgl.metadata import read_metadata
 from cvgl.mission import Mission
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,6 +109,7 @@ def fengyuan(
     about = machine()
     prepare = ["cvgl-prepare", photos / "map.tif", "--camera", camera, "--height", f"{HEIGHT_M:g}", "--seed", seed]
     took: dict[str, float] = {}
+    given = mission is not None
     if mission is None:
         mission = work / f"adapted-{minutes:g}min-seed{seed}"
         took["adapted"] = make_mission([*prepare, "--minutes", f"{minutes:g}"], mission)
@@ -135,7 +138,7 @@ def fengyuan(
         "commit": commit(),
         "machine": about,
         "versions": versions(),
-        "options": {"minutes": minutes, "seed": seed, "threads": threads},
+        "options": {"minutes": None if given else minutes, "seed": None if given else seed, "threads": threads},
         "prepare_s": {name: round(seconds, 1) for name, seconds in took.items()},
         "missions": {name: record_of(path) for name, path in missions.items()},
         "flights": flights,
@@ -154,8 +157,13 @@ def fengyuan(
 def record_of(mission: Path) -> dict[str, Any]:
     """How a mission was made, as far as it explains the figures; nothing that names places on this machine."""
     record = Mission.open(mission).record
+    kept = {name: record.get(name) for name in ("made", "seed", "gallery", "calibration", "self_check", "seconds")}
+    model = record.get("model") or {}
+    adapted = model.get("adapted")
     return {
-        name: record[name] for name in ("made", "gallery", "calibration", "self_check", "seconds") if name in record
+        **kept,
+        "model": {"name": model.get("name"), "fingerprint": model.get("fingerprint")},
+        "adaptation": None if adapted is None else {name: adapted.get(name) for name in ("steps", "seconds", "start")},
     }
 
 
@@ -211,6 +219,7 @@ def over_another_map(
         **answer,
         "no_fix_share": round(answer["no_fix"] / answer["frames"], 4),
         "no_fix_reasons": told["no_fix_reasons"],
+        "of_another_shape": sum(n for reason, n in told["no_fix_reasons"].items() if "another shape" in reason),
         "camera": f"{camera.width} x {camera.height}, focal length {camera.fx:.0f} px ({place.why})",
         "notes": told["run"]["notes"],
     }
@@ -218,8 +227,13 @@ def over_another_map(
 
 def own_camera(photos: Path, focal: float, folder: Path) -> Camera:
     """Make a flight folder of photos and a ``camera.yaml`` of their own, without copying the photos."""
-    first = next(record for record in Flight.open(photos) if not record.problem)
-    height, width = read_image(first.path).shape[:2]
+    sizes: Counter[tuple[int, int]] = Counter()
+    for record in Flight.open(photos):
+        about = read_metadata(record.path)
+        if about.width and about.height:
+            sizes[about.width, about.height] += 1
+    # A flight may hold a stray picture of another size (a preview); it is refused by its shape in flight.
+    ((width, height), _), *_ = sizes.most_common()
     camera = Camera(width, height, focal * width, focal * width, (width - 1) / 2, (height - 1) / 2)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 def as_markdown(result: dict[str, Any]) -> str:
     """The whole result as a page."""
-    about, options = result["machine"], result["options"]
+    about = result["machine"]
     memory = "" if about["memory_gb"] is None else f", {about['memory_gb']:g} GB"
     load = "" if about["load_average"] is None else f" Load average at the start: {about['load_average']:g}."
     machine = f"{about['processor']}, {about['cores']} cores{memory}"
@@ -18,7 +18,7 @@ def as_markdown(result: dict[str, Any]) -> str:
         "# Fengyuan: from a satellite map to position fixes on a real flight",
         "",
         f"{result['date'][:10]}, commit {result['commit']}, {machine}.{load}",
-        f"Adaptation: {options['minutes']:g} minutes, seed {options['seed']}.{prepared}",
+        f"{_adaptation(result['missions']['adapted'])} Seed {result['missions']['adapted']['seed']}.{prepared}",
         "Made by `python benchmarks/fengyuan.py`; versions and everything else are in the JSON file beside this one.",
         "",
         *_table(
@@ -28,7 +28,8 @@ def as_markdown(result: dict[str, Any]) -> str:
         "## The flight over its own map",
         "",
         "Every frame by itself (`cvgl-locate --independent`). Errors are those of the image's middle on the ground,",
-        "over the refined fixes of frames with a reference (good to 1 to 2 m).",
+        "over the refined fixes of frames with a reference (good to 1 to 2 m). The last column is how far the",
+        "aircraft is placed from its GNSS (p50 / p95): the camera's lean is not recorded, and one degree makes 2 m.",
         "",
         *_flights(result["flights"]),
         "## Retrieval alone",
@@ -55,9 +56,28 @@ def as_markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _adaptation(mission: dict[str, Any]) -> str:
+    how = mission["adaptation"]
+    if how is None:
+        return "**The mission that stands for the adapted one was made without adaptation.**"
+    return f"Adapted for {how['seconds'] / 60:.1f} minutes ({how['steps']} steps)."
+
+
 def _flights(flights: dict[str, Any]) -> list[str]:
     return _table(
-        ("", "frames", "refined", "coarse", "no fix", "within 10 m", "median m", "p95 m", "worst m", "> 25 m off"),
+        (
+            "",
+            "frames",
+            "refined",
+            "coarse",
+            "no fix",
+            "within 10 m",
+            "median m",
+            "p95 m",
+            "worst m",
+            "> 25 m off",
+            "aircraft m",
+        ),
         (
             (
                 name,
@@ -70,6 +90,7 @@ def _flights(flights: dict[str, Any]) -> list[str]:
                 _number(f["p95_m"]),
                 _number(f["worst_m"]),
                 len(f["refined_beyond_25m"]) + len(f["refined_beyond_gps_slack"]),
+                " / ".join(_number(f["aircraft_to_gps_m"][name]) for name in ("p50", "p95")),
             )
             for name, f in flights.items()
         ),
@@ -78,13 +99,21 @@ def _flights(flights: dict[str, Any]) -> list[str]:
 
 def _foreign(foreign: dict[str, Any]) -> list[str]:
     lines = _table(
-        ("", "frames", "no fix", "coarse", "refined", "share of no fix"),
+        ("", "frames", "no fix", "coarse", "refined", "share of no fix", "not looked at"),
         (
-            (name, f["frames"], f["no_fix"], f["coarse"], f["refined"], _percent(f["no_fix_share"]))
+            (
+                name,
+                f["frames"],
+                f["no_fix"],
+                f["coarse"],
+                f["refined"],
+                _percent(f["no_fix_share"]),
+                f["of_another_shape"],
+            )
             for name, f in foreign.items()
         ),
     )
-    lines += ["Cameras, from the photos' EXIF:", ""]
+    lines += ["Not looked at: pictures of another shape than their camera's. Cameras, from the photos' EXIF:", ""]
     lines += [f"- {name}: {found['camera']}" for name, found in foreign.items() if "unknown" not in name]
     return [*lines, ""]
 

@@ -38,13 +38,17 @@ def judge_flight(records: Sequence[FrameRecord], rows: Sequence[dict[str, str]])
     Returns:
         Counts by status; of the frames with a reference for the image's middle ``refined_within_10m`` (share),
         ``median_m``, ``p95_m`` and ``worst_m`` of the refined ones, ``refined_beyond_25m`` (names);
+        ``aircraft_to_gps_m``: how far the aircraft's refined positions lie from its GNSS (percentiles);
         ``without_reference``: a row for each frame judged by GNSS alone, and ``refined_beyond_gps_slack`` (names);
         ``worst``: the five refined frames that are furthest off.
     """
     errors: dict[str, float] = {}
+    aircraft: list[float] = []
     referenced = 0
     alone: list[dict[str, Any]] = []
     for record, row in zip(records, rows, strict=True):
+        if row["status"] == "refined" and record.gps_latitude is not None and record.gps_longitude is not None:
+            aircraft.append(_apart(row, "", record.gps_latitude, record.gps_longitude))
         if record.center_latitude is not None and record.center_longitude is not None:
             referenced += 1
             if row["status"] == "refined":
@@ -69,6 +73,7 @@ def judge_flight(records: Sequence[FrameRecord], rows: Sequence[dict[str, str]])
         "median_m": _percentile(metres, 50),
         "p95_m": _percentile(metres, 95),
         "worst_m": _percentile(metres, 100),
+        "aircraft_to_gps_m": {f"p{percent}": _percentile(np.array(aircraft), percent) for percent in (50, 95, 100)},
         "refined_beyond_25m": [name for name, error in errors.items() if error > FAR_M],
         "without_reference": alone,
         "refined_beyond_gps_slack": beyond_slack,

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from cvgl import Candidate, Fix, Localizer
@@ -197,6 +198,7 @@ def test_a_flight_is_judged_frame_by_frame(scoring: ModuleType) -> None:
     assert [frame["file"] for frame in found["worst"]] == ["far", "off", "near"]
     ahead, _, silent = found["without_reference"]
     assert (ahead["center_to_gps_m"], ahead["aircraft_to_gps_m"]) == (20.0, 10.0)
+    assert found["aircraft_to_gps_m"]["p50"] == pytest.approx((10.0 + np.hypot(36.0, 10.0)) / 2, abs=0.01)
     assert silent == {"file": "silent", "status": "no_fix"}
 
 

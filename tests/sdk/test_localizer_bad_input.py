@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cvgl import Frame, Localizer, Prior
 from cvgl.fix import Fix, FixStatus
 from cvgl.flight import Flight
+from cvgl.results import error_metres
 
 NOISE = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
 CHESSBOARD = np.kron(np.indices((24, 32)).sum(0) % 2, np.ones((20, 20)))[..., None].repeat(3, axis=2) * 255
@@ -93,7 +94,6 @@ UNRECOGNISABLE: dict[str, Change] = {
     "noise": told(image=NOISE),
     "soft noise": told(image=cv2.resize(NOISE[:24, :32], (640, 480))),
     "chessboard": told(image=CHESSBOARD.astype(np.uint8)),
-    "blurred": image(lambda pixels: cv2.GaussianBlur(pixels, (0, 0), 25)),
     "mirrored": image(lambda pixels: np.ascontiguousarray(pixels[:, ::-1])),
     "footprint of a step": told(height=1.0),
     "footprint larger than the map": told(height=5000.0),
@@ -146,6 +146,17 @@ def test_unusual_frames_are_localised_like_any(localizer: Localizer, good: Frame
     assert fix.time == frame.time
     assert fix.latitude == pytest.approx(expected.latitude, abs=3e-5)  # 3 m
     assert fix.longitude == pytest.approx(expected.longitude, abs=4e-5)
+
+
+@pytest.mark.parametrize("blur", [10.0, 25.0, 60.0])
+def test_blurred_frames_are_never_refined_elsewhere(localizer: Localizer, good: Frame, blur: float) -> None:
+    expected = is_refined(localizer, good)
+    fix = localizer.locate(replace(good, image=cv2.GaussianBlur(good.image, (0, 0), blur)))
+    if fix.status is FixStatus.REFINED:
+        here, there = ((f.center_latitude, f.center_longitude) for f in (expected, fix))
+        assert np.hypot(*error_metres(*here, *there)) < 10.0
+    else:
+        assert fix.reason
 
 
 @pytest.mark.parametrize("tracking", [False, True])
