@@ -67,3 +67,19 @@ def correlate_blocks(
     Raises:
         ValueError: an array of another type, shape or layout, or a block outside the field.
     """
+
+def orientation(smooth: NDArray[np.float32], inside: NDArray[np.uint8], noise: float) -> NDArray[np.complex64]:
+    """Doubled-angle gradient orientation of a smoothed grey image.
+
+    Args:
+        smooth: (H, W) grey levels; the pixels of a row lying together.
+        inside: (H, W), zero where the answer is to be zero.
+        noise: gradient, grey levels per pixel, at which a pixel counts half.
+
+    Returns:
+        (H, W) complex64: (gx + i gy)^2 / (m (m + noise)) for the Sobel gradient (gx, gy) of magnitude m; zero on the
+        outermost pixels.
+
+    Raises:
+        ValueError: an array of another type, shape or layout.
+    """

@@ -180,6 +180,9 @@ class Camera:
     def rays(self, pixels: ArrayLike) -> NDArray[np.float64]:
         """Pixels (N, 2) to rays (N, 3) in camera coordinates with z = 1; lens distortion removed."""
         points = np.asarray(pixels, dtype=np.float64).reshape(-1, 1, 2)
+        if not any(self.distortion):
+            flat = (points[:, 0] - (self.cx, self.cy)) / (self.fx, self.fy)
+            return np.column_stack([flat, np.ones(len(points))])
         # OpenCV's default of five iterations leaves tenths of a pixel at the corners of wide lenses.
         criteria = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 40, 1e-12)
         # OpenCV 5 merged the two functions.

@@ -24,6 +24,9 @@ __all__ = ["Peak", "find_peaks", "reduce_patch"]
 REDUCTION = 3
 # Peaks closer than this (metres at 0.5 m/px; it scales with the basemap's GSD) are one.
 _SAME_PLACE_PX = 16.0
+# With fewer windows their peaks say nothing of chance, and the spread of their surfaces has to serve.
+_ENOUGH_WINDOWS = 5
+_CHANCE_PEAK = 4.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Peak:
     Args:
         easting, northing: metres in the gallery's local tangent plane.
         turn_deg: correction of the heading, clockwise, under which it was found.
-        score: height of the correlation peak in standard deviations of all correlations of this frame.
+        score: height of the correlation peak, in quarters of what wrong windows reach (or, with few windows, in
+            standard deviations of the correlations, which comes to about the same).
     """
 
     easting: float
@@ -119,9 +123,13 @@ def find_peaks(
         return value, squares / count, index, float(easting), float(northing), count
 
     found = list(executor.map(look, places)) if executor is not None else [look(place) for place in places]
-    # Most windows are wrong, so the spread over all of them is the spread of chance for this frame on this map.
-    deviation = float(np.sqrt(np.mean([entry[1] for entry in found]))) if found else 0.0
-    if deviation == 0.0:
+    # Most windows are wrong, so the middle of their peaks is what chance reaches with this frame on this map. It stands
+    # some four deviations high where surfaces are rough, less where the frame is all parallel lines.
+    if len(found) >= _ENOUGH_WINDOWS:
+        deviation = float(np.median([entry[0] for entry in found])) / _CHANCE_PEAK
+    else:
+        deviation = float(np.sqrt(np.median([entry[1] for entry in found]))) if found else 0.0
+    if deviation <= 0.0:
         return []
     peaks: list[Peak] = []
     for value, _, index, easting, northing, _ in sorted(found, key=lambda entry: -entry[0]):

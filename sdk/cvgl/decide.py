@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cvgl.fix import Candidate, Fix, FixStatus
 from cvgl.frame import Frame
@@ -28,8 +29,18 @@ def decide(
     local: LocalFrame,
     settings: Settings,
     decision: Decision,
+    tilt_sigma_deg: float,
 ) -> Fix:
-    """The answer for a frame whose hypotheses have been examined."""
+    """The answer for a frame whose hypotheses have been examined.
+
+    Args:
+        hypotheses: registered places; none is an answer too.
+        frame: what was localised.
+        candidates: what retrieval proposed, for the record.
+        local: the gallery's local tangent plane.
+        settings, decision: of the mission.
+        tilt_sigma_deg: of the roll and pitch that the frame was rectified with.
+    """
     if not hypotheses:
         reason = "nothing to register: too little of the basemap, or of structure, in view"
         return Fix.none(frame.time, reason, candidates=tuple(candidates), name=frame.name)
@@ -57,8 +68,9 @@ def decide(
             name=frame.name,
         )
     floor = settings.registration_sigma_m if status is FixStatus.REFINED else _COARSE_SIGMA_M
-    extra = floor**2 * np.eye(2)
-    latitude, longitude = local.to_wgs84(place.below[0], place.below[1])
+    center_covariance = place.covariance + floor**2 * np.eye(2)
+    offset, offset_covariance = _offset(best, tilt_sigma_deg, settings)
+    latitude, longitude = local.to_wgs84(place.easting - offset[0], place.northing - offset[1])
     center_latitude, center_longitude = local.to_wgs84(place.easting, place.northing)
     return Fix(
         status=status,
@@ -68,8 +80,8 @@ def decide(
         longitude=float(longitude),
         center_latitude=float(center_latitude),
         center_longitude=float(center_longitude),
-        covariance=place.covariance + extra,
-        center_covariance=place.center_covariance + extra,
+        covariance=center_covariance + offset_covariance,
+        center_covariance=center_covariance,
         heading_deg=(best.view.heading_deg + place.correction.turn_deg) % 360.0,
         heading_sigma_deg=place.turn_sigma_deg,
         height_m=best.view.height * (1 + place.correction.scale),
@@ -78,6 +90,25 @@ def decide(
         candidates=tuple(candidates),
         name=frame.name,
     )
+
+
+def _offset(
+    best: Hypothesis, tilt_sigma_deg: float, settings: Settings
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(2,) east and north from the aircraft to the image's middle on the ground, and its (2, 2) covariance.
+
+    The direction of the optical axis is the one that was assumed. The tilt that registration fits is not used: among
+    buildings it cannot be told from their lean (on real photos it made the aircraft's position worse), so the tilt's
+    own uncertainty, times the height, is what the aircraft's position is uncertain by.
+    """
+    correction = best.registration.correction
+    turn, height = np.radians(correction.turn_deg), best.view.height * (1 + correction.scale)
+    east, north = best.view.patches[0.0].offset * (1 + correction.scale)
+    offset = np.array([east * np.cos(turn) + north * np.sin(turn), north * np.cos(turn) - east * np.sin(turn)])
+    swing = np.radians(best.registration.turn_sigma_deg) * np.array([offset[1], -offset[0]])
+    stretch = settings.height_sigma * offset
+    lean = height * np.tan(np.radians(tilt_sigma_deg))
+    return offset, lean**2 * np.eye(2) + np.outer(swing, swing) + np.outer(stretch, stretch)
 
 
 def _status(peak: float, evidence: float, decision: Decision) -> tuple[FixStatus, str]:

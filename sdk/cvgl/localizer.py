@@ -143,7 +143,7 @@ class Localizer:
         sigmas = PoseSigmas(heading_sigma, settings.height_sigma, tilt)
         hypotheses = examine(self.gallery.basemap, camera, peaks, sigmas, self._executor)
         clock.lap("register")
-        fix = decide(hypotheses, frame, candidates, self.gallery.local, settings, self.mission.decision)
+        fix = decide(hypotheses, frame, candidates, self.gallery.local, settings, self.mission.decision, tilt)
         clock.lap("decide")
         return replace(fix, timings_ms=clock.stages)
 

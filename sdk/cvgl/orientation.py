@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cvgl.native import orientation
+
 __all__ = ["orientation_field"]
 
 # Gradients (grey levels per pixel) of this size count half: below lie sensor noise and JPEG blocks.
@@ -31,18 +33,13 @@ def orientation_field(
         sigma: of the Gaussian that smooths before the derivative, pixels.
 
     Returns:
-        (H, W) complex64, magnitude below 1, zero outside the mask and within 3 pixels of its edge.
+        (H, W) complex64, magnitude below 1, zero outside the mask, within 3 pixels of its edge, and on the
+            image's outermost pixels.
     """
     smooth = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), sigma)
-    gx = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8)
-    gy = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
-    magnitude = cv2.magnitude(gx, gy)
-    weight = 1.0 / (magnitude * (magnitude + np.float32(_NOISE_LEVEL)) + np.float32(1e-9))
-    if mask is not None:
+    if mask is None:
+        inside = np.ones(grey.shape, np.uint8)
+    else:
         kernel = np.ones((2 * _REACH + 1, 2 * _REACH + 1), np.uint8)
-        inside = cv2.erode((mask > 0).astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-        weight *= inside
-    field = np.empty(grey.shape, np.complex64)
-    field.real = (gx * gx - gy * gy) * weight
-    field.imag = (2 * gx * gy) * weight
-    return field
+        inside = cv2.erode(mask, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return orientation(smooth, inside, _NOISE_LEVEL)

@@ -47,10 +47,11 @@ class View:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A place that was looked at closely."""
+    """A place that was looked at closely, from a peak and a heading correction."""
 
     view: View
     peak: Peak
+    turn_deg: float
     registration: Registration
 
 
@@ -133,23 +134,30 @@ def examine(
     """Register every peak's place at half the detail, and the best few again at full detail from the pose found."""
     run = executor.map if executor is not None else map
 
-    def glance(entry: tuple[View, Peak]) -> Hypothesis | None:
-        view, peak = entry
-        patch, start = view.patches[peak.turn_deg], Correction(peak.turn_deg)
+    def glance(entry: tuple[View, Peak, float]) -> Hypothesis | None:
+        view, peak, turn = entry
+        patch, start = view.patches[turn], Correction(turn)
         side = block_side(view.short_px)
         found = register(basemap, patch, peak.easting, peak.northing, start, view.height, side, sigmas, reduction=2)
-        return None if found is None else Hypothesis(view, peak, found)
+        return None if found is None else Hypothesis(view, peak, turn, found)
 
     def study(hypothesis: Hypothesis) -> Hypothesis | None:
         view, before = hypothesis.view, hypothesis.registration
         pose = before.correction
         height = view.height * (1 + pose.scale)
-        patch = rectify_again(view.patches[hypothesis.peak.turn_deg], camera, pose.rotation(view.rotation), height)
+        patch = rectify_again(view.patches[hypothesis.turn_deg], camera, pose.rotation(view.rotation), height)
         side = block_side(view.short_px)
         after = register(basemap, patch, before.easting, before.northing, pose, height, side, sigmas)
-        return None if after is None else Hypothesis(view, hypothesis.peak, after)
+        return None if after is None else Hypothesis(view, hypothesis.peak, hypothesis.turn_deg, after)
 
-    glanced = [hypothesis for hypothesis in run(glance, peaks) if hypothesis is not None]
+    # The correlation of the whole frame is a poor judge of the heading, so the best peak is looked at under all.
+    entries = [(view, peak, turn) for view, peak in peaks[:1] for turn in view.patches]
+    entries += [(view, peak, peak.turn_deg) for view, peak in peaks[1:]]
+    glanced = [hypothesis for hypothesis in run(glance, entries) if hypothesis is not None]
     # Peak and evidence are in comparable units: standard deviations of chance.
     glanced.sort(key=lambda h: -(h.peak.score + h.registration.evidence))
-    return [studied for studied in run(study, glanced[:_STUDIED]) if studied is not None]
+    chosen: list[Hypothesis] = []
+    for hypothesis in glanced:
+        if len(chosen) < _STUDIED and all(hypothesis.peak is not other.peak for other in chosen):
+            chosen.append(hypothesis)
+    return [studied for studied in run(study, chosen) if studied is not None]

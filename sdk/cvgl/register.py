@@ -86,8 +86,7 @@ class Registration:
 
     Args:
         easting, northing: of the image's middle on the ground, metres in the local tangent plane.
-        below: (2,) easting and northing of the point below the camera.
-        center_covariance, covariance: (2, 2) of the two, m^2, from the fit alone.
+        covariance: (2, 2) of it, m^2, from the fit alone.
         correction: of the attitude and height the frame came with, with the sigma of its turn.
         blocks: number of blocks with an opinion.
         votes: share of blocks whose own best place agrees with the pose.
@@ -98,8 +97,6 @@ class Registration:
 
     easting: float
     northing: float
-    below: NDArray[np.float64]
-    center_covariance: NDArray[np.float64]
     covariance: NDArray[np.float64]
     correction: Correction
     turn_sigma_deg: float
@@ -196,13 +193,10 @@ def register(
     covariance: NDArray[np.float64] = np.asarray(np.linalg.inv(information) * max(1.0, spread / sigma) ** 2)
     evidence, votes = _evidence(surfaces, predicted, lean, rises, gsd)
     center = np.array([float(start_easting), float(start_northing)]) + pose[:2]
-    below, below_covariance = _below(center, patch.offset, pose, covariance, height)
     return Registration(
         easting=float(center[0]),
         northing=float(center[1]),
-        below=below,
-        center_covariance=covariance[:2, :2],
-        covariance=below_covariance,
+        covariance=covariance[:2, :2],
         correction=Correction(
             applied.turn_deg + float(np.degrees(pose[2])),
             applied.scale + float(pose[3]),
@@ -330,23 +324,3 @@ def _evidence(
     own = np.column_stack([best % extent, best // extent]) - extent // 2
     votes = np.linalg.norm(own[:, None] - places, axis=2).min(axis=1) < _VOTE_PX
     return float((surprise.sum() - len(surfaces)) / np.sqrt(len(surfaces))), float(votes.mean())
-
-
-def _below(
-    center: NDArray[np.float64],
-    offset: NDArray[np.float64],
-    pose: NDArray[np.float64],
-    covariance: NDArray[np.float64],
-    height: float,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The point below the camera and its covariance, from the fitted middle of the image and the fitted tilts."""
-    turn, scale = pose[2], pose[3]
-    turned = offset + turn * np.array([offset[1], -offset[0]])
-    lean = turned + height * pose[4:]
-    below = center - (1 + scale) * lean
-    jacobian = np.zeros((2, 6))
-    jacobian[:, :2] = np.eye(2)
-    jacobian[:, 2] = -(1 + scale) * np.array([offset[1], -offset[0]])
-    jacobian[:, 3] = -lean
-    jacobian[:, 4:] = -(1 + scale) * height * np.eye(2)
-    return below, jacobian @ covariance @ jacobian.T

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "blocks.hpp"
+#include "orientation.hpp"
 #include "parallel.hpp"
 #include "rectify.hpp"
 
@@ -216,6 +217,35 @@ nb::ndarray<nb::numpy, float> correlate_blocks(const Array& field, const Array& 
   return nb::ndarray<nb::numpy, float>(data, {count, e, e}, owner);
 }
 
+nb::ndarray<nb::numpy, std::complex<float>> orientation(const Array& smooth, const Array& inside, float noise) {
+  if (smooth.dtype() != nb::dtype<float>()) refuse("smooth: expected dtype float32");
+  if (inside.dtype() != nb::dtype<std::uint8_t>()) refuse("inside: expected dtype uint8");
+  if (smooth.ndim() != 2) refuse("smooth: found shape " + shape_of(smooth) + ", expected (H, W)");
+  const std::size_t h = smooth.shape(0), w = smooth.shape(1);
+  if (inside.ndim() != 2 || inside.shape(0) != h || inside.shape(1) != w) {
+    refuse("inside: found shape " + shape_of(inside) + ", expected " + shape_of(smooth));
+  }
+  if ((w > 1 && (smooth.stride(1) != 1 || inside.stride(1) != 1)) || w > kMaxImageSide || h > kMaxImageSide) {
+    refuse("smooth, inside: expected rows of pixels that lie together, at most 32767 a side");
+  }
+  std::unique_ptr<float[]> out(new float[2 * h * w + 1]());
+  {
+    nb::gil_scoped_release release;
+    const auto* grey = static_cast<const float*>(smooth.data());
+    const auto* mask = static_cast<const unsigned char*>(inside.data());
+    for (std::size_t y = 1; y + 1 < h; ++y) {
+      const float* row = grey + static_cast<std::ptrdiff_t>(y) * smooth.stride(0);
+      cvgl::orientation_row(row - smooth.stride(0), row, row + smooth.stride(0),
+                            mask + static_cast<std::ptrdiff_t>(y) * inside.stride(0), static_cast<int>(w), noise,
+                            out.get() + 2 * y * w);
+    }
+  }
+  float* data = out.get();
+  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+  out.release();
+  return nb::ndarray<nb::numpy, std::complex<float>>(data, {h, w}, owner);
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
@@ -223,6 +253,9 @@ NB_MODULE(_native, module) {
   module.def("rectify", &rectify, "image"_a, "map3x3"_a, "fx"_a, "fy"_a, "cx"_a, "cy"_a, "distortion"_a, "out_h"_a,
              "out_w"_a, "threads"_a = 0,
              "Resample a raw frame to a rectified patch, once, with an antialiasing footprint.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("orientation", &orientation, "smooth"_a, "inside"_a, "noise"_a,
+             "Doubled-angle gradient orientation of a smoothed grey image.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.");
   module.def("correlate_blocks", &correlate_blocks, "field"_a, "ground"_a, "corners"_a, "side"_a, "search"_a,
              "threads"_a = 0,
