@@ -30,7 +30,7 @@ from cvgl.sim.views import MapImage, relight
 __all__ = ["fit_decision", "fit_gumbel", "simulated_frame", "window"]
 
 # Simulated frames need no more pixels than the basemap resolves.
-_FRAME_WIDTH = 512
+_FRAME_SIDE = 512
 # Places searched a frame: about what retrieval's candidates merge into.
 _PLACES = 10
 
@@ -111,9 +111,8 @@ def fit_decision(
     mission, gallery = localizer.mission, localizer.gallery
     height = mission.height_m
     short, long = footprint_sides(mission.camera, height)
-    camera = mission.camera.scaled_to(
-        _FRAME_WIDTH, round(mission.camera.height * _FRAME_WIDTH / mission.camera.width)
-    )
+    shrink = _FRAME_SIDE / max(mission.camera.width, mission.camera.height)
+    camera = mission.camera.scaled_to(round(mission.camera.width * shrink), round(mission.camera.height * shrink))
     rng = np.random.default_rng([seed, 20])
     settings = mission.settings
     sigmas = PoseSigmas(settings.heading_sigma_deg, settings.height_sigma, settings.tilt_sigma_deg)
