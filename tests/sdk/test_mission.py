@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvgl import CvglError, Fix, Localizer
+from cvgl import Camera, CvglError, Fix, Localizer
 from cvgl.cli.locate import locate_flight
 from cvgl.errors import CameraError, GalleryError, MissionError, ModelError
 from cvgl.fix import FixStatus
@@ -82,6 +82,42 @@ def test_broken_pictures_in_a_flight_are_no_fixes_among_fixes(mission: Path, tow
     assert len(fixes) == len(pictures)
     assert not any(fixes[:4]) and all(fix.reason for fix in fixes[:4])
     assert sum(map(bool, fixes[4:])) >= 4
+
+
+@pytest.fixture(scope="module")
+def fengyuan(cvgl_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The real map as a mission with the model that ships, not adapted; and the flight."""
+    from cvgl_export.prepare import CheckSize, prepare
+
+    flight = cvgl_data / "flights" / "fengyuan"
+    out = tmp_path_factory.mktemp("fengyuan") / "mission"
+    camera = Camera(width=2000, height=1125, fx=1571.0, fy=1571.0, cx=999.5, cy=562.0)
+    prepare(flight / "map.tif", camera, 120.0, out, adapt=False, check=CheckSize(32, 4, 0))
+    return out, flight
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_a_real_flight_is_placed_right_or_not_at_all(fengyuan: tuple[Path, Path]) -> None:
+    mission, folder = fengyuan
+    flight = Flight.open(folder)
+    fixes = fly(mission, flight, independent=True)
+    refined = np.array([fix.status is FixStatus.REFINED for fix in fixes])
+    errors = np.hypot(*center_errors(flight.records, fixes).T)
+    assert refined.sum() >= 15
+    assert np.nanmedian(errors[refined]) < 2.0
+    assert np.nanmax(errors[refined]) < 25.0
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_photos_of_another_place_are_not_refined_on_a_real_map(fengyuan: tuple[Path, Path], cvgl_data: Path) -> None:
+    flight = Flight.open(cvgl_data / "flights" / "seneca_reject", height=50.0, heading=0.0)
+    localizer = Localizer.open(fengyuan[0])
+    localizer.camera = Camera(1200, 900, 832.5, 832.5, 599.5, 449.5)
+    fixes, _ = locate_flight(localizer, flight, independent=True)
+    assert not any(fix.status is FixStatus.REFINED for fix in fixes)
+    assert sum(map(bool, fixes)) <= 1
 
 
 def truncate(path: Path) -> None:
