@@ -108,6 +108,7 @@ class Localizer:
 
     def _locate(self, frame: Frame, clock: _Clock) -> Fix:
         frame.check()
+        frame = replace(frame, image=_packed(frame.image))
         settings = self.mission.settings
         camera = self.camera.scaled_to(frame.image.shape[1], frame.image.shape[0])
         grey = frame.image if frame.image.ndim == 2 else cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY)
@@ -199,6 +200,13 @@ class Localizer:
             views.append(view_of(grey, camera, rotation, height, heading, gsd, self.threads))
             places.append(merge([c for c in candidates if c.heading_deg == heading], 1.1 * stride))
         return views, places
+
+
+def _packed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image with the pixels of each row side by side, as the native core reads them; rows may lie apart."""
+    pixel = 1 if image.ndim == 2 else image.shape[2]
+    packed = image.strides[1] == pixel and image.strides[-1] == 1
+    return image if packed else np.ascontiguousarray(image)
 
 
 class _Clock:

@@ -104,9 +104,7 @@ class MapImage:
     ) -> MapImage:
         """From (H, W, 3) colours and an (H, W) mask of pixels with data. Raises MapError on other shapes."""
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.shape[:2] != valid.shape:
-            raise MapError(
-                "not a map image", field="rgb", found=rgb.shape, expected="(H, W, 3) and a mask of (H, W)"
-            )
+            raise MapError("not a map image", field="rgb", found=rgb.shape, expected="(H, W, 3) and a mask of (H, W)")
         alpha = np.where(valid, 255, 0).astype(np.uint8)
         rgba = np.dstack([rgb, alpha])
         rgba[alpha == 0] = 0
@@ -180,9 +178,7 @@ def drone_view(
     )
     camera = settings.camera
     assumed = camera_to_enu(camera.mount, heading)
-    true = camera_to_enu(
-        camera.mount, heading + heading_error, tilt * math.cos(direction), tilt * math.sin(direction)
-    )
+    true = camera_to_enu(camera.mount, heading + heading_error, tilt * math.cos(direction), tilt * math.sin(direction))
     middle = settings.border.mean(axis=0)
     middle_assumed = _to_ground(assumed @ middle, settings.height_m)
     # Patch pixel -> assumed ground -> ray in the camera -> true ground -> map pixel, as one homography.
@@ -383,9 +379,7 @@ def _move_shadows(patch: NDArray[Any], rng: np.random.Generator, strength: float
     matrix = np.array([[1, 0, dx], [0, 1, dy]], dtype=np.float64)
     size = luma.shape[::-1]
     cast = cv2.warpAffine(luma, matrix, size, borderMode=cv2.BORDER_REPLICATE)
-    half = cv2.warpAffine(
-        luma, np.array([[1, 0, dx / 2], [0, 1, dy / 2]]), size, borderMode=cv2.BORDER_REPLICATE
-    )
+    half = cv2.warpAffine(luma, np.array([[1, 0, dx / 2], [0, 1, dy / 2]]), size, borderMode=cv2.BORDER_REPLICATE)
     threshold = float(rng.uniform(0.05, 0.25))
     depth = np.clip((np.maximum(cast, half) - luma - threshold) * 6, 0, 1)
     return patch * (1 - depth * float(rng.uniform(0.2, 0.7)) * strength)[..., None]
@@ -427,9 +421,7 @@ def _clutter(patch: NDArray[Any], rng: np.random.Generator) -> None:
     height, width = patch.shape[:2]
     for _ in range(int(rng.integers(1, 14))):
         center = (float(rng.uniform(0, width)), float(rng.uniform(0, height)))
-        box = cv2.boxPoints(
-            (center, (float(rng.uniform(4, 9)), float(rng.uniform(2, 4))), float(rng.uniform(0, 180)))
-        )
+        box = cv2.boxPoints((center, (float(rng.uniform(4, 9)), float(rng.uniform(2, 4))), float(rng.uniform(0, 180))))
         _fill(patch, box, rng)
     if rng.random() < 0.4:
         center = (float(rng.uniform(0, width)), float(rng.uniform(0, height)))
