@@ -161,9 +161,7 @@ def _halve_weights(model: Any) -> Any:
             continue
         values: NDArray[np.float32] = numpy_helper.to_array(tensor)
         if np.abs(values).max() > 6e4:
-            raise ModelError(
-                "a weight is beyond half precision", field=tensor.name, found=float(np.abs(values).max())
-            )
+            raise ModelError("a weight is beyond half precision", field=tensor.name, found=float(np.abs(values).max()))
         wide, half = tensor.name, f"{tensor.name}.fp16"
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
         casts.append(helper.make_node("Cast", [half], [wide], to=TensorProto.FLOAT))

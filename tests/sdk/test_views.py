@@ -25,17 +25,13 @@ from cvgl.sim.views import (
 
 CAMERA = Camera.from_field_of_view(1600, 900, 65.0)
 GSD = 0.8
-EXACT = ViewSettings(
-    CAMERA, 120.0, GSD, heading_sigma_deg=0, height_sigma=0, offset_m=0, tilt_sigma_deg=0, light=0
-)
+EXACT = ViewSettings(CAMERA, 120.0, GSD, heading_sigma_deg=0, height_sigma=0, offset_m=0, tilt_sigma_deg=0, light=0)
 
 
 @pytest.fixture(scope="module")
 def image() -> MapImage:
     rng = np.random.default_rng(3)
-    rgb = cv2.resize(
-        rng.integers(0, 255, (125, 150, 3)).astype(np.uint8), (900, 750), interpolation=cv2.INTER_CUBIC
-    )
+    rgb = cv2.resize(rng.integers(0, 255, (125, 150, 3)).astype(np.uint8), (900, 750), interpolation=cv2.INTER_CUBIC)
     return MapImage.of(rgb, np.ones(rgb.shape[:2], bool), GSD / 2, -180.0, 150.0)
 
 
@@ -45,9 +41,7 @@ def difference(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**31), easting=st.floats(-120, 120), northing=st.floats(-90, 90))
-def test_an_error_free_view_is_the_tile_itself(
-    image: MapImage, seed: int, easting: float, northing: float
-) -> None:
+def test_an_error_free_view_is_the_tile_itself(image: MapImage, seed: int, easting: float, northing: float) -> None:
     # On the map's own pixel grid, since reference tiles are cut at whole pixels.
     easting, northing = (
         round(easting / image.gsd_m) * image.gsd_m,
