@@ -98,7 +98,9 @@ def _show(result: dict[str, Any]) -> None:
 
     about = result["machine"]
     load = "" if about["load_average"] is None else f", load average {about['load_average']} at the start"
-    table = Table(title=f"{about['processor']}, {about['cores']} cores{load}", title_justify="left")
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"{about['processor']}, {about['cores']} cores{load}")
+    table = Table()
     table.add_column("stage")
     for name in ("p50 ms", "p95 ms", "p99 ms", "share"):
         table.add_column(name, justify="right")
@@ -106,19 +108,17 @@ def _show(result: dict[str, Any]) -> None:
         table.add_row(stage, *_numbers(spent), f"{spent['share']:.1%}", end_section=stage == "other")
     table.add_row("locate", *_numbers(result["locate_ms"]), "100 %")
     table.add_row("decode (beside it)", *_numbers(result["decode_ms"]), "")
-    console = Console()
     console.print(table)
     counts, cold = result["counts"], result["cold_start"]
     say = ", ".join(f"{number} {status}" for status, number in counts.items())
-    console.print(f"{result['answers']} answers on {result['frames']} frames: {say}", highlight=False)
+    console.print(f"{result['answers']} answers on {result['frames']} frames: {say}")
     console.print(
         f"cold start to the first answer ({cold['status']}): {cold['total_ms']:.0f} ms = "
         f"{cold['import_ms']:.0f} import + {cold['open_ms']:.0f} open + {cold['first_locate_ms']:.0f} locate",
-        highlight=False,
     )
     memory = [("after the first answer", cold["peak_memory_mb"]), ("this run", result["peak_memory_mb"])]
     told = ", ".join(f"{value:.0f} MB {when}" for when, value in memory if value is not None)
-    console.print(f"peak memory: {told or 'this system does not tell'}", highlight=False)
+    console.print(f"peak memory: {told or 'this system does not tell'}")
 
 
 def _numbers(spent: dict[str, float]) -> list[str]:
