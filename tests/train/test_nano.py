@@ -10,7 +10,17 @@ import torch
 
 from cvgl.errors import ModelError
 from cvgl_train.losses import info_nce, same_place
-from cvgl_train.nano import MEAN, STD, Nano, NanoConfig, Robustify, load_weights, normalise, save_weights
+from cvgl_train.nano import (
+    MEAN,
+    STD,
+    Nano,
+    NanoConfig,
+    Robustify,
+    average,
+    load_weights,
+    normalise,
+    save_weights,
+)
 
 SMALL = NanoConfig(widths=(8, 12, 16), blocks=(1, 0, 1), reduced=4, descriptor_size=24, input_px=64)
 
@@ -110,3 +120,10 @@ def test_same_place_needs_the_same_map_and_leaves_the_pair_itself() -> None:
     points = torch.tensor([[0.0, 0.0], [0.1, 0.0], [0.1, 0.0], [5.0, 0.0]])
     near = same_place(points, points, torch.tensor([0, 0, 1, 0]), 0.25)
     assert near.nonzero().tolist() == [[0, 1], [1, 0]]
+
+
+def test_an_average_lies_between_two_networks() -> None:
+    first, second = Nano(SMALL), Nano(SMALL)
+    mixed = average(first, second, 0.25)
+    expected = 0.25 * first.head.weight + 0.75 * second.head.weight
+    assert torch.allclose(mixed.head.weight, expected) and not mixed.training

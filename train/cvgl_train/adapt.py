@@ -20,7 +20,7 @@ from cvgl.files import write_json
 from cvgl.imagery import MapSource
 from cvgl.sim.views import MapImage, ViewSettings, choose_tile_size
 
-from .nano import load_weights, save_weights
+from .nano import average, load_weights, save_weights
 from .pairs import MapPairs
 from .trainer import FitSettings, Progress, fit
 
@@ -95,7 +95,8 @@ def adapt(
             checkpoint.
     """
     out = Path(out_dir)
-    net = load_weights(init_weights if init_weights is not None else base_weights())
+    start = Path(init_weights) if init_weights is not None else base_weights()
+    net = load_weights(start)
     px = net.config.input_px
     tile = tile_size_m if tile_size_m is not None else choose_tile_size(camera, height_m)
     drone = view_settings(camera, height_m, tile, px)
@@ -106,9 +107,11 @@ def adapt(
         record = fit(net, pairs, out, how, seed=seed, device=device, resume=resume, progress=progress)
     finally:
         (out / "map.npy").unlink(missing_ok=True)
+    net = average(load_weights(start), net, START_SHARE)
+    record["start_share"] = START_SHARE
     record["map"] = source.source
     record["tile_size_m"], record["gsd_m"], record["height_m"] = tile, drone.gsd_m, height_m
-    record["start"] = Path(init_weights).name if init_weights is not None else "base"
+    record["start"] = start.name
     weights = out / "weights.npz"
     save_weights(net, weights)
     write_json(out / "record.json", record)
@@ -117,6 +120,11 @@ def adapt(
 
 ADAPT_SETTINGS = FitSettings(rate=1e-3, warmup=0.03)
 """A lower rate than from scratch: enough to specialise in minutes, not so much that the base is forgotten."""
+
+
+START_SHARE = 0.5
+"""Share of the start's weights in the result: simulated views are no photos, and what the start knew of other light and
+other sensors is worth keeping (measured: train/results/nano-base.md)."""
 
 
 def _with_minutes(settings: FitSettings, minutes: float) -> FitSettings:

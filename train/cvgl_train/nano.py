@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from cvgl.errors import ModelError
 from cvgl.files import atomic_path
 
-__all__ = ["MEAN", "STD", "Nano", "NanoConfig", "load_weights", "normalise", "save_weights"]
+__all__ = ["MEAN", "STD", "Nano", "NanoConfig", "average", "load_weights", "normalise", "save_weights"]
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -128,6 +128,23 @@ class Nano(nn.Module):
             features = features.contiguous(memory_format=torch.channels_last)
         descriptor = self.head(self.body(features).flatten(1))
         return F.normalize(descriptor.float(), dim=1)
+
+
+def average(first: Nano, second: Nano, share: float) -> Nano:
+    """A network whose weights are `share` of the first's and the rest of the second's; in evaluation mode.
+
+    Between a network and what became of it by fine-tuning, such an average often does better under a shift of domain
+    than either (WiSE-FT, Wortsman et al. 2022).
+    """
+    net = Nano(second.config)
+    mine, theirs = first.state_dict(), second.state_dict()
+    net.load_state_dict(
+        {
+            name: share * mine[name] + (1 - share) * value if value.is_floating_point() else value
+            for name, value in theirs.items()
+        }
+    )
+    return net.eval()
 
 
 def normalise(rgb: NDArray[np.uint8], masks: NDArray[np.bool_]) -> Tensor:
