@@ -26,7 +26,6 @@ BASE = {
     "opencv-python-headless",
     "hnswlib",
     "onnxruntime",
-    "pyproj",
     "rasterio",
     "typer",
     "rich",

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "cvgl_ros": {"cvgl", "cvgl_ros"},
 }
 # What the base install brings (markupsafe is part of jinja2), and what an extra or the vehicle may add to it.
-FLIES = {"numpy", "cv2", "hnswlib", "onnxruntime", "pyproj", "rasterio", "typer", "rich", "yaml"}
+FLIES = {"numpy", "cv2", "hnswlib", "onnxruntime", "rasterio", "typer", "rich", "yaml"}
 FLIES |= {"jinja2", "markupsafe"}
 MAY_BE_THERE = {"tensorrt", "pycuda", "pymavlink"}
 

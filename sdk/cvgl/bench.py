@@ -30,7 +30,7 @@ __all__ = ["cold_start", "machine", "open_flight", "peak_memory_mb", "time_frame
 
 # A cold start that has not ended by then never will.
 _COLD_START_S = 300.0
-_PACKAGES = ("cvgl", "numpy", "opencv-python-headless", "onnxruntime", "hnswlib", "pyproj", "rasterio")
+_PACKAGES = ("cvgl", "numpy", "opencv-python-headless", "onnxruntime", "hnswlib", "rasterio")
 
 
 def open_flight(

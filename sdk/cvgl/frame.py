@@ -74,6 +74,8 @@ class Frame:
                 found=f"{image.dtype} {image.shape}",
                 expected="uint8 (H, W, 3) BGR or (H, W) grey, at least 16 pixels a side",
             )
+        if self.prior is not None and not isinstance(self.prior, Prior):
+            raise FrameError("not usable", field="prior", found=self.prior, expected="a Prior or None")
         _check("time", self.time, -math.inf, math.inf)
         _check("height", self.height, 1.0, 20_000.0)
         for name, bound in (("heading", 720.0), ("pitch", 90.0), ("roll", 180.0)):

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pyproj import Geod
 
 from cvgl.files import atomic_path
 from cvgl.fix import Fix, FixStatus
 from cvgl.flight import FrameRecord
+from cvgl.geo import LocalFrame
 
 __all__ = [
     "FIX_COLUMNS",
@@ -52,17 +52,12 @@ FIX_COLUMNS = (
 _NEES_95 = -2.0 * math.log(0.05)
 
 
-@cache
-def _geod() -> Geod:
-    return Geod(ellps="WGS84")
-
-
 def error_metres(
     latitude: float, longitude: float, reference_latitude: float, reference_longitude: float
 ) -> NDArray[np.float64]:
-    """Estimate minus reference along the WGS84 ellipsoid: (2,) metres east and north."""
-    azimuth, _, distance = _geod().inv(reference_longitude, reference_latitude, longitude, latitude)
-    return distance * np.array([math.sin(math.radians(azimuth)), math.cos(math.radians(azimuth))])
+    """Estimate minus reference in the reference's local tangent plane: (2,) metres east and north."""
+    easting, northing = LocalFrame(reference_latitude, reference_longitude).to_local(latitude, longitude)
+    return np.array([float(easting), float(northing)])
 
 
 def center_errors(records: Sequence[FrameRecord], fixes: Sequence[Fix]) -> NDArray[np.float64]:

@@ -81,10 +81,10 @@ class TestErrors:
     def test_metres_east_and_north(self, east: float, north: float) -> None:
         np.testing.assert_allclose(error_metres(*at(east, north), *at(0, 0)), [east, north], atol=2e-3)
 
-    def test_a_degree_of_the_ellipsoid(self) -> None:
-        # Length of the meridian's first degree and of a degree along the equator, WGS84.
-        np.testing.assert_allclose(error_metres(1, 0, 0, 0), [0, 110574.389], atol=0.01)
-        np.testing.assert_allclose(error_metres(0, 1, 0, 0), [111319.491, 0], atol=0.01)
+    def test_a_hundredth_of_a_degree_of_the_ellipsoid(self) -> None:
+        # Length of the meridian's first hundredth of a degree and of one along the equator, WGS84.
+        np.testing.assert_allclose(error_metres(0.01, 0, 0, 0), [0, 1105.743], atol=0.01)
+        np.testing.assert_allclose(error_metres(0, 0.01, 0, 0), [1113.195, 0], atol=0.01)
 
     def test_across_the_date_line(self) -> None:
         assert abs(error_metres(0, -179.9999, 0, 179.9999)[0]) == pytest.approx(22.26, abs=0.01)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "app_main", "locate_flight", "mission_fingerprint", "parse_heading", "parse_start"]
 
-_PACKAGES = ("cvgl", "numpy", "opencv-python-headless", "onnxruntime", "hnswlib", "pyproj", "rasterio")
+_PACKAGES = ("cvgl", "numpy", "opencv-python-headless", "onnxruntime", "hnswlib", "rasterio")
 
 app = typer.Typer(add_completion=False)
 

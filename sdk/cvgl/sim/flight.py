@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import Transformer
 
 from cvgl.files import atomic_folder, atomic_path
 from cvgl.geo import LocalFrame
@@ -64,6 +63,7 @@ def write_map(
     goes on a little.
     """
     import rasterio
+    from rasterio.warp import transform
 
     look = appearance or Appearance.random(np.random.default_rng([world.seed, 21]), "satellite")
     epsg = utm_epsg(latitude, longitude)
@@ -71,7 +71,7 @@ def write_map(
     grid = np.linspace(-half, half, 5)
     east, north = (axis.ravel() for axis in np.meshgrid(grid, grid))
     lat, lon = LocalFrame(latitude, longitude).to_wgs84(east, north)
-    utm = np.column_stack(Transformer.from_crs(4326, epsg, always_xy=True).transform(lon, lat))
+    utm = np.column_stack(transform("EPSG:4326", f"EPSG:{epsg}", lon, lat))
     # Over a kilometre or two the two projections differ by a similarity to within millimetres.
     fit, *_ = np.linalg.lstsq(np.column_stack([east, north, np.ones_like(east)]), utm, rcond=None)
     low, high = utm.min(axis=0), utm.max(axis=0)
