@@ -86,6 +86,11 @@ class Camera:
         if not isinstance(data, dict):
             raise CameraError("not a camera", file=file, found=type(data).__name__, expected="a mapping of fields")
         numbers = {name: _number(data, name, file) for name in ("width", "height", "fx", "fy", "cx", "cy")}
+        for name in ("width", "height"):
+            if not numbers[name].is_integer():
+                raise CameraError(
+                    "not usable", file=file, field=name, found=numbers[name], expected="a whole number of pixels"
+                )
         distortion = data.get("distortion") or ()
         if not isinstance(distortion, (list, tuple)):
             raise CameraError("not usable", file=file, field="distortion", found=distortion, expected="a list")
@@ -205,6 +210,6 @@ def _number(data: dict[str, Any], name: str, file: str | Path | None) -> float:
     if name not in data:
         raise CameraError("missing field", file=file, field=name, expected="a number")
     value = data[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise CameraError("not a number", file=file, field=name, found=value, expected="a number")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise CameraError("not a number", file=file, field=name, found=value, expected="a finite number")
     return float(value)

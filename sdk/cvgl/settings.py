@@ -118,8 +118,10 @@ def _from_dict(cls: Any, data: Any, section: str, file: Path) -> Any:
         if name not in kinds:
             raise MissionError("unknown", file=file, field=f"{section}.{name}", expected=", ".join(kinds))
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-        if not number or (isinstance(kinds[name], int) and not isinstance(value, int)):
-            raise MissionError("not usable", file=file, field=f"{section}.{name}", found=value, expected="above 0")
+        whole = isinstance(kinds[name], int)
+        if not number or (whole and not isinstance(value, int)):
+            expected = "a whole number above 0" if whole else "a number above 0"
+            raise MissionError("not usable", file=file, field=f"{section}.{name}", found=value, expected=expected)
         values[name] = value
     return cls(**values)
 

@@ -40,8 +40,7 @@ def test_distance_and_direction_are_those_on_the_ellipsoid(frame: LocalFrame, pl
     longitude, latitude, _ = GEOD.fwd(frame.longitude, frame.latitude, azimuth, distance)
     easting, northing = frame.to_local(latitude, longitude)
     expected = distance * np.sin(np.radians(azimuth)), distance * np.cos(np.radians(azimuth))
-    # The scale is off by d^2 / 2R^2 at most, and a geodesic is bent by as much.
-    tolerance = 1e-4 + distance**3 / (2 * 6.35e6**2)
+    tolerance = 1e-5 + distance**3 / (6 * 6.33e6**2)
     np.testing.assert_allclose((easting, northing), expected, atol=tolerance)
 
 

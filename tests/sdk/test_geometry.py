@@ -27,7 +27,14 @@ def sloped(direction: np.ndarray, degrees: float) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("heading", "up", "right"),
-    [(0, NORTH, EAST), (90, EAST, SOUTH), (180, SOUTH, WEST), (270, WEST, NORTH), (-90, WEST, NORTH), (450, EAST, SOUTH)],
+    [
+        (0, NORTH, EAST),
+        (90, EAST, SOUTH),
+        (180, SOUTH, WEST),
+        (270, WEST, NORTH),
+        (-90, WEST, NORTH),
+        (450, EAST, SOUTH),
+    ],
 )
 def test_heading_turns_the_image_clockwise(heading: float, up: np.ndarray, right: np.ndarray) -> None:
     rotation = camera_to_enu(LEVEL, heading)
