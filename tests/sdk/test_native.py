@@ -1,4 +1,4 @@
-"""The native resampling against a slow, plain reference."""
+"""The native loops against slow, plain references."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cvgl.native import rectify
+from cvgl.native import correlate_blocks, orientation, rectify
 
 Array = NDArray[Any]
 Lens = tuple[float, ...]
@@ -288,3 +288,172 @@ def test_unusable_input_is_refused_by_name(change: dict[str, Any], message: str)
 def test_something_that_is_no_array_is_a_type_error() -> None:
     with pytest.raises(TypeError):
         rectify(**{**GOOD, "image": "frame.jpg"})
+
+
+def complex_noise(shape: tuple[int, int], seed: int) -> Array:
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+
+
+def direct_sums(field: Array, ground: Array, corners: Array, side: int, search: int) -> Array:
+    """What correlate_blocks is to answer, as its definition says it."""
+    shifts = range(2 * search + 1)
+    surfaces = []
+    for row, column in corners:
+        block = np.conj(field[row : row + side, column : column + side].astype(np.complex128))
+        under = [
+            [(block * ground[row + dy : row + dy + side, column + dx : column + dx + side]).real.sum() for dx in shifts]
+            for dy in shifts
+        ]
+        surfaces.append(under)
+    return np.array(surfaces).reshape(-1, len(shifts), len(shifts))
+
+
+# Sides around the width of a vector register, and searches around the four shifts that are done at once.
+@settings(max_examples=40, deadline=None)
+@given(
+    side=st.integers(1, 13),
+    search=st.integers(0, 5),
+    grown=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    count=st.integers(0, 5),
+    seed=st.integers(0, 99),
+)
+def test_blocks_are_correlated_as_defined(
+    side: int, search: int, grown: tuple[int, int], count: int, seed: int
+) -> None:
+    height, width = side + grown[0], side + grown[1]
+    field = complex_noise((height, width), seed)
+    ground = complex_noise((height + 2 * search, width + 2 * search), seed + 1)
+    corners = np.random.default_rng(seed).integers(0, np.array(grown) + 1, (count, 2))
+    found = correlate_blocks(field, ground, corners, side, search, 1)
+    assert found.dtype == np.float32
+    assert found.shape == (count, 2 * search + 1, 2 * search + 1)
+    np.testing.assert_allclose(found, direct_sums(field, ground, corners, side, search), atol=1e-4)
+
+
+@pytest.mark.parametrize(("dy", "dx"), [(0, 0), (3, -2), (-4, 4)])
+def test_a_displaced_block_peaks_at_its_displacement(dy: int, dx: int) -> None:
+    search, side = 4, 24
+    field = complex_noise((40, 50), 0)
+    ground = np.zeros((48, 58), np.complex64)
+    ground[search + dy : search + dy + 40, search + dx : search + dx + 50] = field
+    surface = correlate_blocks(field, ground, np.array([[8, 13]]), side, search)[0]
+    assert np.unravel_index(surface.argmax(), surface.shape) == (search + dy, search + dx)
+    block = field[8 : 8 + side, 13 : 13 + side]
+    assert surface.max() == pytest.approx((np.abs(block) ** 2).sum(), rel=1e-5)
+
+
+def test_blocks_do_not_depend_on_threads_or_on_each_other() -> None:
+    field, ground = complex_noise((60, 70), 0), complex_noise((72, 82), 1)
+    corners = np.random.default_rng(2).integers(0, 40, (30, 2))
+    alone = np.concatenate([correlate_blocks(field, ground, corner[None], 20, 6, 1) for corner in corners])
+    for threads in (0, 1, 2, 5, 64):
+        np.testing.assert_array_equal(correlate_blocks(field, ground, corners, 20, 6, threads), alone)
+
+
+def test_corners_may_lie_at_any_stride() -> None:
+    field, ground = complex_noise((30, 30), 0), complex_noise((34, 34), 1)
+    corners = np.random.default_rng(0).integers(0, 20, (12, 2))
+    expected = correlate_blocks(field, ground, corners, 10, 2)
+    np.testing.assert_array_equal(correlate_blocks(field, ground, np.asfortranarray(corners), 10, 2), expected)
+    np.testing.assert_array_equal(correlate_blocks(field, ground, corners[::-3], 10, 2), expected[::-3])
+
+
+GOOD_BLOCKS: dict[str, Any] = {
+    "field": np.zeros((20, 24), np.complex64),
+    "ground": np.zeros((26, 30), np.complex64),
+    "corners": np.array([[0, 0], [10, 14]]),
+    "side": 10,
+    "search": 3,
+    "threads": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"field": np.zeros((20, 24), np.complex128)}, "field: expected dtype complex64"),
+        ({"field": np.zeros((20, 24), np.float32)}, "field: expected dtype complex64"),
+        ({"field": np.zeros((20, 24, 1), np.complex64)}, r"field: found shape \(20, 24, 1\)"),
+        ({"field": np.zeros((24, 20), np.complex64).T}, "field: expected a C-contiguous array"),
+        ({"field": np.zeros((20, 48), np.complex64)[:, ::2]}, "field: expected a C-contiguous array"),
+        ({"ground": np.zeros((26, 30), np.complex128)}, "ground: expected dtype complex64"),
+        ({"ground": np.zeros((26, 60), np.complex64)[:, :30]}, "ground: expected a C-contiguous array"),
+        ({"ground": np.zeros((20, 24), np.complex64)}, r"ground: found shape \(20, 24\)"),
+        ({"ground": np.zeros((26, 31), np.complex64)}, r"ground: found shape \(26, 31\)"),
+        ({"search": 2}, r"ground: found shape \(26, 30\)"),
+        ({"corners": np.zeros((1, 2), np.int32)}, "corners: found shape"),
+        ({"corners": np.zeros((1, 2))}, r"expected \(B, 2\) of int64"),
+        ({"corners": np.zeros((1, 3), np.int64)}, r"corners: found shape \(1, 3\)"),
+        ({"corners": np.zeros(2, np.int64)}, r"corners: found shape \(2\)"),
+        ({"corners": np.array([[0, -1]])}, "a block reaches outside the field"),
+        ({"corners": np.array([[11, 0]])}, "a block reaches outside the field"),
+        ({"corners": np.array([[0, 15]])}, "a block reaches outside the field"),
+        ({"side": 0}, "side: found 0"),
+        ({"side": 257}, "side: found 257"),
+        ({"search": -1}, "search: found -1"),
+        ({"search": 257}, "search: found 257"),
+    ],
+)
+def test_unusable_blocks_are_refused_by_name(change: dict[str, Any], message: str) -> None:
+    correlate_blocks(**GOOD_BLOCKS)
+    with pytest.raises(ValueError, match=message):
+        correlate_blocks(**{**GOOD_BLOCKS, **change})
+
+
+def orientation_by_definition(smooth: Array, inside: Array, noise: float) -> Array:
+    """The formula of the type stub, with OpenCV's Sobel filter (an eighth of it: grey levels per pixel)."""
+    gx, gy = (cv2.Sobel(smooth.astype(np.float64), cv2.CV_64F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
+    magnitude = np.hypot(gx, gy)
+    divisor = magnitude * (magnitude + noise)
+    field = np.where(divisor > 0, (gx + 1j * gy) ** 2 / np.where(divisor > 0, divisor, 1.0), 0.0)
+    outermost = np.ones(field.shape, bool)
+    outermost[1:-1, 1:-1] = False
+    return np.where(outermost | (inside == 0), 0.0, field)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 30), st.integers(1, 40)),
+    contrast=st.floats(0.1, 80.0),
+    noise=st.floats(0.5, 20.0),
+    seed=st.integers(0, 99),
+)
+def test_orientation_is_as_defined(shape: tuple[int, int], contrast: float, noise: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    smooth = (128 + contrast * rng.standard_normal(shape)).astype(np.float32)
+    inside = rng.choice(np.array([0, 1, 255], np.uint8), shape)
+    found = orientation(smooth, inside, noise)
+    assert found.dtype == np.complex64
+    np.testing.assert_allclose(found, orientation_by_definition(smooth, inside, noise), atol=1e-4)
+    assert not found[inside == 0].any()
+
+
+def test_orientation_of_level_ground_is_zero() -> None:
+    assert not orientation(np.full((9, 11), 93.0, np.float32), np.ones((9, 11), np.uint8), 4.0).any()
+
+
+def test_orientation_reads_rows_at_any_stride() -> None:
+    grey = np.random.default_rng(0).uniform(0, 255, (40, 60)).astype(np.float32)
+    mask = np.ones((40, 60), np.uint8)
+    window = (slice(3, 33, 2), slice(5, 50))
+    expected = orientation(np.ascontiguousarray(grey[window]), np.ascontiguousarray(mask[window]), 4.0)
+    np.testing.assert_array_equal(orientation(grey[window], mask[window], 4.0), expected)
+
+
+@pytest.mark.parametrize(
+    ("smooth", "inside", "message"),
+    [
+        (np.zeros((6, 8)), np.ones((6, 8), np.uint8), "smooth: expected dtype float32"),
+        (np.zeros((6, 8), np.uint8), np.ones((6, 8), np.uint8), "smooth: expected dtype float32"),
+        (np.zeros((6, 8), np.float32), np.ones((6, 8), bool), "inside: expected dtype uint8"),
+        (np.zeros((6, 8, 1), np.float32), np.ones((6, 8), np.uint8), r"smooth: found shape \(6, 8, 1\)"),
+        (np.zeros((6, 8), np.float32), np.ones((8, 6), np.uint8), r"inside: found shape \(8, 6\)"),
+        (np.zeros((6, 8), np.float32), np.ones(48, np.uint8), r"inside: found shape \(48\)"),
+        (np.zeros((8, 6), np.float32).T, np.ones((6, 8), np.uint8), "rows of pixels that lie together"),
+        (np.zeros((6, 8), np.float32), np.ones((6, 16), np.uint8)[:, ::2], "rows of pixels that lie together"),
+    ],
+)
+def test_unusable_orientation_input_is_refused_by_name(smooth: Array, inside: Array, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        orientation(smooth, inside, 4.0)
