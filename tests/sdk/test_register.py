@@ -1,0 +1,247 @@
+"""Registration finds the pose a frame was taken with, says how well it knows it, and finds nothing where nothing is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from cvgl.basemap import Basemap
+from cvgl.correlate import reduce_patch
+from cvgl.fix import Candidate
+from cvgl.geometry import Mount, camera_to_enu
+from cvgl.rectify import Patch, ground_offset, rectify_again
+from cvgl.refine import TURNS_DEG, Hypothesis, View, examine, footprint_sides, look, merge, view_of
+from cvgl.register import Correction, PoseSigmas, Registration, block_side, register
+
+HEIGHT = 80.0
+TRUTH = (20.0, -30.0)
+SIGMAS = PoseSigmas(heading_deg=6.0, scale=0.03, tilt_deg=5.0)
+# Chance alone, at the best of many wrong places, reaches about 5.
+SURE = 10.0
+
+
+def view(place: Any, grey: NDArray[np.uint8], heading: float, height: float = HEIGHT) -> View:
+    rotation = camera_to_enu(Mount(), heading)
+    return view_of(grey, place.camera, rotation, height, heading, place.basemap.gsd, 1)
+
+
+def registered(
+    place: Any, seen: View, easting: float, northing: float, basemap: Basemap | None = None
+) -> Registration | None:
+    """The view registered as it is, at full detail."""
+    ground = place.basemap if basemap is None else basemap
+    side = block_side(seen.short_px)
+    return register(ground, seen.patch, easting, northing, Correction(), seen.height, side, SIGMAS)
+
+
+def examined(place: Any, seen: View, at: tuple[float, float]) -> Hypothesis:
+    """The way of a frame: peaks around a place, the best registered in two looks."""
+    wrong = [(105.0, 100.0), (-100.0, 105.0), (-105.0, -100.0), (110.0, -105.0)]
+    peaks = look(place.basemap, [seen], [[at, *wrong]], TURNS_DEG, 30.0, 5, None)
+    return max(examine(place.basemap, peaks, TURNS_DEG, SIGMAS, None), key=lambda h: h.registration.evidence)
+
+
+# True place, heading, (pitch, roll); error of the given heading (degrees) and height (relative); change of light.
+FLIGHTS = [
+    ((20.0, -30.0), 40.0, (0.0, 0.0), 0.0, 0.0, 0.0),
+    ((20.0, -30.0), 40.0, (0.0, 0.0), 3.0, 0.02, 0.0),
+    ((-40.3, 25.7), 300.0, (0.0, 0.0), -5.0, -0.03, 0.0),
+    ((10.0, 10.0), 120.0, (2.0, -1.5), 2.0, 0.01, 0.0),
+    ((0.2, -20.1), 200.0, (3.0, 3.0), -4.0, 0.02, 1.0),
+    ((-60.0, -50.0), 10.0, (0.0, 0.0), 0.0, 0.0, 1.0),
+    ((31.4, -20.0), 70.0, (-2.0, 1.0), 5.0, -0.02, 1.0),
+]
+
+
+@pytest.mark.parametrize(("truth", "heading", "tilt", "heading_error", "height_error", "light"), FLIGHTS)
+def test_the_pose_is_found(
+    place: Any,
+    truth: tuple[float, float],
+    heading: float,
+    tilt: tuple[float, float],
+    heading_error: float,
+    height_error: float,
+    light: float,
+) -> None:
+    grey = place.grey_frame(*truth, HEIGHT, heading, tilt, light)
+    seen = view(place, grey, heading + heading_error, HEIGHT * (1 + height_error))
+    found = examined(place, seen, (truth[0] + 9.0, truth[1] - 8.0)).registration
+    pose = found.correction
+    assert np.hypot(found.easting - truth[0], found.northing - truth[1]) < place.basemap.gsd
+    assert heading_error + pose.turn_deg == pytest.approx(0.0, abs=0.5)
+    assert (1 + height_error) * (1 + pose.scale) == pytest.approx(1.0, abs=0.01)
+    lean = ground_offset(place.camera, camera_to_enu(Mount(), heading, *tilt), 1.0)
+    np.testing.assert_allclose(pose.lean, lean, atol=np.tan(np.radians(1.0)))
+    assert found.evidence > SURE
+    assert found.votes > 0.8
+    assert found.residual_m < 2 * place.basemap.gsd
+
+
+@pytest.mark.parametrize(("east", "north"), [(0.0, 0.0), (3.0, 2.0), (-4.5, 5.5), (0.25, -6.0)])
+def test_a_hypothesis_may_be_metres_off(place: Any, east: float, north: float) -> None:
+    seen = view(place, place.grey_frame(*TRUTH, HEIGHT, 40.0), 40.0)
+    found = registered(place, seen, TRUTH[0] + east, TRUTH[1] + north)
+    assert found is not None
+    assert np.hypot(found.easting - TRUTH[0], found.northing - TRUTH[1]) < place.basemap.gsd
+    assert abs(found.correction.turn_deg) < 0.5
+    assert found.evidence > SURE
+
+
+def test_half_the_detail_is_enough_for_a_glance(place: Any) -> None:
+    seen = view(place, place.grey_frame(*TRUTH, HEIGHT, 40.0), 38.0)
+    small, side = reduce_patch(seen.patch, 2), block_side(seen.short_px)
+    found = register(place.basemap, small, TRUTH[0] + 2, TRUTH[1] - 2, Correction(), HEIGHT, side, SIGMAS)
+    assert found is not None
+    assert np.hypot(found.easting - TRUTH[0], found.northing - TRUTH[1]) < 2 * place.basemap.gsd
+    assert found.correction.turn_deg == pytest.approx(2.0, abs=0.8)
+
+
+def test_corrections_already_in_the_patch_are_kept_in_the_answer(place: Any) -> None:
+    seen = view(place, place.grey_frame(*TRUTH, HEIGHT, 40.0), 35.0, HEIGHT * 1.03)
+    applied = Correction(5.0, 1 / 1.03 - 1)
+    patch = rectify_again(seen.patch, place.camera, applied.rotation(seen.rotation), HEIGHT)
+    found = register(place.basemap, patch, *TRUTH, applied, HEIGHT, block_side(seen.short_px), SIGMAS)
+    assert found is not None
+    assert found.correction.turn_deg == pytest.approx(5.0, abs=0.5)
+    assert found.correction.scale == pytest.approx(applied.scale, abs=0.01)
+
+
+@pytest.mark.parametrize(("truth", "heading", "tilt", "heading_error", "height_error", "light"), FLIGHTS[:5])
+def test_covariance_is_one(
+    place: Any,
+    truth: tuple[float, float],
+    heading: float,
+    tilt: tuple[float, float],
+    heading_error: float,
+    height_error: float,
+    light: float,
+) -> None:
+    grey = place.grey_frame(*truth, HEIGHT, heading, tilt, light)
+    seen = view(place, grey, heading + heading_error, HEIGHT * (1 + height_error))
+    for at in (truth, (truth[0] - 60.0, truth[1] + 50.0)):
+        found = registered(place, seen, *at)
+        assert found is not None
+        assert found.covariance.shape == (2, 2)
+        np.testing.assert_allclose(found.covariance, found.covariance.T)
+        assert np.linalg.eigvalsh(found.covariance).min() > 0
+        assert found.turn_sigma_deg > 0
+        assert found.turn_sigma_deg <= SIGMAS.heading_deg * 1.5
+        assert 0.0 <= found.votes <= 1.0
+        assert found.blocks >= 8
+
+
+@pytest.mark.parametrize("wrong", [(-60.0, 40.0), (60.0, 60.0), (-50.0, -55.0), (60.0, 0.0), (-20.0, 60.0)])
+@pytest.mark.parametrize("heading_error", [0.0, 90.0])
+def test_a_wrong_place_has_little_evidence(place: Any, wrong: tuple[float, float], heading_error: float) -> None:
+    seen = view(place, place.grey_frame(*TRUTH, HEIGHT, 40.0), 40.0 + heading_error)
+    found = registered(place, seen, *wrong)
+    assert found is not None
+    assert found.evidence < 5.0
+    assert found.votes < 0.5
+
+
+def test_the_right_place_under_a_wrong_heading_has_little_evidence(place: Any) -> None:
+    seen = view(place, place.grey_frame(*TRUTH, HEIGHT, 40.0), 130.0)
+    found = registered(place, seen, *TRUTH)
+    assert found is not None
+    assert found.evidence < 5.0
+
+
+def test_noise_has_no_evidence(place: Any) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320), dtype=np.uint8)
+    found = registered(place, view(place, noise, 0.0), *TRUTH)
+    assert found is None or found.evidence < 5.0
+
+
+def test_a_featureless_basemap_has_no_evidence(place: Any) -> None:
+    flat = replace(place.basemap, pixels=np.full_like(place.basemap.pixels, 90))
+    seen = view(place, place.grey_frame(*TRUTH, HEIGHT, 40.0), 40.0)
+    found = registered(place, seen, *TRUTH, flat)
+    assert found is None or (found.evidence < 2.0 and np.isfinite(found.covariance).all())
+
+
+@pytest.mark.parametrize("at", [(400.0, 0.0), (0.0, -400.0), (5000.0, 5000.0), (178.0, 0.0)])
+def test_outside_the_basemap_there_is_no_registration(place: Any, at: tuple[float, float]) -> None:
+    assert registered(place, view(place, place.grey_frame(*TRUTH, HEIGHT, 40.0), 40.0), *at) is None
+
+
+def test_a_basemap_without_data_gives_no_registration(place: Any) -> None:
+    empty = replace(place.basemap, pixels=np.zeros_like(place.basemap.pixels))
+    seen = view(place, place.grey_frame(*TRUTH, HEIGHT, 40.0), 40.0)
+    assert registered(place, seen, *TRUTH, empty) is None
+
+
+def test_a_patch_that_saw_nothing_gives_no_registration(place: Any) -> None:
+    seen = view(place, place.grey_frame(*TRUTH, HEIGHT, 40.0), 40.0)
+    blind: Patch = replace(seen.patch, mask=np.zeros_like(seen.patch.mask))
+    assert registered(place, replace(seen, patch=blind), *TRUTH) is None
+
+
+def test_half_of_the_ground_is_enough(place: Any) -> None:
+    pixels = place.basemap.pixels.copy()
+    pixels[:, round((TRUTH[0] + 10 + 150) / 0.5) :] = 0
+    seen = view(place, place.grey_frame(*TRUTH, HEIGHT, 40.0), 40.0)
+    cut = replace(place.basemap, pixels=pixels)
+    whole, half = (registered(place, seen, *TRUTH, ground) for ground in (place.basemap, cut))
+    assert whole is not None
+    assert half is not None
+    assert half.blocks < whole.blocks
+    assert np.hypot(half.easting - TRUTH[0], half.northing - TRUTH[1]) < place.basemap.gsd
+    assert np.trace(half.covariance) > np.trace(whole.covariance), "fewer blocks know less"
+
+
+@settings(max_examples=60, deadline=None)
+@given(heading=st.floats(0, 360), turn=st.floats(-20, 20), pitch=st.floats(-20, 20), roll=st.floats(-20, 20))
+def test_a_turn_is_a_change_of_heading(heading: float, turn: float, pitch: float, roll: float) -> None:
+    corrected = Correction(turn_deg=turn).rotation(camera_to_enu(Mount(), heading, pitch, roll))
+    np.testing.assert_allclose(corrected, camera_to_enu(Mount(), heading + turn, pitch, roll), atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(heading=st.floats(0, 360), east=st.floats(-0.3, 0.3), north=st.floats(-0.3, 0.3))
+def test_a_lean_moves_the_optical_axis_on_the_ground(heading: float, east: float, north: float) -> None:
+    corrected = Correction(lean=(east, north)).rotation(camera_to_enu(Mount(), heading))
+    axis = corrected @ (0, 0, 1)
+    np.testing.assert_allclose(axis[:2] / -axis[2], (east, north), atol=1e-9)
+    np.testing.assert_allclose(corrected @ corrected.T, np.eye(3), atol=1e-9)
+
+
+def test_no_correction_is_none() -> None:
+    rotation = camera_to_enu(Mount(), 33.0, 4.0, -2.0)
+    np.testing.assert_allclose(Correction().rotation(rotation), rotation, atol=1e-12)
+
+
+@pytest.mark.parametrize(("footprint", "side"), [(10.0, 20), (88.0, 20), (144.0, 33), (200.0, 45), (2000.0, 48)])
+def test_blocks_are_a_fifth_of_the_footprint_within_bounds(footprint: float, side: int) -> None:
+    assert block_side(footprint) == side
+
+
+def test_footprint_of_a_level_camera(place: Any) -> None:
+    short, long = footprint_sides(place.camera, 100.0)
+    assert long == pytest.approx(2 * 100.0 * np.tan(np.radians(31.0)))
+    assert short == pytest.approx(long * 240 / 320)
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ([], []),
+        ([(0, 0)], [(0, 0)]),
+        ([(0, 0), (10, 0), (100, 0)], [(5, 0), (100, 0)]),
+        ([(0, 0), (100, 0), (20, 0)], [(10, 0), (100, 0)]),
+        # A place joins the best one within reach of it, not a chain of neighbours.
+        ([(0, 0), (20, 0), (40, 0)], [(10, 0), (40, 0)]),
+        ([(0, 0), (0, 26)], [(0, 0), (0, 26)]),
+    ],
+)
+def test_candidates_that_agree_are_searched_together(
+    places: list[tuple[float, float]], expected: list[tuple[float, float]]
+) -> None:
+    candidates = [Candidate(index, *at, 0.9 - 0.1 * index, 0.0) for index, at in enumerate(places)]
+    assert merge(candidates, 25.0) == expected
