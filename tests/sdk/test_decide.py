@@ -1,0 +1,282 @@
+"""When a match is believed, and where the aircraft then is and how surely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from cvgl.camera import Camera
+from cvgl.correlate import Peak
+from cvgl.decide import Scene, decide
+from cvgl.fix import Candidate, Fix, FixStatus
+from cvgl.frame import Frame
+from cvgl.geo import LocalFrame
+from cvgl.geometry import Mount, camera_to_enu
+from cvgl.refine import Hypothesis, View, view_of
+from cvgl.register import Correction, Registration
+from cvgl.settings import Decision, Settings
+
+LOCAL = LocalFrame(47.4, 9.74)
+CAMERA = Camera.from_field_of_view(320, 240, 62.0)
+HEIGHT = 100.0
+STRIDE = 20.0
+# Under these laws a score of s is reached by chance with probability 10^-s (for s of 1 and more).
+LAWS: dict[str, float] = dict.fromkeys(("peak_location", "evidence_location"), 0.0)
+DECISION = Decision(
+    **LAWS, peak_scale=1 / np.log(10), evidence_scale=1 / np.log(10), refined_chance=1e-4, coarse_chance=1e-3
+)
+NO_FIX, COARSE, REFINED = FixStatus
+
+
+def view(heading: float = 0.0, pitch: float = 0.0, roll: float = 0.0, height: float = HEIGHT) -> View:
+    grey = np.full((CAMERA.height, CAMERA.width), 100, np.uint8)
+    return view_of(grey, CAMERA, camera_to_enu(Mount(), heading, pitch, roll), height, heading, 0.5, 1)
+
+
+def hypothesis(
+    peak: float,
+    evidence: float,
+    at: tuple[float, float] = (40.0, -25.0),
+    *,
+    seen: View | None = None,
+    correction: Correction | None = None,
+    covariance: Sequence[float] = (0.3, 0.2),
+    turn_sigma_deg: float = 0.4,
+) -> Hypothesis:
+    pose = correction or Correction()
+    found = Registration(*at, np.diag(covariance), pose, turn_sigma_deg, 25, 0.8, evidence, 0.4)
+    return Hypothesis(seen or view(), Peak(*at, pose.turn_deg, peak), found)
+
+
+def answer(
+    hypotheses: Sequence[Hypothesis],
+    *,
+    retrieved: tuple[float, float] | None = (40.0, -25.0),
+    tilt_sigma_deg: float = 2.0,
+    settings: Settings | None = None,
+    decision: Decision = DECISION,
+) -> Fix:
+    """The fix; `retrieved` is where retrieval's best candidate is."""
+    frame = Frame(np.zeros((240, 320), np.uint8), time=12.5, height=HEIGHT, name="0004.jpg")
+    candidates = [] if retrieved is None else [Candidate(3, *retrieved, 0.7, 0.0), Candidate(8, -400.0, 0.0, 0.6, 0.0)]
+    scene = Scene(LOCAL, STRIDE, tilt_sigma_deg)
+    return decide(hypotheses, frame, candidates, scene, settings or Settings(), decision)
+
+
+def metres(latitude: float, longitude: float) -> tuple[float, float]:
+    easting, northing = LOCAL.to_local(latitude, longitude)
+    return float(easting), float(northing)
+
+
+@pytest.mark.parametrize(
+    ("peak", "evidence", "status"),
+    [
+        (3.0, 3.0, REFINED),
+        (1.5, 3.0, REFINED),
+        (3.0, 1.5, REFINED),
+        (20.0, 20.0, REFINED),
+        (500.0, 500.0, REFINED),
+        # One witness alone does not carry a refined fix, however sure it is.
+        (9.0, 0.3, COARSE),
+        (2.0, 1.5, COARSE),
+        (1.0, 1.0, NO_FIX),
+        (1.5, 1.0, NO_FIX),
+        (0.0, 0.0, NO_FIX),
+        (-5.0, -2.0, NO_FIX),
+    ],
+)
+def test_status_by_the_two_witnesses(peak: float, evidence: float, status: FixStatus) -> None:
+    fix = answer([hypothesis(peak, evidence)])
+    assert fix.status is status
+    assert bool(fix) is (status is not NO_FIX)
+    assert (fix.reason == "") is (status is REFINED), "every answer short of a refined fix says why"
+    assert fix.log10_chance <= 0
+    assert (fix.time, fix.name, fix.score, len(fix.candidates)) == (12.5, "0004.jpg", 0.8, 2)
+
+
+@pytest.mark.parametrize("retrieved", [(200.0, 100.0), (40.0, 20.0), None])
+@pytest.mark.parametrize(("peak", "evidence"), [(9.0, 0.3), (2.0, 1.5)])
+def test_a_coarse_fix_needs_retrieval_to_agree(
+    retrieved: tuple[float, float] | None, peak: float, evidence: float
+) -> None:
+    assert answer([hypothesis(peak, evidence)], retrieved=retrieved).status is NO_FIX
+    assert answer([hypothesis(4.0, 4.0)], retrieved=retrieved).status is REFINED
+
+
+def test_nothing_to_decide_on_is_no_fix() -> None:
+    fix = answer([])
+    assert fix.status is NO_FIX
+    assert "nothing to register" in fix.reason
+    assert len(fix.candidates) == 2
+
+
+@pytest.mark.parametrize("status", [REFINED, COARSE])
+@pytest.mark.parametrize(
+    ("apart", "behind", "ambiguous"),
+    [
+        (100.0, 0.1, True),
+        (100.0, 0.9, True),
+        (12.0, 0.5, True),
+        (100.0, 1.2, False),  # more than ten times likelier to be chance
+        (100.0, 6.0, False),
+        (5.0, 0.0, False),  # the same place, found twice
+    ],
+)
+def test_two_places_that_match_as_well_are_worth_nothing(
+    status: FixStatus, apart: float, behind: float, ambiguous: bool
+) -> None:
+    peak, evidence = (5.0, 5.0) if status is REFINED else (9.0, 0.3)
+    best = hypothesis(peak, evidence)
+    other = hypothesis(peak - behind, evidence, (40.0 + 0.6 * apart, -25.0 + 0.8 * apart))
+    for order in ([best, other], [other, best]):
+        fix = answer(order)
+        assert fix.status is (NO_FIX if ambiguous else status)
+        assert ("ambiguous" in fix.reason) is ambiguous
+        assert not ambiguous or f"{apart:.0f} m away" in fix.reason
+
+
+def test_the_best_of_several_places_is_answered() -> None:
+    places = [(0.0, 0.0), (300.0, 0.0), (40.0, -25.0), (0.0, 300.0)]
+    fix = answer([hypothesis(s, s, at) for s, at in zip((1.0, 2.0, 6.0, 0.5), places, strict=True)])
+    assert fix.status is REFINED
+    assert metres(fix.center_latitude, fix.center_longitude) == pytest.approx((40.0, -25.0), abs=1e-3)
+
+
+def test_a_no_fix_carries_no_position() -> None:
+    fix = answer([hypothesis(0.5, 0.5)])
+    assert np.isnan([fix.latitude, fix.longitude, fix.center_latitude, fix.center_longitude]).all()
+    assert fix.covariance is None
+    assert fix.center_covariance is None
+
+
+LEAN = HEIGHT * np.tan(np.radians(10.0))
+
+
+@pytest.mark.parametrize(
+    ("heading", "pitch", "roll", "aircraft"),
+    [
+        (0.0, 0.0, 0.0, (0.0, 0.0)),
+        (0.0, 10.0, 0.0, (0.0, -LEAN)),  # looks ahead, to the north: the aircraft is south of what it sees
+        (90.0, 10.0, 0.0, (-LEAN, 0.0)),
+        (180.0, 10.0, 0.0, (0.0, LEAN)),
+        (0.0, 0.0, 10.0, (LEAN, 0.0)),  # right side down: looks out to the left, west
+        (0.0, -10.0, 0.0, (0.0, LEAN)),
+    ],
+)
+def test_the_aircraft_is_not_where_it_looks(
+    heading: float, pitch: float, roll: float, aircraft: tuple[float, float]
+) -> None:
+    fix = answer([hypothesis(6.0, 6.0, seen=view(heading, pitch, roll))])
+    assert metres(fix.center_latitude, fix.center_longitude) == pytest.approx((40.0, -25.0), abs=1e-3)
+    expected = (40.0 + aircraft[0], -25.0 + aircraft[1])
+    assert metres(fix.latitude, fix.longitude) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("correction", "aircraft", "heading", "height"),
+    [
+        (Correction(turn_deg=90.0), (-LEAN, 0.0), 80.0, HEIGHT),  # it really flew 90 degrees further right
+        (Correction(turn_deg=-30.0), (LEAN * 0.5, -LEAN * 0.75**0.5), 320.0, HEIGHT),
+        (Correction(scale=0.05), (0.0, -LEAN * 1.05), 350.0, HEIGHT * 1.05),
+        # The tilt that registration fits is not believed: it moves neither the aircraft nor its heading.
+        (Correction(lean=(0.1, 0.0)), (0.0, -LEAN), 350.0, HEIGHT),
+    ],
+)
+def test_measured_heading_and_height_correct_the_aircraft(
+    correction: Correction, aircraft: tuple[float, float], heading: float, height: float
+) -> None:
+    # The mount is turned so that the camera looks north while the vehicle heads for 350 degrees.
+    rotation = camera_to_enu(Mount(yaw_deg=10.0, pitch_deg=10.0), 350.0)
+    grey = np.full((CAMERA.height, CAMERA.width), 100, np.uint8)
+    seen = view_of(grey, CAMERA, rotation, HEIGHT, 350.0, 0.5, 1)
+    fix = answer([hypothesis(6.0, 6.0, seen=seen, correction=correction)])
+    expected = (40.0 + aircraft[0], -25.0 + aircraft[1])
+    assert metres(fix.latitude, fix.longitude) == pytest.approx(expected, abs=1e-3)
+    assert fix.heading_deg == pytest.approx(heading)
+    assert fix.heading_sigma_deg == 0.4
+    assert fix.height_m == pytest.approx(height)
+
+
+def spread(fix: Fix) -> np.ndarray:
+    assert fix.covariance is not None
+    return fix.covariance
+
+
+def test_covariance_adds_what_blocks_have_wrong_in_common() -> None:
+    fix = answer([hypothesis(6.0, 6.0, covariance=(0.5, 0.25))], settings=Settings(registration_sigma_m=2.0))
+    np.testing.assert_allclose(fix.center_covariance, np.diag([4.5, 4.25]))
+    # Looking straight down, what the tilt may be is all that the aircraft's position adds.
+    np.testing.assert_allclose(spread(fix) - fix.center_covariance, (HEIGHT * np.tan(np.radians(2.0))) ** 2 * np.eye(2))
+
+
+def test_a_coarse_fix_is_far_less_sure() -> None:
+    coarse, refined = answer([hypothesis(9.0, 0.3)]), answer([hypothesis(9.0, 9.0)])
+    assert coarse.status is COARSE
+    assert coarse.sigma_m > 10.0
+    assert refined.sigma_m < coarse.sigma_m / 2
+
+
+def larger(one: np.ndarray, other: np.ndarray) -> bool:
+    """One covariance is larger than another in every direction."""
+    return bool(np.linalg.eigvalsh(one - other).min() > 0)
+
+
+def test_aircraft_is_less_sure_with_tilt_and_height() -> None:
+    by_tilt = [spread(answer([hypothesis(6.0, 6.0)], tilt_sigma_deg=tilt)) for tilt in (0.5, 1.5, 5.0)]
+    assert larger(by_tilt[1], by_tilt[0])
+    assert larger(by_tilt[2], by_tilt[1])
+    by_height = [spread(answer([hypothesis(6.0, 6.0, seen=view(height=height))])) for height in (50.0, 100.0, 300.0)]
+    assert larger(by_height[1], by_height[0])
+    assert larger(by_height[2], by_height[1])
+
+
+def test_a_leaning_camera_adds_doubt_along_and_across() -> None:
+    straight = spread(answer([hypothesis(6.0, 6.0, turn_sigma_deg=3.0)]))
+    ahead = spread(answer([hypothesis(6.0, 6.0, seen=view(pitch=30.0), turn_sigma_deg=3.0)]))
+    lean = HEIGHT * np.tan(np.radians(30.0))
+    # Along the view by the height's error, across it by the heading's.
+    expected = np.diag([(np.radians(3.0) * lean) ** 2, (Settings().height_sigma * lean) ** 2])
+    np.testing.assert_allclose(ahead - straight, expected, atol=1e-6)
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(
+    heading=st.floats(0, 360),
+    tilt=st.tuples(st.floats(-25, 25), st.floats(-25, 25)),
+    turn=st.floats(-20, 20),
+    scale=st.floats(-0.1, 0.1),
+    turn_sigma_deg=st.floats(0.01, 10),
+)
+def test_covariances_are_covariances(
+    heading: float, tilt: tuple[float, float], turn: float, scale: float, turn_sigma_deg: float
+) -> None:
+    seen = view(heading, *tilt)
+    correction = Correction(turn, scale)
+    fix = answer([hypothesis(6.0, 6.0, seen=seen, correction=correction, turn_sigma_deg=turn_sigma_deg)])
+    assert fix.center_covariance is not None
+    for covariance in (spread(fix), fix.center_covariance):
+        np.testing.assert_allclose(covariance, covariance.T)
+        assert np.linalg.eigvalsh(covariance).min() > 0
+    assert larger(spread(fix), fix.center_covariance)
+    assert 0.0 <= fix.heading_deg <= 360.0
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({}, REFINED),
+        ({"refined_chance": 1e-8}, COARSE),
+        ({"witness_chance": 1e-4}, COARSE),
+        ({"refined_chance": 1e-8, "coarse_chance": 1e-8}, NO_FIX),
+        ({"evidence_location": 2.5}, COARSE),  # a map on which chance agrees more
+    ],
+)
+def test_the_mission_s_decision_is_what_counts(change: dict[str, Any], status: FixStatus) -> None:
+    decision = Decision(**{**DECISION.to_dict(), **change})
+    assert answer([hypothesis(3.0, 3.0)], decision=decision).status is status
