@@ -22,7 +22,7 @@ from cvgl.geometry import camera_to_enu
 from cvgl.imagery import MapSource
 from cvgl.localizer import Localizer
 from cvgl.rectify import ground_offset
-from cvgl.refine import examine, footprint_sides, look, view_of
+from cvgl.refine import TURNS_DEG, examine, footprint_sides, look, view_of
 from cvgl.register import PoseSigmas
 from cvgl.settings import Decision
 from cvgl.sim.views import MapImage, relight
@@ -31,6 +31,9 @@ __all__ = ["fit_decision", "fit_gumbel", "simulated_frame", "window"]
 
 # Simulated frames need no more pixels than the basemap resolves.
 _FRAME_SIDE = 512
+# A frame that looks past the map's edge has an edge of its own there, which matches other edges of the map and which
+# no real frame has: at most this share of a trial's surroundings may lie beyond.
+_BEYOND = 0.02
 # Places searched a frame: about what retrieval's candidates merge into.
 _PLACES = 10
 
@@ -127,7 +130,9 @@ def fit_decision(
             continue
         heading = float(rng.uniform(0, 360))
         tilt = (float(rng.normal(0, 2)), float(rng.normal(0, 2)))
-        image = window(source, easting, northing, 1.3 * math.hypot(short, long), gallery.basemap.gsd)
+        image = window(source, easting, northing, 1.1 * math.hypot(short, long), gallery.basemap.gsd)
+        if np.mean(image.rgba[..., 3] == 0) > _BEYOND:
+            continue
         picture = simulated_frame(image, easting, northing, height, heading, camera, rng, tilt_deg=tilt)
         frame = Frame(picture, float(trial), height * float(1 + rng.normal(0, settings.height_sigma)))
         grey = cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY)
@@ -137,8 +142,9 @@ def fit_decision(
         chosen = rng.choice(np.flatnonzero(far), _PLACES, replace=False)
         places = [(float(tiles[index, 0]), float(tiles[index, 1])) for index in chosen]
         keep = settings.refine_hypotheses
-        peaks = look(gallery.basemap, [view], [places], 1.8 * gallery.manifest.stride_m, keep, None)
-        found = examine(gallery.basemap, camera, peaks, sigmas, None)
+        reach = 1.5 * gallery.manifest.stride_m
+        peaks = look(gallery.basemap, [view], [places], TURNS_DEG, reach, keep, None)
+        found = examine(gallery.basemap, peaks, TURNS_DEG, sigmas, None)
         if found:
             peaks_scores.append(max(h.peak.score for h in found))
             evidences.append(max(h.registration.evidence for h in found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from cvgl.geo import LocalFrame
 from cvgl.refine import Hypothesis
 from cvgl.settings import Decision, Settings
 
-__all__ = ["decide"]
+__all__ = ["Scene", "decide"]
 
 # Two hypotheses closer than this (metres) are the same answer.
 _SAME_ANSWER_M = 10.0
@@ -22,39 +23,54 @@ _SAME_ANSWER_M = 10.0
 _COARSE_SIGMA_M = 15.0
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What the decision needs to know of the gallery and of the frame.
+
+    Args:
+        local: the gallery's local tangent plane.
+        stride_m: from one tile's centre to the next, metres.
+        tilt_sigma_deg: of the roll and pitch that the frame was rectified with.
+    """
+
+    local: LocalFrame
+    stride_m: float
+    tilt_sigma_deg: float
+
+
 def decide(
     hypotheses: Sequence[Hypothesis],
     frame: Frame,
     candidates: Sequence[Candidate],
-    local: LocalFrame,
+    scene: Scene,
     settings: Settings,
     decision: Decision,
-    tilt_sigma_deg: float,
 ) -> Fix:
     """The answer for a frame whose hypotheses have been examined.
 
     Args:
         hypotheses: registered places; none is an answer too.
         frame: what was localised.
-        candidates: what retrieval proposed, for the record.
-        local: the gallery's local tangent plane.
+        candidates: what retrieval proposed, best first.
+        scene: what is known of gallery and frame.
         settings, decision: of the mission.
-        tilt_sigma_deg: of the roll and pitch that the frame was rectified with.
     """
     if not hypotheses:
         reason = "nothing to register: too little of the basemap, or of structure, in view"
         return Fix.none(frame.time, reason, candidates=tuple(candidates), name=frame.name)
-    chances = [decision.log10_chances(h.peak.score, h.registration.evidence) for h in hypotheses]
+    chances = [
+        (*decision.log10_chances(h.peak.score, h.registration.evidence), math.log10(h.peak.rank)) for h in hypotheses
+    ]
     order = sorted(range(len(hypotheses)), key=lambda index: sum(chances[index]))
     best = hypotheses[order[0]]
-    peak_chance, evidence_chance = chances[order[0]]
-    total = peak_chance + evidence_chance
-    status, reason = _status(peak_chance, evidence_chance, decision)
+    product = sum(chances[order[0]])
+    total = decision.log10_joint(product)
     place = best.registration
+    status, reason = _status(chances[order[0]], total, _retrieved(best, candidates, scene), decision)
     for index in order[1:]:
         other = hypotheses[index].registration
         apart = math.hypot(other.easting - place.easting, other.northing - place.northing)
-        if apart > _SAME_ANSWER_M and sum(chances[index]) - total < math.log10(decision.ambiguity):
+        if apart > _SAME_ANSWER_M and sum(chances[index]) - product < math.log10(decision.ambiguity):
             if status is not FixStatus.NO_FIX:
                 status, reason = FixStatus.NO_FIX, f"ambiguous: another place {apart:.0f} m away matches as well"
             break
@@ -69,9 +85,9 @@ def decide(
         )
     floor = settings.registration_sigma_m if status is FixStatus.REFINED else _COARSE_SIGMA_M
     center_covariance = place.covariance + floor**2 * np.eye(2)
-    offset, offset_covariance = _offset(best, tilt_sigma_deg, settings)
-    latitude, longitude = local.to_wgs84(place.easting - offset[0], place.northing - offset[1])
-    center_latitude, center_longitude = local.to_wgs84(place.easting, place.northing)
+    offset, offset_covariance = _offset(best, scene.tilt_sigma_deg, settings)
+    latitude, longitude = scene.local.to_wgs84(place.easting - offset[0], place.northing - offset[1])
+    center_latitude, center_longitude = scene.local.to_wgs84(place.easting, place.northing)
     return Fix(
         status=status,
         time=frame.time,
@@ -103,7 +119,7 @@ def _offset(
     """
     correction = best.registration.correction
     turn, height = np.radians(correction.turn_deg), best.view.height * (1 + correction.scale)
-    east, north = best.view.patches[0.0].offset * (1 + correction.scale)
+    east, north = best.view.patch.offset * (1 + correction.scale)
     offset = np.array([east * np.cos(turn) + north * np.sin(turn), north * np.cos(turn) - east * np.sin(turn)])
     swing = np.radians(best.registration.turn_sigma_deg) * np.array([offset[1], -offset[0]])
     stretch = settings.height_sigma * offset
@@ -111,11 +127,24 @@ def _offset(
     return offset, lean**2 * np.eye(2) + np.outer(swing, swing) + np.outer(stretch, stretch)
 
 
-def _status(peak: float, evidence: float, decision: Decision) -> tuple[FixStatus, str]:
+def _retrieved(best: Hypothesis, candidates: Sequence[Candidate], scene: Scene) -> bool:
+    """Whether retrieval by itself would have answered with this place."""
+    if not candidates:
+        return False
+    east, north = candidates[0].easting - best.registration.easting, candidates[0].northing - best.registration.northing
+    return math.hypot(east, north) <= 1.5 * scene.stride_m
+
+
+def _status(
+    chances: tuple[float, float, float], total: float, retrieved: bool, decision: Decision
+) -> tuple[FixStatus, str]:
+    """The status for three witnesses and their joint chance (log10), and whether retrieval alone would agree."""
+    peak, evidence, rank = chances
     witness = math.log10(decision.witness_chance)
-    total = peak + evidence
     if peak < witness and evidence < witness and total < math.log10(decision.refined_chance):
         return FixStatus.REFINED, ""
-    if peak < witness - 1 and total < math.log10(decision.coarse_chance):
-        return FixStatus.COARSE, f"the blocks do not settle it: chance reaches their agreement at 10^{evidence:.1f}"
-    return FixStatus.NO_FIX, f"no place stands out: chance alone matches this well at 10^{total:.1f}"
+    told = f"chance reaches its peak at 10^{peak:.1f}, its blocks at 10^{evidence:.1f}, its rank at 10^{rank:.1f}"
+    # Metres cannot be promised, but the place stands out, and it is where retrieval by itself would have put it.
+    if retrieved and total < math.log10(decision.coarse_chance):
+        return FixStatus.COARSE, f"not sure to metres: {told}"
+    return FixStatus.NO_FIX, f"no place stands out: {told}"

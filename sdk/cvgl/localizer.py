@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.camera import Camera
-from cvgl.decide import decide
+from cvgl.decide import Scene, decide
 from cvgl.errors import CameraError, FrameError, ModelError
 from cvgl.fix import Candidate, Fix
 from cvgl.frame import Frame, Prior
 from cvgl.gallery import Gallery
-from cvgl.geometry import camera_to_enu
+from cvgl.geometry import camera_to_enu, wrap_degrees
 from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
 from cvgl.rectify import Patch, rectify
-from cvgl.refine import View, examine, look, merge, view_of
+from cvgl.refine import TURNS_DEG, View, examine, look, merge, view_of
 from cvgl.register import PoseSigmas
 from cvgl.tracker import Tracker
 
@@ -135,16 +135,19 @@ class Localizer:
         views, places = self._views(grey, camera, candidates, headings, rotations, frame.height)
         clock.lap("rectify")
         stride = self.gallery.manifest.stride_m
-        peaks = look(
-            self.gallery.basemap, views, places, 1.8 * stride, settings.refine_hypotheses, self._executor
-        )
+        # Half a step between heading hypotheses has to be covered when the heading is unknown.
+        reach_deg = 180.0 / settings.headings if frame.heading is None else 0.0
+        turns = [turn * max(1.0, 1.2 * reach_deg / TURNS_DEG[-1]) for turn in TURNS_DEG]
+        keep, basemap = settings.refine_hypotheses, self.gallery.basemap
+        peaks = look(basemap, views, places, turns, 1.5 * stride, keep, self._executor)
         clock.lap("correlate")
         tilt = settings.tilt_sigma_deg if frame.pitch is None or frame.roll is None else settings.attitude_sigma_deg
         heading_sigma = settings.heading_sigma_deg if frame.heading is not None else 180.0 / settings.headings
         sigmas = PoseSigmas(heading_sigma, settings.height_sigma, tilt)
-        hypotheses = examine(self.gallery.basemap, camera, peaks, sigmas, self._executor)
+        hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
         clock.lap("register")
-        fix = decide(hypotheses, frame, candidates, self.gallery.local, settings, self.mission.decision, tilt)
+        scene = Scene(self.gallery.local, stride, tilt)
+        fix = decide(hypotheses, frame, candidates, scene, settings, self.mission.decision)
         clock.lap("decide")
         return replace(fix, timings_ms=clock.stages)
 
@@ -198,7 +201,10 @@ class Localizer:
             rotation = rotations[list(headings).index(heading)]
             gsd = self.gallery.basemap.gsd
             views.append(view_of(grey, camera, rotation, height, heading, gsd, self.threads))
-            places.append(merge([c for c in candidates if c.heading_deg == heading], 1.1 * stride))
+            # A tile found under one heading may be the frame's place under the next.
+            step = 360.0 / len(headings)
+            near = [c for c in candidates if abs(wrap_degrees(c.heading_deg - heading)) <= 1.01 * step]
+            places.append(merge(near, 1.1 * stride))
         return views, places
 
 

@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 
 from cvgl.basemap import Basemap
 from cvgl.camera import Camera
-from cvgl.correlate import REDUCTION, Peak, find_peaks
+from cvgl.correlate import REDUCTION, Peak, Search, find_peaks, reduce_patch
 from cvgl.fix import Candidate
 from cvgl.rectify import Patch, rectify, rectify_again
 from cvgl.register import Correction, PoseSigmas, Registration, block_side, register
 
-__all__ = ["Hypothesis", "View", "examine", "footprint_sides", "look", "merge", "view_of"]
+__all__ = ["TURNS_DEG", "Hypothesis", "View", "examine", "footprint_sides", "look", "merge", "view_of"]
 
 # A patch larger than this (pixels a side) is cut to its middle: the middle is enough, and time is bounded.
 _LARGEST_PATCH = 480
+# Corrections of a given heading that are tried, degrees.
+TURNS_DEG = (-8.0, -4.0, 0.0, 4.0, 8.0)
 # Hypotheses that are registered at full detail.
-_STUDIED = 3
-_TURNS_DEG = (-8.0, -4.0, 0.0, 4.0, 8.0)
+_STUDIED = 2
 
 
 @dataclass(frozen=True)
@@ -31,27 +32,43 @@ class View:
     """A grey frame under one heading hypothesis, rectified at the basemap's GSD.
 
     Args:
-        patches: by heading correction, degrees clockwise.
+        camera: that took it.
+        patch: what is registered; its size is a multiple of 6.
+        half, third: the same at two and three times its GSD.
         rotation: (3, 3) camera to ENU that made it.
         height: metres above ground that made it.
         heading_deg: the vehicle's heading that made it.
         short_px: short side of the camera's footprint, pixels of the patch.
     """
 
-    patches: dict[float, Patch]
+    camera: Camera
+    patch: Patch
+    half: Patch
+    third: Patch
     rotation: NDArray[np.float64]
     height: float
     heading_deg: float
     short_px: float
 
+    def turned(self, patch: Patch, turn_deg: float) -> Patch:
+        """One of the patches under a heading correction."""
+        return patch if turn_deg == 0.0 else self._again(patch, Correction(turn_deg), self.height)
+
+    def corrected(self, correction: Correction) -> tuple[Patch, float]:
+        """The patch, in all detail, as a corrected pose would have made it, and that pose's height."""
+        height = self.height * (1 + correction.scale)
+        return self._again(self.patch, correction, height), height
+
+    def _again(self, patch: Patch, correction: Correction, height: float) -> Patch:
+        return rectify_again(patch, self.camera, correction.rotation(self.rotation), height)
+
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A place that was looked at closely, from a peak and a heading correction."""
+    """A place that was looked at closely, from a peak."""
 
     view: View
     peak: Peak
-    turn_deg: float
     registration: Registration
 
 
@@ -81,11 +98,8 @@ def view_of(
     group = 2 * REDUCTION
     size = group * int(min(math.hypot(short, long) / gsd, _LARGEST_PATCH) / group)
     patch = rectify(grey, camera, rotation, height, gsd, max(size, group), threads)
-    patches = {
-        turn: patch if turn == 0.0 else rectify_again(patch, camera, Correction(turn).rotation(rotation), height)
-        for turn in _TURNS_DEG
-    }
-    return View(patches, rotation, height, heading_deg, short / gsd)
+    half, third = reduce_patch(patch, 2), reduce_patch(patch, REDUCTION)
+    return View(camera, patch, half, third, rotation, height, heading_deg, short / gsd)
 
 
 def merge(candidates: Sequence[Candidate], reach_m: float) -> list[tuple[float, float]]:
@@ -111,23 +125,23 @@ def look(
     basemap: Basemap,
     views: Sequence[View],
     places: Sequence[Sequence[tuple[float, float]]],
+    turns_deg: Sequence[float],
     reach_m: float,
     keep: int,
     executor: Executor | None,
 ) -> list[tuple[View, Peak]]:
     """The best correlation peaks of all views, each searched at its own places; highest first."""
-    found = [
-        (view, peak)
+    searches = [
+        Search([(turn, view.turned(view.third, turn)) for turn in turns_deg], at)
         for view, at in zip(views, places, strict=True)
-        for peak in find_peaks(basemap, list(view.patches.items()), at, reach_m, keep, executor)
     ]
-    return sorted(found, key=lambda entry: -entry[1].score)[:keep]
+    return [(views[index], peak) for index, peak in find_peaks(basemap, searches, reach_m, keep, executor)]
 
 
 def examine(
     basemap: Basemap,
-    camera: Camera,
     peaks: Sequence[tuple[View, Peak]],
+    turns_deg: Sequence[float],
     sigmas: PoseSigmas,
     executor: Executor | None,
 ) -> list[Hypothesis]:
@@ -136,24 +150,22 @@ def examine(
 
     def glance(entry: tuple[View, Peak, float]) -> Hypothesis | None:
         view, peak, turn = entry
-        patch, start = view.patches[turn], Correction(turn)
-        side = block_side(view.short_px)
-        found = register(basemap, patch, peak.easting, peak.northing, start, view.height, side, sigmas, reduction=2)
-        return None if found is None else Hypothesis(view, peak, turn, found)
+        patch = view.turned(view.half, turn)
+        start, side = Correction(turn), block_side(view.short_px)
+        found = register(basemap, patch, peak.easting, peak.northing, start, view.height, side, sigmas)
+        return None if found is None else Hypothesis(view, peak, found)
 
     def study(hypothesis: Hypothesis) -> Hypothesis | None:
         view, before = hypothesis.view, hypothesis.registration
-        pose = before.correction
-        height = view.height * (1 + pose.scale)
-        patch = rectify_again(view.patches[hypothesis.turn_deg], camera, pose.rotation(view.rotation), height)
+        patch, height = view.corrected(before.correction)
         side = block_side(view.short_px)
-        after = register(basemap, patch, before.easting, before.northing, pose, height, side, sigmas)
-        return None if after is None else Hypothesis(view, hypothesis.peak, hypothesis.turn_deg, after)
+        after = register(basemap, patch, before.easting, before.northing, before.correction, height, side, sigmas)
+        return None if after is None else Hypothesis(view, hypothesis.peak, after)
 
     # The correlation of the whole frame is a poor judge of the heading, so the best peak is looked at under all.
-    entries = [(view, peak, turn) for view, peak in peaks[:1] for turn in view.patches]
+    entries = [(view, peak, turn) for view, peak in peaks[:1] for turn in turns_deg]
     entries += [(view, peak, peak.turn_deg) for view, peak in peaks[1:]]
-    glanced = [hypothesis for hypothesis in run(glance, entries) if hypothesis is not None]
+    glanced = [hypothesis for hypothesis in map(glance, entries) if hypothesis is not None]
     # Peak and evidence are in comparable units: standard deviations of chance.
     glanced.sort(key=lambda h: -(h.peak.score + h.registration.evidence))
     chosen: list[Hypothesis] = []

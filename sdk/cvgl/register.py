@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.basemap import Basemap
-from cvgl.correlate import reduce_patch
 from cvgl.native import correlate_blocks
 from cvgl.orientation import orientation_field
 from cvgl.rectify import Patch
@@ -23,14 +22,14 @@ from cvgl.rectify import Patch
 __all__ = ["Correction", "PoseSigmas", "Registration", "block_side", "register"]
 
 # A block sees this far beyond the hypothesis, pixels of the basemap.
-SEARCH_PX = 16
+_SEARCH_PX = 16
 # A block votes for the fitted pose if its own best place is this close, pixels.
 _VOTE_PX = 3.0
 # Blocks with a smaller share of seen pixels say nothing.
 _SEEN = 0.8
 _FEWEST_BLOCKS = 8
 # How far from the pose's prediction a block's peak is looked for, pixels, as the fit converges.
-_TRUST_PX = (8, 6, 4, 4)
+_TRUST_PX = (8, 6, 4, 4, 3)
 # Buildings up to this height are looked for, in this many steps.
 _TALLEST_M = 12.0
 _RISES = 5
@@ -120,34 +119,32 @@ def register(
     height: float,
     side: int,
     sigmas: PoseSigmas,
-    reduction: int = 1,
 ) -> Registration | None:
     """Register a patch around a hypothesis.
 
     Args:
-        basemap: grey, at the patch's GSD.
-        patch: grey (size, size), made with ``applied`` already in it.
+        basemap: grey.
+        patch: grey (size, size), made with ``applied`` already in it, at the basemap's GSD or a whole multiple of it:
+            at twice the GSD a look costs a fifth. Evidence at different multiples does not compare.
         easting, northing: where its middle is supposed to be, metres.
         applied: what the patch has been corrected by; the prior on the pose counts from no correction.
         height: above ground that the patch was made with, metres.
-        side: of the blocks, pixels.
+        side: of the blocks, pixels of the basemap.
         sigmas: what the fit may change, and how much.
-        reduction: 1 for all detail; 2 for a look at half of it, at a tenth of the cost. Evidence of different
-            reductions does not compare.
 
     Returns:
         The registration, or None where too few blocks see both the frame and the basemap.
     """
-    full = patch.mask.shape[0]
+    reduction = round(patch.gsd / basemap.gsd)
+    full = patch.mask.shape[0] * reduction
     column, row = basemap.to_pixel(easting, northing)
     left, top = round(float(column) - (full - 1) / 2), round(float(row) - (full - 1) / 2)
     start_easting, start_northing = basemap.to_local(left + (full - 1) / 2, top + (full - 1) / 2)
-    reach = full + 2 * SEARCH_PX
-    grey = basemap.read(left - SEARCH_PX, top - SEARCH_PX, reach, reach)
+    reach = full + 2 * _SEARCH_PX
+    grey = basemap.read(left - _SEARCH_PX, top - _SEARCH_PX, reach, reach)
     if reduction > 1:
         grey = cv2.resize(grey, (reach // reduction, reach // reduction), interpolation=cv2.INTER_AREA)
-    patch = reduce_patch(patch, reduction)
-    gsd, side, search = basemap.gsd * reduction, side // reduction, SEARCH_PX // reduction
+    gsd, side, search = basemap.gsd * reduction, side // reduction, _SEARCH_PX // reduction
     size = patch.mask.shape[0]
     known = None if grey.min() > 0 else (grey > 0).astype(np.uint8)
     ground = orientation_field(grey, known)
@@ -160,6 +157,7 @@ def register(
     # Offsets of the blocks' middles from the patch's middle, metres east and north.
     offsets = (corners[:, ::-1] + (side - 1) / 2 - middle) * (gsd, -gsd)
     design = _design(offsets, height)
+    flat = design.reshape(-1, 6)
     prior_mean = -np.array([0.0, 0.0, np.radians(applied.turn_deg), applied.scale, *applied.lean])
     tilt = np.radians(sigmas.tilt_deg)
     prior_weight = np.array(
@@ -179,13 +177,13 @@ def register(
     for trust in _TRUST_PX:
         predicted = design @ pose
         measured = _measure(surfaces, predicted, lean, rises, gsd, max(trust // reduction, 2))
-        for _ in range(4):
+        for _ in range(3):
             residual = np.linalg.norm(measured - design @ pose, axis=1)
             # Student's t weights: a block on a facade or a moved shadow is far off, and must not count.
             weights = 5.0 / (4.0 + (residual / (1.5 * sigma)) ** 2)
-            information = np.einsum("b,bki,bkj->ij", weights, design, design) / sigma**2 + np.diag(prior_weight)
-            right = np.einsum("b,bki,bk->i", weights, design, measured) / sigma**2 + prior_weight * prior_mean
-            pose = np.linalg.solve(information, right)
+            weighted = (flat * np.repeat(weights, 2)[:, None]).T / sigma**2
+            information = weighted @ flat + np.diag(prior_weight)
+            pose = np.linalg.solve(information, weighted @ measured.ravel() + prior_weight * prior_mean)
     predicted = design @ pose
     residual = np.linalg.norm(measured - predicted, axis=1)
     agreeing = residual < _VOTE_PX * gsd
@@ -216,16 +214,14 @@ def _block_corners(
     """(B, 2) rows and columns of the upper left corners of the blocks that see frame and basemap."""
     size = mask.shape[0]
     start = (size % side) // 2
-    corners = []
-    for row in range(start, size - side + 1, side):
-        for column in range(start, size - side + 1, side):
-            seen = np.count_nonzero(mask[row : row + side, column : column + side])
-            if seen < _SEEN * side * side:
-                continue
-            below = grey[row + search : row + search + side, column + search : column + search + side]
-            if np.count_nonzero(below) >= _SEEN * side * side:
-                corners.append((row, column))
-    return np.array(corners, dtype=np.int64).reshape(-1, 2)
+    count = (size - start) // side
+    end = start + count * side
+    under = grey[search : search + size, search : search + size]
+    enough = np.ones((count, count), bool)
+    for picture in (mask, under):
+        squares = (picture[start:end, start:end] > 0).reshape(count, side, count, side)
+        enough &= np.count_nonzero(squares, axis=(1, 3)) >= _SEEN * side * side
+    return np.argwhere(enough).astype(np.int64) * side + start
 
 
 def _surfaces(

@@ -64,28 +64,30 @@ class Settings:
 class Decision:
     """When a match is believed: the laws of chance for this mission, and the risks that are taken.
 
-    Two witnesses are heard: the height of the correlation peak of the whole frame, and the agreement of its blocks.
-    ``cvgl-prepare`` measures what the best of a frame's hypotheses scores when the frame was *not* taken where the
-    search looks, on this very map; the largest of many tries follows a Gumbel law. So each score becomes the
-    probability that chance alone reaches it.
+    Three witnesses are heard that know nothing of each other: the height of the correlation peak of the whole frame,
+    the agreement of its blocks, and the rank that retrieval gave the place. ``cvgl-prepare`` measures what the best of
+    a frame's hypotheses scores when the frame was *not* taken where the search looks, on this very map; the largest of
+    many tries follows a Gumbel law. So each becomes the probability that chance alone reaches it, and together they
+    become the probability that three draws of chance multiply to as little (Fisher's method).
 
     Args:
         peak_location, peak_scale: Gumbel law of the correlation peak of wrong places.
         evidence_location, evidence_scale: Gumbel law of the blocks' evidence at wrong places.
-        refined_chance: a fix is refined if the two probabilities multiply to less than this...
-        witness_chance: ...and each is below this, so that one freak score does not carry a fix alone.
-        coarse_chance: a fix that is not refined is coarse if they multiply to less than this, and the peak alone is
-            below the tenth part of ``witness_chance``.
-        ambiguity: a second place whose product comes within this factor of the best one's makes both worthless.
+        refined_chance: a fix is refined if chance reaches all this with less than this probability...
+        witness_chance: ...and peak and evidence each by itself with less than this, so that one freak score does not
+            carry a fix alone.
+        coarse_chance: a fix that is not refined is coarse if chance reaches it with less than this probability and the
+            place is where retrieval's best candidate is.
+        ambiguity: a second place whose product of probabilities comes within this factor makes both worthless.
     """
 
-    peak_location: float = 3.6
-    peak_scale: float = 0.36
-    evidence_location: float = 1.7
+    peak_location: float = 5.0
+    peak_scale: float = 0.5
+    evidence_location: float = 1.0
     evidence_scale: float = 0.65
-    refined_chance: float = 1e-4
-    witness_chance: float = 0.1
-    coarse_chance: float = 1e-3
+    refined_chance: float = 5e-3
+    witness_chance: float = 0.2
+    coarse_chance: float = 2e-2
     ambiguity: float = 10.0
 
     def log10_chances(self, peak: float, evidence: float) -> tuple[float, float]:
@@ -94,6 +96,12 @@ class Decision:
             _log10_gumbel(peak, self.peak_location, self.peak_scale),
             _log10_gumbel(evidence, self.evidence_location, self.evidence_scale),
         )
+
+    @staticmethod
+    def log10_joint(log10_product: float) -> float:
+        """Decimal logarithm of the probability that three independent uniform draws multiply to at most this."""
+        spread = -math.log(10.0) * min(log10_product, 0.0)
+        return log10_product + math.log10(1.0 + spread + spread**2 / 2)
 
     @classmethod
     def from_dict(cls, data: Any, file: Path) -> Decision:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ STRIDE = 20.0
 # Under these laws a score of s is reached by chance with probability 10^-s (for s of 1 and more).
 LAWS: dict[str, float] = dict.fromkeys(("peak_location", "evidence_location"), 0.0)
 DECISION = Decision(
-    **LAWS, peak_scale=1 / np.log(10), evidence_scale=1 / np.log(10), refined_chance=1e-4, coarse_chance=1e-3
+    **LAWS, peak_scale=1 / np.log(10), evidence_scale=1 / np.log(10), refined_chance=5e-3, coarse_chance=2e-2
 )
 NO_FIX, COARSE, REFINED = FixStatus
 
@@ -98,6 +99,14 @@ def test_status_by_the_two_witnesses(peak: float, evidence: float, status: FixSt
     assert (fix.reason == "") is (status is REFINED), "every answer short of a refined fix says why"
     assert fix.log10_chance <= 0
     assert (fix.time, fix.name, fix.score, len(fix.candidates)) == (12.5, "0004.jpg", 0.8, 2)
+
+
+def test_the_rank_in_retrieval_is_a_witness_too() -> None:
+    weak = hypothesis(2.0, 1.5)
+    sure = replace(weak, peak=replace(weak.peak, rank=0.05))
+    assert answer([weak]).status is COARSE
+    assert answer([sure]).status is REFINED
+    assert answer([sure]).log10_chance < answer([weak]).log10_chance
 
 
 @pytest.mark.parametrize("retrieved", [(200.0, 100.0), (40.0, 20.0), None])
