@@ -52,8 +52,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """A temporary folder beside ``path``, which replaces ``path`` as a whole if the block ends well."""
+    """A temporary folder beside ``path``, which replaces the folder ``path`` as a whole if the block ends well.
+
+    Raises:
+        NotADirectoryError: something that is no folder stands at ``path``.
+    """
     path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path}: a file stands where a folder is to be written")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     old = temporary.with_name(temporary.name + ".old")

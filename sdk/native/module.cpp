@@ -107,6 +107,13 @@ int patch_side(const char* name, long long value) {
   return static_cast<int>(value);
 }
 
+void check_threads(int threads) {
+  if (threads < 0 || threads > cvgl::kMaxThreads) {
+    refuse("threads: found " + std::to_string(threads) + ", expected 0 (one per core) to " +
+           std::to_string(cvgl::kMaxThreads));
+  }
+}
+
 template <int Channels>
 void rectify_rows(const cvgl::ImageView& image, const double* map, const cvgl::Lens& lens, int first, int last,
                   int width, unsigned char* patch, unsigned char* mask) {
@@ -132,10 +139,7 @@ nb::tuple rectify(const Array& image, const Array& map3x3, double fx, double fy,
   const std::vector<double> map = homography(map3x3);
   const cvgl::Lens lens = lens_of(fx, fy, cx, cy, distortion);
   const int height = patch_side("out_h", out_h), width = patch_side("out_w", out_w);
-  if (threads < 0 || threads > cvgl::kMaxThreads) {
-    refuse("threads: found " + std::to_string(threads) + ", expected 0 (one per core) to " +
-           std::to_string(cvgl::kMaxThreads));
-  }
+  check_threads(threads);
 
   const std::size_t pixels = static_cast<std::size_t>(height) * static_cast<std::size_t>(width);
   std::unique_ptr<std::uint8_t[]> patch(new std::uint8_t[pixels * static_cast<std::size_t>(view.channels)]);
@@ -170,6 +174,7 @@ nb::ndarray<nb::numpy, float> correlate_blocks(const Array& field, const Array& 
                                                int search, int threads) {
   const float* block_data = complex_field("field", field);
   const float* ground_data = complex_field("ground", ground);
+  check_threads(threads);
   if (side < 1 || side > 256) refuse("side: found " + std::to_string(side) + ", expected 1 to 256");
   if (search < 0 || search > 256) refuse("search: found " + std::to_string(search) + ", expected 0 to 256");
   if (corners.dtype() != nb::dtype<std::int64_t>() || corners.ndim() != 2 || corners.shape(1) != 2) {

@@ -219,3 +219,12 @@ def test_damaged_files_are_named(
         check_files(folder, manifest, GalleryError)
     assert caught.value.file == folder / name
     assert caught.value.field == field
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
+    target = tmp_path / "mission"
+    target.write_text("mine")
+    with pytest.raises(NotADirectoryError, match="mission"), atomic_folder(target):
+        raise AssertionError("not reached")
+    assert target.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["mission"]
