@@ -83,3 +83,42 @@ def orientation(smooth: NDArray[np.float32], inside: NDArray[np.uint8], noise: f
     Raises:
         ValueError: an array of another type, shape or layout.
     """
+
+def fit_pose(
+    surfaces: NDArray[np.float32],
+    design: NDArray[np.float64],
+    lean: NDArray[np.float64],
+    rises: NDArray[np.float64],
+    start: NDArray[np.float64],
+    prior_mean: NDArray[np.float64],
+    prior_weight: NDArray[np.float64],
+    gsd: float,
+    rise_cost: float,
+    sigma: float,
+    radii: Sequence[int],
+    rounds: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Fit a camera's pose to the correlation surfaces of blocks.
+
+    Alternates between measuring each block, at the best place of its surface within a radius of where the pose puts
+    it, and least squares with Student's t weights.
+
+    Args:
+        surfaces: (B, n, n), n odd; entry (n // 2 + dy, n // 2 + dx) is the agreement at dx pixels east, dy south.
+        design: (B, 2, 6) displacement of each block east and north (metres) by the pose's six numbers.
+        lean: (B, 2) displacement east and north by a metre of height above the ground.
+        rises: (R,) heights above the ground that a block may have, metres.
+        start: (6,) pose to start from.
+        prior_mean, prior_weight: (6,) mean and inverse variance of the pose before the blocks are heard.
+        gsd: metres a pixel.
+        rise_cost: what a surface must gain for each further height.
+        sigma: standard deviation of one block's measurement, metres.
+        radii: pixels, one for each time that the blocks are measured.
+        rounds: of reweighting after each measurement.
+
+    Returns:
+        The pose (6,), its information matrix (6, 6), and the last measurements (B, 2), metres east and north.
+
+    Raises:
+        ValueError: an array of another type, shape or layout, or no pose is determined.
+    """

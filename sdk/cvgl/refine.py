@@ -165,7 +165,7 @@ def examine(
     # The correlation of the whole frame is a poor judge of the heading, so the best peak is looked at under all.
     entries = [(view, peak, turn) for view, peak in peaks[:1] for turn in turns_deg]
     entries += [(view, peak, peak.turn_deg) for view, peak in peaks[1:]]
-    glanced = [hypothesis for hypothesis in map(glance, entries) if hypothesis is not None]
+    glanced = [hypothesis for hypothesis in run(glance, entries) if hypothesis is not None]
     # Peak and evidence are in comparable units: standard deviations of chance.
     glanced.sort(key=lambda h: -(h.peak.score + h.registration.evidence))
     chosen: list[Hypothesis] = []

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.basemap import Basemap
-from cvgl.native import correlate_blocks
+from cvgl.native import correlate_blocks, fit_pose
 from cvgl.orientation import orientation_field
 from cvgl.rectify import Patch
 
@@ -30,11 +30,13 @@ _SEEN = 0.8
 _FEWEST_BLOCKS = 8
 # How far from the pose's prediction a block's peak is looked for, pixels, as the fit converges.
 _TRUST_PX = (8, 6, 4, 4, 3)
+# Rounds of reweighting for each of them.
+_ROUNDS = 3
 # Buildings up to this height are looked for, in this many steps.
 _TALLEST_M = 12.0
 _RISES = 5
 # What a block must gain, in standard deviations a step, to be taken for higher than the ground.
-_RISE_COST = np.float32(0.2)
+_RISE_COST = 0.2
 # Standard deviation of one block's peak, pixels. Twice what the residuals of good matches show, since neighbouring
 # blocks see the same leaning buildings: their errors are not independent, and a stiffer fit judges better.
 _BLOCK_SIGMA_PX = 2.0
@@ -157,7 +159,6 @@ def register(
     # Offsets of the blocks' middles from the patch's middle, metres east and north.
     offsets = (corners[:, ::-1] + (side - 1) / 2 - middle) * (gsd, -gsd)
     design = _design(offsets, height)
-    flat = design.reshape(-1, 6)
     prior_mean = -np.array([0.0, 0.0, np.radians(applied.turn_deg), applied.scale, *applied.lean])
     tilt = np.radians(sigmas.tilt_deg)
     prior_weight = np.array(
@@ -171,19 +172,20 @@ def register(
     lean = (offsets + patch.offset) / height
     rises = np.linspace(0.0, _TALLEST_M, _RISES)
     sigma = _BLOCK_SIGMA_PX * gsd
-    information = np.diag(prior_weight)
-    weights = np.ones(len(corners))
-    measured = np.zeros((len(corners), 2))
-    for trust in _TRUST_PX:
-        predicted = design @ pose
-        measured = _measure(surfaces, predicted, lean, rises, gsd, max(trust // reduction, 2))
-        for _ in range(3):
-            residual = np.linalg.norm(measured - design @ pose, axis=1)
-            # Student's t weights: a block on a facade or a moved shadow is far off, and must not count.
-            weights = 5.0 / (4.0 + (residual / (1.5 * sigma)) ** 2)
-            weighted = (flat * np.repeat(weights, 2)[:, None]).T / sigma**2
-            information = weighted @ flat + np.diag(prior_weight)
-            pose = np.linalg.solve(information, weighted @ measured.ravel() + prior_weight * prior_mean)
+    pose, information, measured = fit_pose(
+        surfaces,
+        design,
+        lean,
+        rises,
+        pose,
+        prior_mean,
+        prior_weight,
+        gsd,
+        _RISE_COST,
+        sigma,
+        [max(trust // reduction, 2) for trust in _TRUST_PX],
+        _ROUNDS,
+    )
     predicted = design @ pose
     residual = np.linalg.norm(measured - predicted, axis=1)
     agreeing = residual < _VOTE_PX * gsd
@@ -245,53 +247,6 @@ def _design(offsets: NDArray[np.float64], height: float) -> NDArray[np.float64]:
     east = np.column_stack([one, zero, y, x, x * x / height, x * y / height])
     north = np.column_stack([zero, one, -x, y, x * y / height, y * y / height])
     return np.stack([east, north], axis=1)
-
-
-def _measure(
-    surfaces: NDArray[np.float32],
-    predicted: NDArray[np.float64],
-    lean: NDArray[np.float64],
-    rises: NDArray[np.float64],
-    gsd: float,
-    radius: int,
-) -> NDArray[np.float64]:
-    """(B, 2) displacement (east, north, metres, as if on the ground) that each block likes best.
-
-    Looked for within ``radius`` pixels of where the pose puts the block, on the ground or as high as a building.
-    """
-    count, extent = len(surfaces), surfaces.shape[1]
-    search = extent // 2
-    places = (predicted[:, None] + lean[:, None] * rises[None, :, None]) / (gsd, -gsd)
-    middles = np.clip(np.round(places).astype(np.intp) + search, 0, extent - 1)
-    steps = np.arange(-radius, radius + 1)
-    columns = np.clip(middles[:, :, None, None, 0] + steps[None, None, None, :], 0, extent - 1)
-    rows = np.clip(middles[:, :, None, None, 1] + steps[None, None, :, None], 0, extent - 1)
-    index = np.arange(count)
-    values = surfaces[index[:, None, None, None], rows, columns]
-    # Ground, unless something higher is clearly better.
-    values = values - (_RISE_COST * np.arange(len(rises), dtype=np.float32))[None, :, None, None]
-    best = values.reshape(count, -1).argmax(axis=1)
-    rise, cell = np.divmod(best, len(steps) ** 2)
-    x = columns[index, rise, 0, cell % len(steps)]
-    y = rows[index, rise, cell // len(steps), 0]
-    found = np.column_stack([x + _vertex(surfaces, y, x, 0, 1), y + _vertex(surfaces, y, x, 1, 0)]) - search
-    return np.asarray(found * (gsd, -gsd) - lean * rises[rise][:, None])
-
-
-def _vertex(
-    surfaces: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.intp], dy: int, dx: int
-) -> NDArray[np.float64]:
-    """(B,) fraction of a pixel from (y, x) to the vertex of the parabola through it and its two neighbours."""
-    last = surfaces.shape[1] - 1
-    inside = (y >= dy) & (y <= last - dy) & (x >= dx) & (x <= last - dx)
-    index = np.arange(len(surfaces))
-    before = surfaces[index, np.maximum(y - dy, 0), np.maximum(x - dx, 0)].astype(np.float64)
-    here = surfaces[index, y, x].astype(np.float64)
-    after = surfaces[index, np.minimum(y + dy, last), np.minimum(x + dx, last)].astype(np.float64)
-    bend = before - 2 * here + after
-    usable = inside & (bend < -1e-6)
-    shift = 0.5 * (before - after) / np.where(usable, bend, -1.0)
-    return np.where(usable, np.clip(shift, -0.5, 0.5), 0.0)
 
 
 def _at(surfaces: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cmath>
 #include <complex>
 #include <cstdint>
@@ -14,6 +15,7 @@
 #include "blocks.hpp"
 #include "orientation.hpp"
 #include "parallel.hpp"
+#include "pose.hpp"
 #include "rectify.hpp"
 
 namespace nb = nanobind;
@@ -251,6 +253,71 @@ nb::ndarray<nb::numpy, std::complex<float>> orientation(const Array& smooth, con
   return nb::ndarray<nb::numpy, std::complex<float>>(data, {h, w}, owner);
 }
 
+// A C-contiguous array of a type and shape (-1: any).
+template <typename T>
+const T* packed(const char* name, const Array& array, std::initializer_list<long long> shape) {
+  if (array.dtype() != nb::dtype<T>()) refuse(std::string(name) + ": another dtype than expected");
+  bool ok = array.ndim() == shape.size();
+  std::int64_t stride = 1;
+  for (std::size_t i = shape.size(); ok && i-- > 0;) {
+    const long long wanted = *(shape.begin() + i);
+    ok = (wanted < 0 || static_cast<long long>(array.shape(i)) == wanted) &&
+         (array.shape(i) <= 1 || array.stride(i) == stride);
+    stride *= static_cast<std::int64_t>(array.shape(i));
+  }
+  if (!ok) refuse(std::string(name) + ": found shape " + shape_of(array) + ", or not C-contiguous");
+  return static_cast<const T*>(array.data());
+}
+
+template <typename Values>
+nb::ndarray<nb::numpy, double> doubles(const Values& values, std::initializer_list<std::size_t> shape) {
+  auto* data = new double[values.size() + 1];
+  std::copy(values.begin(), values.end(), data);
+  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<double*>(p); });
+  return nb::ndarray<nb::numpy, double>(data, shape, owner);
+}
+
+nb::tuple fit_pose(const Array& surfaces, const Array& design, const Array& lean, const Array& rises, const Array& start,
+                   const Array& prior_mean, const Array& prior_weight, double gsd, double rise_cost, double sigma,
+                   const std::vector<int>& radii, int rounds) {
+  cvgl::PoseProblem problem;
+  problem.surfaces = packed<float>("surfaces", surfaces, {-1, -1, -1});
+  const auto blocks = static_cast<long long>(surfaces.shape(0)), extent = static_cast<long long>(surfaces.shape(1));
+  if (extent < 1 || extent > 1025 || extent % 2 == 0 || static_cast<long long>(surfaces.shape(2)) != extent) {
+    refuse("surfaces: found shape " + shape_of(surfaces) + ", expected (B, n, n) with an odd n");
+  }
+  problem.design = packed<double>("design", design, {blocks, 2, cvgl::kPose});
+  problem.lean = packed<double>("lean", lean, {blocks, 2});
+  problem.rises = packed<double>("rises", rises, {-1});
+  if (rises.shape(0) < 1) refuse("rises: expected at least one height");
+  const double* from = packed<double>("start", start, {cvgl::kPose});
+  const double* mean = packed<double>("prior_mean", prior_mean, {cvgl::kPose});
+  const double* weight = packed<double>("prior_weight", prior_weight, {cvgl::kPose});
+  if (!(gsd > 0.0) || !(sigma > 0.0)) refuse("gsd, sigma: expected positive numbers");
+  if (rounds < 1 || radii.empty() || *std::min_element(radii.begin(), radii.end()) < 0) {
+    refuse("radii, rounds: expected at least one of each, and no negative radius");
+  }
+  problem.blocks = static_cast<int>(blocks);
+  problem.extent = static_cast<int>(extent);
+  problem.rise_count = static_cast<int>(rises.shape(0));
+  problem.gsd = gsd;
+  problem.rise_cost = rise_cost;
+  problem.sigma = sigma;
+  cvgl::PoseFit fit;
+  std::copy(mean, mean + cvgl::kPose, problem.prior_mean.begin());
+  std::copy(weight, weight + cvgl::kPose, problem.prior_weight.begin());
+  std::copy(from, from + cvgl::kPose, fit.pose.begin());
+  bool solved = false;
+  {
+    nb::gil_scoped_release release;
+    solved = cvgl::fit_pose(problem, radii, rounds, fit);
+  }
+  if (!solved) refuse("the blocks and the prior do not determine a pose");
+  const auto b = static_cast<std::size_t>(blocks);
+  return nb::make_tuple(doubles(fit.pose, {cvgl::kPose}), doubles(fit.information, {cvgl::kPose, cvgl::kPose}),
+                        doubles(fit.measured, {b, 2}));
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
@@ -261,6 +328,10 @@ NB_MODULE(_native, module) {
              "See the type stub (_native.pyi) for shapes, units and errors.");
   module.def("orientation", &orientation, "smooth"_a, "inside"_a, "noise"_a,
              "Doubled-angle gradient orientation of a smoothed grey image.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("fit_pose", &fit_pose, "surfaces"_a, "design"_a, "lean"_a, "rises"_a, "start"_a, "prior_mean"_a,
+             "prior_weight"_a, "gsd"_a, "rise_cost"_a, "sigma"_a, "radii"_a, "rounds"_a,
+             "Fit a camera's pose to the correlation surfaces of blocks.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.");
   module.def("correlate_blocks", &correlate_blocks, "field"_a, "ground"_a, "corners"_a, "side"_a, "search"_a,
              "threads"_a = 0,

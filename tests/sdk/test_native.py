@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cvgl.native import correlate_blocks, orientation, rectify
+from cvgl.native import correlate_blocks, fit_pose, orientation, rectify
 
 Array = NDArray[Any]
 Lens = tuple[float, ...]
@@ -457,3 +457,81 @@ def test_orientation_reads_rows_at_any_stride() -> None:
 def test_unusable_orientation_input_is_refused_by_name(smooth: Array, inside: Array, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         orientation(smooth, inside, 4.0)
+
+
+def pose_problem(pose: np.ndarray, rise: float = 0.0) -> dict[str, Any]:
+    """Blocks whose surfaces peak exactly where a pose (and a height above the ground) puts them."""
+    rng = np.random.default_rng(7)
+    offsets, height, gsd, extent = rng.uniform(-60, 60, (24, 2)), 120.0, 0.5, 33
+    x, y = offsets.T
+    one, zero = np.ones_like(x), np.zeros_like(x)
+    east = np.column_stack([one, zero, y, x, x * x / height, x * y / height])
+    north = np.column_stack([zero, one, -x, y, x * y / height, y * y / height])
+    design = np.ascontiguousarray(np.stack([east, north], axis=1))
+    lean = offsets / height
+    places = (design @ pose + lean * rise) / (gsd, -gsd) + extent // 2
+    grid = np.arange(extent)
+    squares = (grid - places[:, :1]) ** 2, (grid - places[:, 1:]) ** 2
+    surfaces = 5.0 * np.exp(-(squares[1][:, :, None] + squares[0][:, None, :]) / 8.0)
+    return {
+        "surfaces": surfaces.astype(np.float32),
+        "design": design,
+        "lean": lean,
+        "rises": np.linspace(0.0, 12.0, 5),
+        "start": np.zeros(6),
+        "prior_mean": np.zeros(6),
+        "prior_weight": np.full(6, 1e-6),
+        "gsd": gsd,
+        "rise_cost": 0.2,
+        "sigma": 1.0,
+        "radii": [10, 6, 4],
+        "rounds": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    "pose",
+    [
+        np.zeros(6),
+        np.array([1.2, -0.8, 0.0, 0.0, 0.0, 0.0]),
+        np.array([0.5, 0.4, 0.02, -0.01, 0.0, 0.0]),
+        np.array([-0.6, 0.3, -0.01, 0.02, 0.02, -0.015]),
+    ],
+)
+def test_fit_pose_finds_the_pose_that_the_blocks_saw(pose: np.ndarray) -> None:
+    found, information, measured = fit_pose(**pose_problem(pose))
+    np.testing.assert_allclose(found, pose, atol=0.03)
+    np.testing.assert_allclose(information, information.T)
+    assert np.linalg.eigvalsh(information).min() > 0
+    np.testing.assert_allclose(measured, pose_problem(pose)["design"] @ pose, atol=0.2)
+
+
+def test_fit_pose_lets_blocks_be_roofs() -> None:
+    """A third of the blocks stand 12 m high: allowed to, they pull the fit less than as displaced ground."""
+    town, roofs = pose_problem(np.zeros(6)), pose_problem(np.zeros(6), rise=12.0)
+    town["surfaces"][::3] = roofs["surfaces"][::3]
+    town["prior_weight"] = np.array([0.0, 0.0, 100.0, 1000.0, 100.0, 100.0])
+    with_roofs, _, _ = fit_pose(**town)
+    flat, _, _ = fit_pose(**{**town, "rises": np.zeros(1)})
+    assert np.abs(with_roofs[:2]).max() < 0.3
+    assert abs(with_roofs[3]) < abs(flat[3])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"surfaces": np.zeros((24, 32, 32), np.float32)}, "surfaces"),
+        ({"surfaces": np.zeros((24, 33, 33))}, "surfaces"),
+        ({"design": np.zeros((23, 2, 6))}, "design"),
+        ({"lean": np.zeros((24, 3))}, "lean"),
+        ({"rises": np.zeros(0)}, "rises"),
+        ({"start": np.zeros(5)}, "start"),
+        ({"gsd": 0.0}, "gsd"),
+        ({"radii": []}, "radii"),
+        ({"rounds": 0}, "rounds"),
+        ({"prior_weight": np.full(6, np.nan)}, "determine"),
+    ],
+)
+def test_fit_pose_refuses(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit_pose(**{**pose_problem(np.zeros(6)), **change})

@@ -1,0 +1,146 @@
+// Robust least squares of a camera's pose on blocks that each have a correlation surface instead of a measurement.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <vector>
+
+namespace cvgl {
+
+constexpr int kPose = 6;
+
+struct PoseProblem {
+  const float* surfaces;  // (blocks, extent, extent)
+  const double* design;   // (blocks, 2, 6): displacement east, north by the pose
+  const double* lean;     // (blocks, 2): displacement east, north by a metre of height above the ground
+  const double* rises;    // (rises): heights that are tried, metres
+  int blocks;
+  int extent;
+  int rise_count;
+  double gsd;        // metres a pixel
+  double rise_cost;  // what a surface must gain for each further height
+  double sigma;      // of a block's measurement, metres
+  std::array<double, kPose> prior_mean;
+  std::array<double, kPose> prior_weight;
+};
+
+struct PoseFit {
+  std::array<double, kPose> pose;
+  std::array<double, kPose * kPose> information;
+  std::vector<double> measured;  // (blocks, 2)
+};
+
+// Solves a x = b for a symmetric positive definite a, by Cholesky's method; false where it is none.
+inline bool solve(std::array<double, kPose * kPose> a, std::array<double, kPose> b, std::array<double, kPose>& x) {
+  for (int i = 0; i < kPose; ++i) {
+    for (int j = 0; j <= i; ++j) {
+      double sum = a[i * kPose + j];
+      for (int k = 0; k < j; ++k) sum -= a[i * kPose + k] * a[j * kPose + k];
+      if (i == j) {
+        if (!(sum > 0.0)) return false;
+        a[i * kPose + i] = std::sqrt(sum);
+      } else {
+        a[i * kPose + j] = sum / a[j * kPose + j];
+      }
+    }
+  }
+  for (int i = 0; i < kPose; ++i) {
+    for (int k = 0; k < i; ++k) b[i] -= a[i * kPose + k] * b[k];
+    b[i] /= a[i * kPose + i];
+  }
+  for (int i = kPose - 1; i >= 0; --i) {
+    for (int k = i + 1; k < kPose; ++k) b[i] -= a[k * kPose + i] * b[k];
+    b[i] /= a[i * kPose + i];
+  }
+  x = b;
+  return true;
+}
+
+// Fraction of a pixel from the middle of three values to the vertex of the parabola through them.
+inline double vertex(double before, double here, double after) {
+  const double bend = before - 2.0 * here + after;
+  if (!(bend < -1e-6)) return 0.0;
+  return std::min(0.5, std::max(-0.5, 0.5 * (before - after) / bend));
+}
+
+inline void predict(const PoseProblem& p, int block, const std::array<double, kPose>& pose, double* out) {
+  const double* d = p.design + static_cast<std::ptrdiff_t>(block) * 2 * kPose;
+  out[0] = out[1] = 0.0;
+  for (int k = 0; k < kPose; ++k) {
+    out[0] += d[k] * pose[k];
+    out[1] += d[kPose + k] * pose[k];
+  }
+}
+
+// The place within `radius` pixels of where the pose puts a block, on the ground or at a height, that the block likes
+// best: displacement east, north in metres as if it lay on the ground.
+inline void measure(const PoseProblem& p, int block, const std::array<double, kPose>& pose, int radius, double* out) {
+  const int last = p.extent - 1, search = p.extent / 2;
+  const float* surface = p.surfaces + static_cast<std::ptrdiff_t>(block) * p.extent * p.extent;
+  const double* lean = p.lean + static_cast<std::ptrdiff_t>(block) * 2;
+  double at[2];
+  predict(p, block, pose, at);
+  const auto clip = [last](double v) { return static_cast<int>(std::min<double>(last, std::max(0.0, v))); };
+  float best = -INFINITY;
+  int best_x = search, best_y = search, best_rise = 0;
+  for (int r = 0; r < p.rise_count; ++r) {
+    const int x0 = clip(std::nearbyint((at[0] + lean[0] * p.rises[r]) / p.gsd) + search);
+    const int y0 = clip(std::nearbyint((at[1] + lean[1] * p.rises[r]) / -p.gsd) + search);
+    const float cost = static_cast<float>(p.rise_cost * r);
+    for (int y = std::max(0, y0 - radius); y <= std::min(last, y0 + radius); ++y) {
+      for (int x = std::max(0, x0 - radius); x <= std::min(last, x0 + radius); ++x) {
+        const float value = surface[y * p.extent + x] - cost;
+        if (value > best) {
+          best = value;
+          best_x = x;
+          best_y = y;
+          best_rise = r;
+        }
+      }
+    }
+  }
+  const float* top = surface + best_y * p.extent + best_x;
+  const double dx = best_x > 0 && best_x < last ? vertex(top[-1], top[0], top[1]) : 0.0;
+  const double dy = best_y > 0 && best_y < last ? vertex(top[-p.extent], top[0], top[p.extent]) : 0.0;
+  out[0] = (best_x + dx - search) * p.gsd - lean[0] * p.rises[best_rise];
+  out[1] = (best_y + dy - search) * -p.gsd - lean[1] * p.rises[best_rise];
+}
+
+// Alternates between measuring, within ever smaller radii, and a few rounds of reweighted least squares. False where the
+// problem has no solution (numbers that are not finite).
+inline bool fit_pose(const PoseProblem& p, const std::vector<int>& radii, int rounds, PoseFit& fit) {
+  fit.measured.assign(2 * static_cast<std::size_t>(p.blocks), 0.0);
+  for (const int radius : radii) {
+    for (int b = 0; b < p.blocks; ++b) measure(p, b, fit.pose, radius, &fit.measured[2 * static_cast<std::size_t>(b)]);
+    for (int round = 0; round < rounds; ++round) {
+      std::array<double, kPose * kPose> information{};
+      std::array<double, kPose> right{};
+      for (int k = 0; k < kPose; ++k) {
+        information[k * kPose + k] = p.prior_weight[k];
+        right[k] = p.prior_weight[k] * p.prior_mean[k];
+      }
+      for (int b = 0; b < p.blocks; ++b) {
+        double at[2];
+        predict(p, b, fit.pose, at);
+        const double* m = &fit.measured[2 * static_cast<std::size_t>(b)];
+        const double residual = std::hypot(m[0] - at[0], m[1] - at[1]) / (1.5 * p.sigma);
+        // Student's t: a block on a facade or a moved shadow is far off, and must not count.
+        const double weight = 5.0 / (4.0 + residual * residual) / (p.sigma * p.sigma);
+        const double* d = p.design + static_cast<std::ptrdiff_t>(b) * 2 * kPose;
+        for (int i = 0; i < kPose; ++i) {
+          right[i] += weight * (d[i] * m[0] + d[kPose + i] * m[1]);
+          for (int j = 0; j < kPose; ++j) {
+            information[i * kPose + j] += weight * (d[i] * d[j] + d[kPose + i] * d[kPose + j]);
+          }
+        }
+      }
+      if (!solve(information, right, fit.pose)) return false;
+      fit.information = information;
+    }
+  }
+  return true;
+}
+
+}  // namespace cvgl
