@@ -169,7 +169,7 @@ def register(
     y, x = np.unravel_index(int(total.argmax()), total.shape)
     pose = np.array([(x - search) * gsd, -(y - search) * gsd, 0.0, 0.0, 0.0, 0.0])
     # What stands above the ground is seen away from the point below the camera, by its height over the camera's.
-    lean = (offsets + patch.offset) / height
+    lean = np.ascontiguousarray((offsets + patch.offset) / height)
     rises = np.linspace(0.0, _TALLEST_M, _RISES)
     sigma = _BLOCK_SIGMA_PX * gsd
     pose, information, measured = fit_pose(
@@ -246,7 +246,7 @@ def _design(offsets: NDArray[np.float64], height: float) -> NDArray[np.float64]:
     one, zero = np.ones_like(x), np.zeros_like(x)
     east = np.column_stack([one, zero, y, x, x * x / height, x * y / height])
     north = np.column_stack([zero, one, -x, y, x * y / height, y * y / height])
-    return np.stack([east, north], axis=1)
+    return np.ascontiguousarray(np.stack([east, north], axis=1))
 
 
 def _at(surfaces: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float32]:
