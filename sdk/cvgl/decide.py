@@ -141,7 +141,8 @@ def _status(
     """The status for three witnesses and their joint chance (log10), and whether retrieval alone would agree."""
     peak, evidence, rank = chances
     witness = math.log10(decision.witness_chance)
-    if peak < witness and evidence < witness and total < math.log10(decision.refined_chance):
+    heard = (peak < witness and evidence < witness) or evidence < math.log10(decision.overwhelming_chance)
+    if heard and total < math.log10(decision.refined_chance):
         return FixStatus.REFINED, ""
     told = f"chance reaches its peak at 10^{peak:.1f}, its blocks at 10^{evidence:.1f}, its rank at 10^{rank:.1f}"
     # Metres cannot be promised, but the place stands out, and it is where retrieval by itself would have put it.

@@ -76,6 +76,8 @@ class Decision:
         refined_chance: a fix is refined if chance reaches all this with less than this probability...
         witness_chance: ...and peak and evidence each by itself with less than this, so that one freak score does not
             carry a fix alone.
+        overwhelming_chance: evidence below this needs no second witness: a score may be a freak, thirty blocks that
+            each find the same pose by themselves are not (fields of parallel rows have no peak, and are still right).
         coarse_chance: a fix that is not refined is coarse if chance reaches it with less than this probability and the
             place is where retrieval's best candidate is.
         ambiguity: a second place whose product of probabilities comes within this factor makes both worthless.
@@ -87,6 +89,7 @@ class Decision:
     evidence_scale: float = 0.65
     refined_chance: float = 5e-3
     witness_chance: float = 0.2
+    overwhelming_chance: float = 1e-8
     coarse_chance: float = 2e-2
     ambiguity: float = 10.0
 

@@ -85,6 +85,9 @@ def metres(latitude: float, longitude: float) -> tuple[float, float]:
         (500.0, 500.0, REFINED),
         # One witness alone does not carry a refined fix, however sure it is.
         (9.0, 0.3, COARSE),
+        (0.3, 7.0, COARSE),
+        # Unless it is the blocks, and overwhelmingly so.
+        (0.3, 9.0, REFINED),
         (2.0, 1.5, COARSE),
         (1.0, 1.0, NO_FIX),
         (1.5, 1.0, NO_FIX),
