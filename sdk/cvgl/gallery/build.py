@@ -27,7 +27,8 @@ from cvgl.gallery.manifest import (
     Raster,
     seal,
 )
-from cvgl.model import MANIFEST, Model, refuse_to_replace_others
+from cvgl.manifest import MANIFEST, refuse_to_replace_others
+from cvgl.model import Model
 
 if TYPE_CHECKING:  # only builders read maps: what flies must not load GDAL by importing this package
     from cvgl.imagery import MapSource

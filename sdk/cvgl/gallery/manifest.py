@@ -16,7 +16,7 @@ from typing import Any
 from cvgl.errors import GalleryError
 from cvgl.files import read_json
 from cvgl.geo import LocalFrame
-from cvgl.model import MANIFEST, Fields
+from cvgl.manifest import MANIFEST, Fields
 
 __all__ = ["FORMAT_VERSION", "GalleryManifest", "Raster", "read_manifest", "seal"]
 
