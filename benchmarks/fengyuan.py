@@ -28,7 +28,7 @@ from report import as_markdown
 from scoring import counts, judge_flight, judge_retrieval, read_fixes
 
 from cvgl import Localizer
-from cvgl.bench import machine, open_flight, versions
+from cvgl.bench import machine, open_flight
 from cvgl.camera import Camera
 from cvgl.cli.locate import locate_flight
 from cvgl.errors import CvglError
@@ -36,6 +36,7 @@ from cvgl.files import atomic_path, write_json
 from cvgl.flight import Flight
 from cvgl.metadata import read_metadata
 from cvgl.mission import Mission
+from cvgl.versions import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHT_M = 120.0

@@ -7,7 +7,6 @@ delivers decoded, stands beside it and is not part of it.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -26,11 +25,10 @@ from cvgl.fix import Fix
 from cvgl.flight import Flight
 from cvgl.localizer import Localizer
 
-__all__ = ["cold_start", "machine", "open_flight", "peak_memory_mb", "time_frames", "versions"]
+__all__ = ["cold_start", "machine", "open_flight", "peak_memory_mb", "time_frames"]
 
 # A cold start that has not ended by then never will.
 _COLD_START_S = 300.0
-_PACKAGES = ("cvgl", "numpy", "opencv-python-headless", "onnxruntime", "hnswlib", "rasterio")
 
 
 def open_flight(
@@ -253,17 +251,6 @@ def _processor() -> str:
             if name.strip() == key:
                 return value.strip()
     return platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of every package that takes part."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from cvgl.camera import Camera
 from cvgl.errors import MapError
-from cvgl.frame import Frame
 from cvgl.geometry import camera_to_enu
 from cvgl.imagery import MapSource
 from cvgl.localizer import Localizer
 from cvgl.rectify import ground_offset
-from cvgl.refine import TURNS_DEG, examine, footprint_sides, look, view_of
+from cvgl.refine import REACH_STRIDES, TURNS_DEG, examine, footprint_sides, look, view_of
 from cvgl.register import PoseSigmas
 from cvgl.settings import Decision
 from cvgl.sim.views import MapImage, relight
@@ -134,15 +133,15 @@ def fit_decision(
         if np.mean(image.rgba[..., 3] == 0) > _BEYOND:
             continue
         picture = simulated_frame(image, easting, northing, height, heading, camera, rng, tilt_deg=tilt)
-        frame = Frame(picture, float(trial), height * float(1 + rng.normal(0, settings.height_sigma)))
-        grey = cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY)
+        assumed = height * float(1 + rng.normal(0, settings.height_sigma))
+        grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
         given = heading + float(rng.normal(0, settings.heading_sigma_deg / 2))
         rotation = camera_to_enu(camera.mount, given)
-        view = view_of(grey, camera, rotation, frame.height, given, gallery.basemap.gsd, localizer.threads)
+        view = view_of(grey, camera, rotation, assumed, given, gallery.basemap.gsd, localizer.threads)
         chosen = rng.choice(np.flatnonzero(far), _PLACES, replace=False)
         places = [(float(tiles[index, 0]), float(tiles[index, 1])) for index in chosen]
         keep = settings.refine_hypotheses
-        reach = 1.5 * gallery.manifest.stride_m
+        reach = REACH_STRIDES * gallery.manifest.stride_m
         peaks = look(gallery.basemap, [view], [places], TURNS_DEG, reach, keep, None)
         found = examine(gallery.basemap, peaks, TURNS_DEG, sigmas, None)
         if found:
@@ -155,7 +154,7 @@ def fit_decision(
         record["note"] = "too few wrong places to measure chance on so small a map: the default laws are kept"
         return mission.decision, record
     peak_law, evidence_law = fit_gumbel(np.array(peaks_scores)), fit_gumbel(np.array(evidences))
-    # A small sample may come out narrower than chance is; the defaults were measured on many maps.
+    # A small sample may come out narrower than chance is; the defaults are those of an ordinary town.
     default = Decision()
     decision = replace(
         mission.decision,

@@ -23,7 +23,7 @@ from cvgl.geometry import camera_to_enu, wrap_degrees
 from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
 from cvgl.rectify import Patch, rectify
-from cvgl.refine import TURNS_DEG, View, examine, look, merge, view_of
+from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, examine, look, merge, view_of
 from cvgl.register import PoseSigmas
 from cvgl.tracker import Tracker
 
@@ -136,14 +136,13 @@ class Localizer:
         clock.lap("rectify")
         stride = self.gallery.manifest.stride_m
         # Half a step between heading hypotheses has to be covered when the heading is unknown.
-        reach_deg = 180.0 / settings.headings if frame.heading is None else 0.0
-        turns = [turn * max(1.0, 1.2 * reach_deg / TURNS_DEG[-1]) for turn in TURNS_DEG]
+        half_step = 180.0 / settings.headings if frame.heading is None else 0.0
+        turns = [turn * max(1.0, 1.2 * half_step / TURNS_DEG[-1]) for turn in TURNS_DEG]
         keep, basemap = settings.refine_hypotheses, self.gallery.basemap
-        peaks = look(basemap, views, places, turns, 1.5 * stride, keep, self._executor)
+        peaks = look(basemap, views, places, turns, REACH_STRIDES * stride, keep, self._executor)
         clock.lap("correlate")
         tilt = settings.tilt_sigma_deg if frame.pitch is None or frame.roll is None else settings.attitude_sigma_deg
-        heading_sigma = settings.heading_sigma_deg if frame.heading is not None else 180.0 / settings.headings
-        sigmas = PoseSigmas(heading_sigma, settings.height_sigma, tilt)
+        sigmas = PoseSigmas(half_step or settings.heading_sigma_deg, settings.height_sigma, tilt)
         hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
         clock.lap("register")
         scene = Scene(self.gallery.local, stride, tilt)

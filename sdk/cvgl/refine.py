@@ -17,12 +17,14 @@ from cvgl.fix import Candidate
 from cvgl.rectify import Patch, rectify, rectify_again
 from cvgl.register import Correction, PoseSigmas, Registration, block_side, register
 
-__all__ = ["TURNS_DEG", "Hypothesis", "View", "examine", "footprint_sides", "look", "merge", "view_of"]
+__all__ = ["REACH_STRIDES", "TURNS_DEG", "Hypothesis", "View", "examine", "footprint_sides", "look", "merge", "view_of"]
 
 # A patch larger than this (pixels a side) is cut to its middle: the middle is enough, and time is bounded.
 _LARGEST_PATCH = 480
 # Corrections of a given heading that are tried, degrees.
 TURNS_DEG = (-8.0, -4.0, 0.0, 4.0, 8.0)
+# How far around a place the frame is looked for, in strides of the gallery's tiles.
+REACH_STRIDES = 1.5
 # Hypotheses that are registered at full detail.
 _STUDIED = 2
 

@@ -92,7 +92,7 @@ class Registration:
         blocks: number of blocks with an opinion.
         votes: share of blocks whose own best place agrees with the pose.
         evidence: agreement of the blocks' surfaces with the pose, in standard deviations of chance (Fisher's method
-            over the blocks' ranks); chance alone gives about 2 to 5 since the pose was chosen to please.
+            over the blocks' ranks); chance alone gives about 0 to 4 since the pose was chosen to please.
         residual_m: root mean square disagreement of the voting blocks, metres.
     """
 
@@ -268,7 +268,7 @@ def _evidence(
     places = (predicted[:, None] + lean[:, None] * rises[None, :, None]) / (gsd, -gsd)
     values = _at(surfaces, places).max(axis=1)
     better = (surfaces >= values[:, None, None]).sum(axis=(1, 2)) / extent**2
-    # A block far from the middle may choose among several places: as many chances as are two pixels apart.
+    # A block far from the middle may choose among several places: as many chances as are three pixels apart.
     chances = 1.0 + np.linalg.norm(places[:, -1] - places[:, 0], axis=1) / 3.0
     surprise = -np.log(-np.expm1(chances * np.log1p(-np.minimum(better, 1 - 1e-9))))
     best = surfaces.reshape(len(surfaces), -1).argmax(axis=1)

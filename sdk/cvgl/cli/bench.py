@@ -61,8 +61,9 @@ def bench(
     from rich.console import Console
     from rich.progress import Progress
 
-    from cvgl.bench import cold_start, machine, open_flight, peak_memory_mb, time_frames, versions
+    from cvgl.bench import cold_start, machine, open_flight, peak_memory_mb, time_frames
     from cvgl.localizer import Localizer
+    from cvgl.versions import versions
 
     console = Console(stderr=True)
     options = {"height": height, "heading": heading}

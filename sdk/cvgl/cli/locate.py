@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
 import platform
 import time
@@ -23,13 +22,12 @@ from cvgl.fix import Fix
 from cvgl.flight import Flight
 from cvgl.frame import Frame, Prior
 from cvgl.results import summarise, write_fixes, write_geojson
+from cvgl.versions import versions
 
 if TYPE_CHECKING:
     from cvgl.gallery import Gallery
 
 __all__ = ["app", "app_main", "locate_flight", "mission_fingerprint", "parse_heading", "parse_start"]
-
-_PACKAGES = ("cvgl", "numpy", "opencv-python-headless", "onnxruntime", "hnswlib", "rasterio")
 
 app = typer.Typer(add_completion=False)
 
@@ -206,7 +204,7 @@ def locate(
         "notes": list(frames.notes),
         "started": datetime.fromtimestamp(began, timezone.utc).isoformat(timespec="seconds"),
         "took_s": round(time.time() - began, 1),
-        "versions": _versions(),
+        "versions": versions(),
         "machine": {"system": platform.system(), "architecture": platform.machine(), "cores": os.cpu_count()},
     }
     summary = summarise(frames.records, fixes, decode_ms=decode_ms, run=run)
@@ -261,16 +259,6 @@ def _write(
         notes=flight.notes,
         attribution=gallery.manifest.attribution,
     )
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
 
 
 def _tell(out: Path, summary: dict[str, Any]) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +27,7 @@ from cvgl.gallery.manifest import (
 )
 from cvgl.manifest import MANIFEST, refuse_to_replace_others
 from cvgl.model import Model
+from cvgl.versions import versions
 
 if TYPE_CHECKING:  # only builders read maps: what flies must not load GDAL by importing this package
     from cvgl.imagery import MapSource
@@ -180,7 +179,7 @@ def build_gallery(
             },
             "overview": write_overview(source, folder / OVERVIEW),
             "index": {"file": INDEX, "M": _M, "ef_construction": _EF_CONSTRUCTION, "ef": _EF},
-            "built_with": _versions(),
+            "built_with": versions(),
             "files": hash_files(folder, [TILES, DESCRIPTORS, INDEX, BASEMAP, OVERVIEW]),
         }
         write_json(folder / MANIFEST, seal(manifest))
@@ -278,13 +277,3 @@ def _bounds_wgs84(source: MapSource) -> dict[str, float]:
         "north": float(latitude.max()),
         "east": float(longitude.max()),
     }
-
-
-def _versions() -> dict[str, Any]:
-    found = {"python": platform.python_version()}
-    for package in ("cvgl", "numpy", "hnswlib", "rasterio", "onnxruntime"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from a source tree
-            found[package] = "unknown"
-    return found
