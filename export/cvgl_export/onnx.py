@@ -17,7 +17,7 @@ from torch import nn
 
 from cvgl.errors import ModelError
 from cvgl.model import View, write_bundle
-from cvgl_train.nano import MEAN, STD, Nano, Residual, load_weights
+from cvgl_train.models.nano import MEAN, STD, Nano, Residual, load_weights
 
 __all__ = ["OPSET", "export_bundle", "parity", "write_onnx"]
 
@@ -38,7 +38,7 @@ def export_bundle(
     """Write a model bundle from a network or its weights file, after checking ONNX Runtime against PyTorch.
 
     Args:
-        network: a cvgl-nano, or the `.npz` that `cvgl_train.nano.save_weights` wrote.
+        network: a cvgl-nano, or the `.npz` that `cvgl_train.models.nano.save_weights` wrote.
         path: of the bundle; appears whole or not at all.
         gsd_m: ground sampling distance that the network was trained for, m/px.
         training_record: how it was trained; JSON values.

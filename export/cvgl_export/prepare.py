@@ -407,7 +407,7 @@ class _Job:
             shutil.copytree(bundle, target)
         else:
             from cvgl_export.onnx import export_bundle
-            from cvgl_train.nano import load_weights, normalise
+            from cvgl_train.models.nano import load_weights, normalise
 
             net = load_weights(self.work.folder / "adapted" / "weights.npz")
             drone = self._drone(tile_m, net.config.input_px)
@@ -668,7 +668,7 @@ def _require_training(device: str) -> None:
 
 def _starting_weights(weights: str | Path | None) -> Path:
     from cvgl_train.adapt import base_weights
-    from cvgl_train.nano import load_weights
+    from cvgl_train.models.nano import load_weights
 
     start = Path(weights) if weights is not None else base_weights()
     load_weights(start)

@@ -11,7 +11,7 @@ import torch
 from cvgl.errors import ModelError
 from cvgl.model import Model
 from cvgl_export import onnx as exporter
-from cvgl_train.nano import Nano, NanoConfig, normalise, save_weights
+from cvgl_train.models.nano import Nano, NanoConfig, normalise, save_weights
 
 SMALL = NanoConfig(widths=(8, 16, 32), blocks=(1, 0, 1), reduced=8, descriptor_size=48, input_px=64)
 

@@ -26,7 +26,7 @@ from cvgl_export import cli, prepare_cli
 from cvgl_export import prepare as preparing
 from cvgl_export.onnx import export_bundle
 from cvgl_export.prepare import CheckSize, prepare, worries
-from cvgl_train.nano import Nano, NanoConfig, save_weights
+from cvgl_train.models.nano import Nano, NanoConfig, save_weights
 
 CAMERA = Camera.from_field_of_view(320, 240, 60.0)
 HEIGHT = 60.0

@@ -19,7 +19,7 @@ from cvgl.imagery import MapSource
 from cvgl.sim.views import MapImage, ViewSettings
 from cvgl_train.adapt import adapt, read_map
 from cvgl_train.cli import app, read_recipe
-from cvgl_train.nano import Nano, NanoConfig, load_weights, save_weights
+from cvgl_train.models.nano import Nano, NanoConfig, load_weights, save_weights
 from cvgl_train.pairs import MapPairs, PairBatch, clustered_places, collate
 from cvgl_train.trainer import FitSettings, fit, pick_device, retrieval
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cvgl.errors import ModelError
-from cvgl_train.losses import info_nce, same_place
-from cvgl_train.nano import (
+from cvgl_train.losses.infonce import info_nce, same_place
+from cvgl_train.models.nano import (
     MEAN,
     STD,
     Nano,

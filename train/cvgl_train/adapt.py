@@ -20,7 +20,7 @@ from cvgl.files import write_json
 from cvgl.imagery import MapSource
 from cvgl.sim.views import MapImage, ViewSettings, choose_tile_size
 
-from .nano import average, load_weights, save_weights
+from .models.nano import average, load_weights, save_weights
 from .pairs import MapPairs
 from .trainer import FitSettings, Progress, fit
 
@@ -36,7 +36,7 @@ class Adapted:
     """What an adaptation made.
 
     Args:
-        weights: file that `cvgl_train.nano.load_weights` and `cvgl_export.onnx.export_bundle` take.
+        weights: file that `cvgl_train.models.nano.load_weights` and `cvgl_export.onnx.export_bundle` take.
         tile_size_m: side of the tiles it was trained for, metres.
         gsd_m: their ground sampling distance, m/px.
         record: settings, steps, seconds, the curve of retrieval on simulated views.

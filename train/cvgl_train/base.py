@@ -11,7 +11,7 @@ from typing import Any
 from cvgl.errors import MapError
 from cvgl.files import write_json
 
-from .nano import Nano, NanoConfig, save_weights
+from .models.nano import Nano, NanoConfig, save_weights
 from .places import PlacePairs, dated_place, load_place, render_places
 from .trainer import FitSettings, Progress, fit
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cvgl.errors import MapError
 from cvgl.sim.views import MapImage, ViewSettings, drone_view, reference_tile
 
-from .nano import normalise
+from .models.nano import normalise
 
 __all__ = ["MapPairs", "PairBatch", "PairSource", "clustered_places", "collate"]
 

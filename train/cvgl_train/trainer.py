@@ -17,8 +17,8 @@ import torch
 from cvgl.errors import ModelError
 from cvgl.files import atomic_path, write_json
 
-from .losses import info_nce, same_place
-from .nano import Nano
+from .losses.infonce import info_nce, same_place
+from .models.nano import Nano
 from .pairs import PairBatch, PairSource
 
 __all__ = ["FitSettings", "Progress", "fit", "pick_device", "retrieval"]

@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from cvgl.errors import ModelError
 from cvgl.files import atomic_path
 
-__all__ = ["MEAN", "STD", "Nano", "NanoConfig", "average", "load_weights", "normalise", "save_weights"]
+from .base import IMAGENET_MEAN as MEAN
+from .base import IMAGENET_STD as STD
+from .base import CrossViewModel, Features, ModelInfo, View, ViewInput
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+__all__ = ["MEAN", "STD", "Nano", "NanoConfig", "NanoModel", "average", "load_weights", "normalise", "save_weights"]
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,29 @@ class Nano(nn.Module):
             features = features.contiguous(memory_format=torch.channels_last)
         descriptor = self.head(self.body(features).flatten(1))
         return F.normalize(descriptor.float(), dim=1)
+
+
+class NanoModel(CrossViewModel):
+    """A cvgl-nano among the other methods; both views share it."""
+
+    def __init__(self, settings: NanoConfig, name: str = "cvgl-nano") -> None:
+        super().__init__()
+        if settings.input_px % 16 or settings.input_px < 16:
+            raise ModelError("not a size", field="input_px", found=settings.input_px, expected="a multiple of 16")
+        self.settings = settings
+        self.net = Nano(settings)
+        view = ViewInput(settings.input_px, settings.input_px)
+        self.info = ModelInfo(name, settings.descriptor_size, view, view, shared=True)
+
+    def forward(self, images: Tensor, view: View) -> Features:
+        return Features(self.net(images))
+
+    def load_backbone(self, state: dict[str, Tensor]) -> list[str]:
+        """Weights of a `Nano`, all of them."""
+        from cvgl_train.weights import fill_exactly
+
+        fill_exactly(self.net, state, "cvgl-nano")
+        return []
 
 
 def average(first: Nano, second: Nano, share: float) -> Nano:

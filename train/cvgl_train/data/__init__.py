@@ -1,0 +1,3 @@
+"""Datasets: one reader for each official folder tree, and what they have in common."""
+
+from __future__ import annotations

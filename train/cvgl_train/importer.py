@@ -1,0 +1,66 @@
+"""Authors' checkpoints become this project's: `cvgl-train import CHECKPOINT --as METHOD`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cvgl.errors import ModelError
+
+from .models.base import CrossViewModel
+from .registry import METHODS, create_model
+from .weights import fill_exactly, read_state
+
+__all__ = ["IMPORTS", "import_checkpoint", "import_state"]
+
+IMPORTS: dict[str, str] = {
+    "fsra": "fsra",
+    "vit-baseline": "vit-baseline",
+    "lpn": "lpn",
+    "frgeo": "frgeo",
+    "saig-s": "saig-s",
+    "saig-d": "saig-d",
+    "dinov2": "dinov2-cvv",
+}
+"""What `--as` takes, and the method it becomes. "dinov2" brings the frozen backbone; its heads are yet to be trained."""
+
+
+def import_state(state: dict[str, Tensor], kind: str, **settings: Any) -> CrossViewModel:
+    """A model from an authors' `state_dict`, in evaluation mode.
+
+    The method's module has `from_authors(state, name)`, which reads the settings that the tensors' shapes decide
+    (number of regions, classes ...) and renames the tensors; the rest is strict.
+
+    Args:
+        state: with the authors' names.
+        kind: one of `IMPORTS`.
+        settings: of the model, where the tensors do not decide.
+
+    Raises:
+        ModelError: an unknown kind, or tensors that are missing, left over or of another shape, by name.
+    """
+    name = IMPORTS.get(kind)
+    if name is None:
+        raise ModelError("no importer", field="as", found=kind, expected=" or ".join(IMPORTS))
+    module = import_module(f"cvgl_train.models.{METHODS[name].module}")
+    convert: Callable[[dict[str, Tensor], str], tuple[dict[str, Any], dict[str, Tensor]]] = module.from_authors
+    found, renamed = convert(state, name)
+    model = create_model(name, **{**found, **settings})
+    if kind == "dinov2":
+        model.load_backbone(renamed)
+    else:
+        fill_exactly(model, renamed, f"the authors' {kind}")
+    return model.eval()
+
+
+def import_checkpoint(path: str | Path, kind: str, **settings: Any) -> CrossViewModel:
+    """A model from an authors' checkpoint file. Raises ModelError as `read_state` and `import_state`."""
+    state = read_state(path)
+    try:
+        return import_state(state, kind, **settings)
+    except ModelError as reason:
+        raise ModelError(reason.message, file=path, field=reason.field, found=reason.found) from reason
