@@ -26,7 +26,7 @@ IMPORTS: dict[str, str] = {
     "saig-d": "saig-d",
     "dinov2": "dinov2-cvv",
 }
-"""What `--as` takes, and the method it becomes. "dinov2" brings the frozen backbone; its heads are yet to be trained."""
+"""What `--as` takes, and the method it becomes. "dinov2" brings the frozen backbone; its heads are untrained."""
 
 
 def import_state(state: dict[str, Tensor], kind: str, **settings: Any) -> CrossViewModel:
