@@ -38,12 +38,14 @@ class ViewInput:
     Args:
         height, width: pixels.
         mean, std: of the red, green and blue values scaled to 0..1; the network takes (value - mean) / std.
+        interpolation: with which the authors resize, always antialiased.
     """
 
     height: int
     width: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,10 @@ class CrossViewModel(nn.Module):
     @abstractmethod
     def forward(self, images: Tensor, view: View) -> Features:
         """(B, 3, H, W) normalised images of one view to features. Raises nothing: sizes are checked by `embed`."""
+
+    def forward_pair(self, query: Tensor, reference: Tensor) -> tuple[Features, Features]:
+        """Features of both views of a training batch; one call a view, as the authors train."""
+        return self(query, "query"), self(reference, "reference")
 
     def embed(self, images: Tensor, view: View) -> Tensor:
         """(B, D) descriptors as they are compared and deployed: of unit length where `info.metric` is "cosine".

@@ -146,6 +146,11 @@ class NanoModel(CrossViewModel):
     def forward(self, images: Tensor, view: View) -> Features:
         return Features(self.net(images))
 
+    def forward_pair(self, query: Tensor, reference: Tensor) -> tuple[Features, Features]:
+        """Both views in one pass, so that the batch normalisation sees them as the one distribution it is used on."""
+        references, queries = self.net(torch.cat([reference, query])).chunk(2)
+        return Features(queries), Features(references)
+
     def load_backbone(self, state: dict[str, Tensor]) -> list[str]:
         """Weights of a `Nano`, all of them."""
         from cvgl_train.weights import fill_exactly
