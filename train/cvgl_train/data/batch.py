@@ -14,8 +14,11 @@ __all__ = ["Batch"]
 class Batch:
     """B pairs; query i and reference i show the same place.
 
+    Where several processes train, each has its own share of the images, b = B / processes, and everything else whole: the
+    features are gathered before the loss.
+
     Args:
-        query, reference: (B, 3, H, W) normalised images.
+        query, reference: (b, 3, H, W) normalised images.
         labels: (B,) class of each pair; pairs of one class show the same place.
         ignored: (B, B) bool, query i and reference j that are neither positive nor negative, such as another pair of
             the same class or a neighbouring tile; False on the diagonal.

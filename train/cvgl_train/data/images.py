@@ -38,7 +38,7 @@ class AugmentationError(CvglError, ValueError):
 
 
 def to_input(image: NDArray[np.uint8], view: ViewInput) -> Tensor:
-    """(H, W, 3) uint8 RGB of any size to the (3, h, w) float32 input of a view: resized with antialiasing, normalised."""
+    """(H, W, 3) uint8 RGB of any size to the (3, h, w) float32 input of a view: resized (antialiased), normalised."""
     return _normalise(resize(to_tensor(image), view), view)
 
 
