@@ -115,6 +115,16 @@ def test_attention_is_counted(kind: str, multiply_adds: int, device: str) -> Non
     assert cost.query.flops == 2 * multiply_adds
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_weights_under_two_names_stay_the_same_weights(shared: bool) -> None:
+    model = Tiny(shared=shared)
+    model.reference.bias = model.query.bias
+    before = {name: id(p) for name, p in model.named_parameters(remove_duplicate=False)}
+    cost = cost_of(model, measure=False)
+    assert {name: id(p) for name, p in model.named_parameters(remove_duplicate=False)} == before
+    assert cost.shared_parameters == CONV + NORM + (LINEAR if shared else 7)
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model = Attending("layer").train()
     model.layer.eval()

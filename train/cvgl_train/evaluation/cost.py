@@ -204,14 +204,21 @@ def _count(model: CrossViewModel) -> dict[View, tuple[dict[int, int], int]]:
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
-            tensors = [*whole.named_parameters(), *whole.named_buffers()]
-            state = {name: torch.empty(t.shape, dtype=t.dtype, device="cpu") for name, t in tensors}
-            sizes = {id(state[name]): p.numel() for name, p in whole.named_parameters()}
+            # One name for a tensor in each module that holds it and no second name for a module, or `functional_call`
+            # would leave fakes behind in those that go by two.
+            fakes: dict[int, Tensor] = {}
+            state: dict[str, Tensor] = {}
+            for prefix, module in whole.named_modules():
+                for name, value in (*module.named_parameters(prefix, False), *module.named_buffers(prefix, False)):
+                    if id(value) not in fakes:
+                        fakes[id(value)] = torch.empty(value.shape, dtype=value.dtype, device="cpu")
+                    state[name] = fakes[id(value)]
+            sizes = {id(fakes[id(p)]): p.numel() for p in model.parameters()}
             for view in _VIEWS:
                 wanted = model.info.view(view)
                 image = torch.empty(1, 3, wanted.height, wanted.width, device="cpu")
                 with FlopCounterMode(display=False) as counter, _Used(sizes) as used:
-                    functional_call(whole, state, (image, view))
+                    functional_call(whole, state, (image, view), tie_weights=False)
                 found[view] = used.found, cast(int, counter.get_total_flops())
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
