@@ -65,7 +65,7 @@ class CrossViewSet:
         name: of the dataset.
         split: "train", "test" or as the dataset calls it.
         queries, references: images; a reference without a query is a distractor, which makes the search harder.
-        matches: per query, the indices of its true references (at least one, the best first).
+        matches: per query, the indices of its true references (at least one, the best first; see `unmatched`).
         semi: per query, indices that are neither true nor false (VIGOR's semi-positives, neighbouring tiles): they are
             taken as no negatives in training and left out when ranks are counted. None: there are none.
         query_labels, reference_labels: (Q,), (R,) class numbers 0..K-1 for losses and samplers by class; -1 for a
@@ -74,6 +74,8 @@ class CrossViewSet:
             easting and northing in metres.
         frame: which of the two.
         query_heights: (Q,) flying height or distance, metres, where known.
+        unmatched: queries may have no true reference. Such a set is made to be `reversed`: there they are the
+            distractors, as in the galleries of drone images that satellite images search.
     """
 
     name: str
@@ -88,6 +90,7 @@ class CrossViewSet:
     reference_positions: NDArray[np.float64] | None = None
     frame: Literal["wgs84", "metres"] = "wgs84"
     query_heights: NDArray[np.float64] | None = None
+    unmatched: bool = False
 
     def __post_init__(self) -> None:
         sizes = (len(self.queries), len(self.references))
@@ -102,7 +105,7 @@ class CrossViewSet:
         ):
             if value is not None and len(value) != size:
                 raise DatasetError("does not fit the images", field=field, found=len(value), expected=str(size))
-        if not all(len(indices) for indices in self.matches):
+        if not self.unmatched and not all(len(indices) for indices in self.matches):
             raise DatasetError("a query without a true reference", field="matches")
 
     @property
