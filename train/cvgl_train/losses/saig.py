@@ -28,7 +28,7 @@ def saig_triplet(queries: Tensor, references: Tensor, ignored: Tensor, alpha: fl
     Returns:
         A scalar.
     """
-    own = math.log(2) * len(queries) / negatives(ignored).sum().clamp(min=1)
+    own = math.log(2) * len(queries) / negatives(ignored).sum().clamp(min=1).to(queries.dtype)
     return soft_margin_triplet(queries, references, ignored, alpha) + own
 
 
