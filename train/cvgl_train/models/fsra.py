@@ -118,8 +118,8 @@ def pool_regions(tokens: Tensor, regions: int) -> Tensor:
     """(B, N, C) tokens to (B, regions, C) means of groups of like heat, the hottest first.
 
     Heatmap segmentation (Dai et al. 2021, section III-B): the heat of a token is the mean of its channels; tokens in
-    the order of falling heat are cut into groups of N // regions, and the last takes what remains. Of tokens of equal
-    heat the earlier comes first.
+    the order of falling heat are cut into groups of N // regions, and the last takes what remains. The order of
+    tokens of equal heat is the sort's own.
     """
     order = _hottest_first(tokens.float().mean(2))
     ordered = tokens.gather(1, order[:, :, None].expand_as(tokens))
@@ -137,7 +137,8 @@ def heat_regions(tokens: Tensor, regions: int) -> tuple[Tensor, Tensor]:
 
 
 def _hottest_first(heat: Tensor) -> Tensor:
-    return heat.argsort(dim=1, descending=True, stable=True)
+    # Not the stable sort, which has no counterpart in ONNX.
+    return heat.argsort(dim=1, descending=True)
 
 
 def _sizes(count: int, regions: int) -> list[int]:
