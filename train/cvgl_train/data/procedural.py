@@ -42,9 +42,9 @@ _COLUMNS = ("file", "place", "world", "easting_m", "northing_m", "height_m", "he
 _SPOTS_A_SIDE = 4
 _FIELD_OF_VIEW_DEG = 50.0
 _NORTH_WITHIN_DEG = 20.0
-# Heights by which a level footprint is 0.65 to 1.1 times a satellite image wide.
-_HEIGHT_PER_TILE = (0.7, 1.18)
-_AIM_PER_TILE = 0.06
+# Heights by which a level footprint is 0.55 to 1.1 times a satellite image wide.
+_HEIGHT_PER_TILE = (0.6, 1.18)
+_AIM_PER_TILE = 0.1
 # The world goes on this far around its outer spots, which is as far as oblique views look.
 _MARGIN_PER_TILE = 1.1
 # Worlds are laid out on one plane, far from each other, so that distances between any two places mean something.
@@ -88,8 +88,8 @@ class ProceduralSettings:
         seed: of everything.
     """
 
-    places: int = 260
-    test_share: float = 0.4
+    places: int = 400
+    test_share: float = 0.25
     distractors: int = 60
     drone_views: int = 8
     image_px: int = 160
@@ -192,13 +192,30 @@ def write_procedural(
     return folder
 
 
-def read_procedural(root: str | Path, split: str = "test", **options: Any) -> CrossViewSet:
+def read_procedural(
+    root: str | Path,
+    split: str = "test",
+    *,
+    places: int | None = None,
+    test_share: float | None = None,
+    distractors: int | None = None,
+    drone_views: int | None = None,
+    image_px: int | None = None,
+    tile_m: float | None = None,
+    spacing_m: float | None = None,
+    max_tilt_deg: float | None = None,
+    heading: Literal["north", "any"] | None = None,
+    seed: int | None = None,
+    processes: int | None = None,
+) -> CrossViewSet:
     """Drone queries against satellite references of a set that `write_procedural` made.
 
     Args:
-        root: of the set; where nothing is, it is made first, with all cores.
+        root: of the set; where nothing is, it is made first.
         split: "train" or "test".
-        options: fields of `ProceduralSettings`; of a set that stands, those given must be what it was made with.
+        places, test_share, distractors, drone_views, image_px, tile_m, spacing_m, max_tilt_deg, heading, seed: fields
+            of `ProceduralSettings`. A set that stands must have been made with those given.
+        processes: that render, where the set has to be made; None for one a core.
 
     Returns:
         Positions in metres on one plane: of queries the ground point at the image's centre, of references the image's
@@ -210,9 +227,22 @@ def read_procedural(root: str | Path, split: str = "test", **options: Any) -> Cr
     root = Path(root)
     if split not in ("train", "test"):
         raise DatasetError("no such split", field="split", found=split, expected="'train' or 'test'")
+    given = {
+        "places": places,
+        "test_share": test_share,
+        "distractors": distractors,
+        "drone_views": drone_views,
+        "image_px": image_px,
+        "tile_m": tile_m,
+        "spacing_m": spacing_m,
+        "max_tilt_deg": max_tilt_deg,
+        "heading": heading,
+        "seed": seed,
+    }
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     settings = asdict(ProceduralSettings.of(**options))
     if not _stands(root, {name: settings[name] for name in options}):
-        write_procedural(root, **options)
+        write_procedural(root, processes=processes, **options)
     drone, satellite = ("drone", "satellite") if split == "train" else ("query_drone", "gallery_satellite")
     rows = _read_poses(root / POSES)
     queries = [row for row in rows if row.file.startswith(f"{split}/{drone}/")]
