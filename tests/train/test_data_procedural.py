@@ -97,6 +97,16 @@ def test_reading(made: Path, split: str, queries: int, references: int, distract
     assert len({source.name for source in data.queries}) == queries
 
 
+def test_the_drone_gallery_has_distractors(made: Path) -> None:
+    data = read_procedural(made, "test", gallery="drone")
+    assert (len(data.queries), len(data.references)) == (6, 2)
+    assert [len(found) for found in data.matches].count(0) == 2
+    turned = data.reversed()
+    assert (len(turned.queries), len(turned.references)) == (2, 6)
+    with pytest.raises(DatasetError, match="gallery"):
+        read_procedural(made, "train", gallery="drone")
+
+
 def test_drone_and_satellite_show_the_same_place() -> None:
     """Rendered on one day from straight above, at the satellite's scale, the two views are nearly one picture."""
     from cvgl.camera import Camera
@@ -234,7 +244,8 @@ def _edit(folder: Path, old: str, new: str) -> None:
         (lambda folder: (folder / POSES).write_text(""), POSES, "header"),
         (lambda folder: _edit(folder, "easting_m", "x"), POSES, "easting_m"),
         (lambda folder: _edit(folder, ",0001,0,", ",0001,0,east"), POSES, "row"),
-        (lambda folder: (folder / POSES).write_text(",".join(procedural._COLUMNS) + "\n"), POSES, "train/drone"),
+        (lambda folder: (folder / POSES).write_text(",".join(procedural._COLUMNS) + "\n"), POSES, "train/drone/0001"),
+        (lambda folder: shutil.rmtree(folder / "train/satellite/0002"), "train/drone/0002", "other view"),
     ],
 )
 def test_damage_is_named(made: Path, tmp_path: Path, damage: Any, file: str, words: str) -> None:
@@ -246,11 +257,11 @@ def test_damage_is_named(made: Path, tmp_path: Path, damage: Any, file: str, wor
     assert caught.value.file == (copy / file if file else copy)
 
 
-def test_a_missing_image_is_named_when_it_is_read(made: Path, tmp_path: Path) -> None:
+def test_a_missing_image_is_named(made: Path, tmp_path: Path) -> None:
     copy = tmp_path / "set"
     shutil.copytree(made, copy)
     image = copy / "train/drone/0001/image-01.jpeg"
     image.unlink()
     with pytest.raises(DatasetError, match="no such image") as caught:
-        read_procedural(copy, "train").queries[0].read()
+        read_procedural(copy, "train")
     assert caught.value.file == image

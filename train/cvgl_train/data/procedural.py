@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,9 @@ from cvgl.files import atomic_folder, read_json, write_json
 from cvgl.geometry import camera_to_enu
 from cvgl.sim import STYLES, Appearance, World, render_frame, render_map
 
-from .base import CrossViewSet, DatasetError, ImageFile, labels_of
+from .base import CrossViewSet, DatasetError
+from .folders import need_choice
+from .university1652 import read_university1652
 
 __all__ = ["MANIFEST", "POSES", "ProceduralSettings", "read_procedural", "write_procedural"]
 
@@ -196,6 +198,7 @@ def read_procedural(
     root: str | Path,
     split: str = "test",
     *,
+    gallery: str = "satellite",
     places: int | None = None,
     test_share: float | None = None,
     distractors: int | None = None,
@@ -208,25 +211,27 @@ def read_procedural(
     seed: int | None = None,
     processes: int | None = None,
 ) -> CrossViewSet:
-    """Drone queries against satellite references of a set that `write_procedural` made.
+    """Drone images against satellite images of a set that `write_procedural` made.
 
     Args:
         root: of the set; where nothing is, it is made first.
         split: "train" or "test".
+        gallery: of the test. "satellite": query_drone against gallery_satellite; "drone": gallery_drone against
+            query_satellite, to be `reversed` into the satellite-to-drone test; its distractors have no match.
         places, test_share, distractors, drone_views, image_px, tile_m, spacing_m, max_tilt_deg, heading, seed: fields
             of `ProceduralSettings`. A set that stands must have been made with those given.
         processes: that render, where the set has to be made; None for one a core.
 
     Returns:
         Positions in metres on one plane: of queries the ground point at the image's centre, of references the image's
-        centre. Distractors, in test, have the label -1.
+        centre. Distractors have the label -1.
 
     Raises:
         DatasetError: no such split, a set made with other settings, or a damaged one.
     """
     root = Path(root)
-    if split not in ("train", "test"):
-        raise DatasetError("no such split", field="split", found=split, expected="'train' or 'test'")
+    need_choice(split, "split", ("train", "test"))
+    need_choice(gallery, "gallery", ("satellite",) if split == "train" else ("satellite", "drone"))
     given = {
         "places": places,
         "test_share": test_share,
@@ -243,30 +248,25 @@ def read_procedural(
     settings = asdict(ProceduralSettings.of(**options))
     if not _stands(root, {name: settings[name] for name in options}):
         write_procedural(root, processes=processes, **options)
-    drone, satellite = ("drone", "satellite") if split == "train" else ("query_drone", "gallery_satellite")
-    rows = _read_poses(root / POSES)
-    queries = [row for row in rows if row.file.startswith(f"{split}/{drone}/")]
-    references = [row for row in rows if row.file.startswith(f"{split}/{satellite}/")]
-    for found, name in ((queries, drone), (references, satellite)):
-        if not found:
-            raise DatasetError("no image of the split", file=root / POSES, field="file", expected=f"{split}/{name}/...")
-    labels = labels_of([row.place for row in queries])
-    reference_of = {row.place: index for index, row in enumerate(references)}
-    absent = sorted(set(labels) - set(reference_of))
+    made = read_university1652(root, split, gallery=gallery)
+    poses = _read_poses(root / POSES)
+    names = {source.name for source in (*made.queries, *made.references)}
+    lost = sorted(names - set(poses))
+    if lost:
+        raise DatasetError("an image without a pose", file=root / POSES, field="file", expected=f"a row for {lost[0]}")
+    branches = {_branch(name) for name in names}
+    absent = sorted(name for name in set(poses) - names if _branch(name) in branches)
     if absent:
-        raise DatasetError("a place without a satellite image", file=root / POSES, field="place", found=absent[0])
-    return CrossViewSet(
-        "procedural",
-        split,
-        [ImageFile(root / row.file, row.file) for row in queries],
-        [ImageFile(root / row.file, row.file) for row in references],
-        [np.array([reference_of[row.place]], np.int64) for row in queries],
-        np.array([labels[row.place] for row in queries], np.int64),
-        np.array([labels.get(row.place, -1) for row in references], np.int64),
-        query_positions=np.array([row.position for row in queries]),
-        reference_positions=np.array([row.position for row in references]),
+        raise DatasetError("no such image", file=root / absent[0], field=POSES, found=f"{len(absent)} images missing")
+    queries = np.array([poses[source.name] for source in made.queries])
+    references = np.array([poses[source.name] for source in made.references])
+    return replace(
+        made,
+        name="procedural",
+        query_positions=queries[:, :2],
+        reference_positions=references[:, :2],
         frame="metres",
-        query_heights=np.array([row.height for row in queries]),
+        query_heights=queries[:, 2],
     )
 
 
@@ -509,15 +509,13 @@ def _only_one(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-@dataclass(frozen=True)
-class _Pose:
-    file: str
-    place: str
-    position: tuple[float, float]
-    height: float
+def _branch(name: str) -> str:
+    """Which folder of places an image is in, such as train/drone."""
+    return name.rsplit("/", 2)[0]
 
 
-def _read_poses(path: Path) -> list[_Pose]:
+def _read_poses(path: Path) -> dict[str, tuple[float, float, float]]:
+    """Easting, northing and height of each image; the height of a satellite image is not a number."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))
@@ -533,11 +531,11 @@ def _read_poses(path: Path) -> list[_Pose]:
             found=rows[0] if rows else None,
             expected=", ".join(_COLUMNS),
         )
-    poses = []
+    poses = {}
     for number, row in enumerate(rows[1:], start=2):
         try:
-            file_name, place, _, easting, northing, height, _, _ = row
-            poses.append(_Pose(file_name, place, (float(easting), float(northing)), float(height or "nan")))
+            name, _, _, easting, northing, height, _, _ = row
+            poses[name] = (float(easting), float(northing), float(height or "nan"))
         except ValueError:
             raise DatasetError("not a pose", file=path, field=f"row {number}", found=row) from None
     return poses
