@@ -39,7 +39,7 @@ class VisionTransformer(nn.Module):
             rises linearly from 0 in the first.
 
     Raises:
-        ModelError: a size or number of heads that does not divide.
+        ModelError: settings that cannot be.
     """
 
     def __init__(
@@ -55,11 +55,13 @@ class VisionTransformer(nn.Module):
             raise ModelError(
                 "heads do not divide the width", field="heads", found=heads, expected=f"to divide {channels}"
             )
+        if not 0 <= drop_path < 1:
+            raise ModelError("not a chance", field="drop_path", found=drop_path, expected="0 <= drop_path < 1")
         self.grid = (height // PATCH, width // PATCH)
         self.patch_embed = _PatchEmbedding(channels)
         self.cls_token = nn.Parameter(torch.empty(1, 1, channels))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid[0] * self.grid[1], channels))
-        chances = torch.linspace(0, drop_path, depth).tolist()
+        chances = [drop_path * number / max(depth - 1, 1) for number in range(depth)]
         self.blocks = nn.ModuleList(_Block(channels, heads, round(channels * mlp_ratio), chance) for chance in chances)
         self.norm = nn.LayerNorm(channels, eps=_EPSILON)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
@@ -141,6 +143,8 @@ class _Block(nn.Module):
 def resize_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
     """Position embeddings of a square grid of patches for another grid, bicubic; unchanged where it is the same.
 
+    Public weights are of squares, so a square number of patches is taken as one. (FSRA's authors resize bilinearly.)
+
     Args:
         positions: (1, 1 + s * s, C), that of the class token first.
         grid: rows and columns wanted.
@@ -155,10 +159,11 @@ def resize_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
         found = tuple(positions.shape)
         raise ModelError("not position embeddings", field="pos_embed", found=found, expected="(1, 1 + s * s, C)")
     count = positions.shape[1] - 1
-    if count == grid[0] * grid[1]:
-        return positions
     side = isqrt(max(count, 0))
-    if side < 1 or side * side != count:
+    square = side > 0 and side * side == count
+    if grid == (side, side) or (not square and count == grid[0] * grid[1]):
+        return positions
+    if not square:
         raise ModelError("not a square grid of patches", field="pos_embed", found=count, expected="a square number")
     spread = positions[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
     resized = F.interpolate(spread, grid, mode="bicubic", align_corners=False).to(positions.dtype)
