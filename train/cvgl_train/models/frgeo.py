@@ -19,7 +19,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import resample_abs_pos_embed
+from timm.layers import PatchEmbed, resample_abs_pos_embed
 from timm.models.convnext import ConvNeXt
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -106,11 +106,11 @@ def _trunk(
     try:
         trunk = timm.create_model(backbone, pretrained=False, num_classes=0, drop_path_rate=drop_path, **extra)
     except (RuntimeError, TypeError) as reason:
-        # RuntimeError: no such name or tag; TypeError: a family that does not take these arguments.
-        raise ModelError("no such backbone", field="backbone", found=backbone, expected=usable) from reason
+        # RuntimeError: timm has no such name or tag; TypeError: a family that does not take these arguments.
+        raise ModelError("cannot be built", field="backbone", found=backbone, expected=usable) from reason
     if isinstance(trunk, ConvNeXt):
         norm, stride = _convnext_end(trunk)
-    elif isinstance(trunk, VisionTransformer):
+    elif isinstance(trunk, VisionTransformer) and isinstance(trunk.patch_embed, PatchEmbed):
         norm, stride = _transformer_end(trunk)
     else:
         raise ModelError("not a backbone for this method", field="backbone", found=backbone, expected=usable)
@@ -144,9 +144,11 @@ def _normalisation(trunk: Any) -> tuple[tuple[float, float, float], tuple[float,
 def _position(values: Tensor, trunk: VisionTransformer, grid: tuple[int, int]) -> Tensor:
     """Pretrained (1, N, C) position embeddings on another grid of patches; those of a square image are expected.
 
-    A number of tokens that no square has is left as it is, and fits or is refused by shape.
+    What no square image has is left as it is, and fits or is refused by its shape.
     """
     prefix = 0 if trunk.no_embed_class else trunk.num_prefix_tokens
+    if values.ndim != 3 or values.shape[0] != 1:
+        return values
     side = math.isqrt(max(values.shape[1] - prefix, 0))
     if side * side + prefix != values.shape[1] or (side, side) == grid:
         return values

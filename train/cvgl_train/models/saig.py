@@ -216,10 +216,10 @@ def _check(settings: SaigSettings) -> None:
 
 def _resampled(position: Tensor, grid: tuple[int, int]) -> Tensor:
     """(1, N, C) position embeddings of a square image on another grid: bicubic, as released."""
-    side = math.isqrt(position.shape[1])
-    if side * side != position.shape[1]:
+    side = math.isqrt(position.shape[1]) if position.ndim == 3 and position.shape[0] == 1 else 0
+    if side < 1 or side * side != position.shape[1]:
         found = tuple(position.shape)
-        raise ModelError("not of a square image", field="pos_embed", found=found, expected="a square number of tokens")
+        raise ModelError("not of a square image", field="pos_embed", found=found, expected="(1, s * s, width)")
     square = position.reshape(1, side, side, -1).permute(0, 3, 1, 2)
     resampled = F.interpolate(square.float(), size=grid, mode="bicubic", align_corners=False)
     return resampled.flatten(2).transpose(1, 2).to(position.dtype)
