@@ -1,3 +1,8 @@
-"""Which pairs make a batch: k-fold, hard negatives by nearest neighbours or clusters, neighbours by position."""
+"""Which pairs a batch is made of."""
 
 from __future__ import annotations
+
+from .base import Sampler, SamplerError, ignored_pairs, share
+from .build import SAMPLERS, build_sampler
+
+__all__ = ["SAMPLERS", "Sampler", "SamplerError", "build_sampler", "ignored_pairs", "share"]
