@@ -62,7 +62,8 @@ class TestSettings:
     )
     def test_sizes(self, name: str, depth: int, backbone: int) -> None:
         """The paper says 9.0 M and 15.6 M a view; the 0.1 M are position embeddings, at 256 tokens."""
-        model = create_model(name)
+        with torch.device("meta"):
+            model = create_model(name)
         assert model.settings.depth == depth
         assert model.info.descriptor_size == 3072 and not model.info.shared
         assert (model.info.query.height, model.info.query.width) == (128, 512)
