@@ -17,6 +17,7 @@ __all__ = [
     "class_images",
     "class_set",
     "image",
+    "image_names",
     "missing_images",
     "need_choice",
     "need_file",
@@ -101,7 +102,8 @@ def image(root: Path, name: str) -> ImageFile:
     return ImageFile(root / name, name)
 
 
-def _images_in(folder: Path) -> list[str]:
+def image_names(folder: Path) -> list[str]:
+    """The names of the images in a folder, sorted."""
     # What begins with a dot are leftovers of file managers, which some archives contain.
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries]
@@ -158,7 +160,7 @@ def class_images(root: Path, folder: str, tree: str) -> list[ClassImage]:
         raise DatasetError("no folders of places in it", file=path, expected=tree)
     found = []
     for place in places:
-        names = _images_in(path / place)
+        names = image_names(path / place)
         if not names:
             raise DatasetError("no image in it", file=path / place, expected=" or ".join(IMAGE_ENDINGS))
         found += [(place, image(root, f"{folder}/{place}/{name}")) for name in names]
