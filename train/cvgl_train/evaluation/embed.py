@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,18 @@ from cvgl_train.data.base import ImageSource
 from cvgl_train.data.images import resize, to_input, to_tensor
 from cvgl_train.models.base import CrossViewModel, View, ViewInput
 
-__all__ = ["BundleEmbedder", "Change", "Embedded", "Embedder", "ModelEmbedder", "embed_all", "open_embedder"]
+from .ranks import Score
+
+__all__ = [
+    "BundleEmbedder",
+    "Change",
+    "Embedded",
+    "Embedder",
+    "ModelEmbedder",
+    "embed_all",
+    "open_embedder",
+    "own_score",
+]
 
 Change = Callable[[NDArray[np.uint8], ViewInput], NDArray[np.uint8]]
 """What is done to an image, (H, W, 3) RGB, before a view's input is made of it."""
@@ -124,6 +136,16 @@ def open_embedder(path: str | Path, device: str = "cpu") -> ModelEmbedder | Bund
         # PyTorch says so in several ways, depending on how it was built.
         first = str(reason).splitlines()[0]
         raise MissingDependencyError(f"cannot be used: {first}", field="device", found=device) from reason
+
+
+def own_score(model: CrossViewModel) -> Score:
+    """`CrossViewModel.score` of a copy in double precision; descriptors go to the model's device.
+
+    In single precision the scores of equal descriptors differ in their last digits by where they stand in the gallery.
+    """
+    whole = copy.deepcopy(model).double()
+    device = next(whole.parameters()).device
+    return lambda query, reference: whole.score(query.to(device), reference.to(device))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cvgl_train.data.base import CrossViewSet, DatasetError
@@ -54,12 +55,21 @@ class Search:
         dataset: its queries search its references; for `BACKWARD` that is a dataset that was turned round.
         query, reference: (Q, D), (R, D) descriptors.
         ranks: with the ten closest references kept.
+        compare: what `ranks` were made by.
     """
 
     dataset: CrossViewSet
     query: NDArray[np.float32]
     reference: NDArray[np.float32]
     ranks: Ranks
+    compare: Score
+
+    def similarity(self, queries: Sequence[int]) -> NDArray[np.float64]:
+        """(n, R) of some queries, greater is closer: for a few, all references being compared at once."""
+        mine, theirs = (torch.from_numpy(x).double() for x in (self.query[queries], self.reference))
+        with torch.inference_mode():
+            scores: NDArray[np.float64] = self.compare(mine, theirs).cpu().numpy()
+        return scores
 
 
 @dataclass(frozen=True)
@@ -270,7 +280,10 @@ def search(
         device=device,
         progress=progress,
     )
-    return Search(dataset, query, reference, ranks)
+    return Search(dataset, query, reference, ranks, compare or _BY_METRIC[metric])
+
+
+_BY_METRIC: dict[str, Score] = {"cosine": lambda q, r: q @ r.T, "euclidean": lambda q, r: -torch.cdist(q, r)}
 
 
 def height_groups(dataset: CrossViewSet) -> dict[str, NDArray[np.int64]]:

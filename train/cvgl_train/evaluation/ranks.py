@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 Score = Callable[[Tensor, Tensor], Tensor]
-"""(Q, D) and (R, D) descriptors to their (Q, R) similarity, greater is closer: `CrossViewModel.score`."""
+"""(Q, D) and (R, D) descriptors in double precision to their (Q, R) similarity, greater is closer."""
 
 Ties = Literal["chance", "against"]
 """What a false reference exactly as close as the true one does: stand before it by chance, or always."""
@@ -169,7 +169,7 @@ def rank_descriptors(
         matches: per query, the indices of its true references, at least one.
         semi: per query, indices that are neither true nor false.
         metric: "cosine" of unit vectors, or "euclidean" distance.
-        score: a model's own score instead of the metric.
+        score: a model's own score instead of the metric, see `own_score`.
         top: how many of the closest references to keep.
         device: to compute on; "cpu" or "cuda".
         memory: bytes to work in, about, beside the descriptors.
@@ -192,10 +192,10 @@ def rank_descriptors(
     columns = max(1, memory // (2 * 8 * query.shape[1]))
 
     def part(mine: Tensor, theirs: Tensor) -> Tensor:
+        left, right = mine.double(), theirs.double()
         if score is not None:
             with torch.inference_mode():
-                return score(mine, theirs).float()
-        left, right = mine.double(), theirs.double()
+                return score(left, right).float()
         if centre is None:
             return (left @ right.T).float()
         left, right = left - centre, right - centre
