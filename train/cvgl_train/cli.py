@@ -1,102 +1,171 @@
-"""``cvgl-train``: train the base model, or adapt it to a map, as a recipe says."""
+"""``cvgl-train``: train a model as a recipe says, run an ablation, take over an authors' checkpoint."""
 
 from __future__ import annotations
 
-from dataclasses import fields
-from importlib.resources import files
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
+from typer.core import TyperGroup
 
 from cvgl.cli.common import main
-from cvgl.errors import CvglError
 
-__all__ = ["app", "app_main", "read_recipe"]
+from .recipes import RecipeError, read_recipe, shipped_recipes
 
-app = typer.Typer(add_completion=False)
+__all__ = ["app", "app_main"]
 
-
-class RecipeError(CvglError, ValueError):
-    """A recipe that cannot be followed."""
+_KINDS = ["method", "base", "adapt"]
 
 
-@app.command(no_args_is_help=True)
-def train(
+class _RecipeFirst(TyperGroup):
+    """Whatever is no command is a recipe: ``cvgl-train fsra`` is short for ``cvgl-train run fsra``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            args.insert(0, "run")
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        # Options of `run` may come before its recipe; the group itself has only --help.
+        if args and args[0].startswith("-") and args[0] != "--help":
+            args.insert(0, "run")
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(add_completion=False, cls=_RecipeFirst, no_args_is_help=True)
+
+
+@app.callback()
+def about() -> None:
+    """Train a model: cvgl-train RECIPE [KEY=VALUE]...
+
+    RECIPE is a YAML file, or the name of a recipe that ships (cvgl-train
+    recipes lists them). A run that was stopped goes on where it was when the
+    same command is given again.
+
+    Examples:
+
+      cvgl-train fsra --small                 (minutes on a CPU, no data)
+
+      cvgl-train fsra data.root=/data/University-1652 out=runs/fsra
+
+      cvgl-train nano-adapt map=town.tif camera=camera.yaml minutes=5
+
+      torchrun --nproc-per-node 4 -m cvgl_train fsra   (four GPUs)
+    """
+
+
+@app.command()
+def run(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a recipe that ships.")],
     changes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Fields to change, such as minutes=5."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Fields to change, such as model.regions=2 epochs=5 seed=1."),
+    ] = None,
+    small: Annotated[
+        bool, typer.Option("--small", help="The recipe's small version: procedural places, minutes on two cores.")
+    ] = False,
+) -> None:
+    """Train as a recipe says.
+
+    What it made lies in the folder that the recipe's `out` names: model.pt
+    and best.pt (or weights.npz), record.json, curve.json, checkpoint.pt to
+    go on from, and files for TensorBoard.
+    """
+    kind, values = read_recipe(recipe, changes or [], _KINDS, small)
+    with _bar() as show:
+        made, record = _RUN[kind](values, show)
+    if _first_process():
+        last = record["curve"][-1]
+        minutes = record["seconds"] / 60
+        scores = ", ".join(f"{name} {last[name]:.3f}" for name in ("R@1", "R@5") if name in last)
+        print(f"{made}: {record['steps']} steps in {minutes:.1f} min, {scores} on held-back views")
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that ship."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .registry import METHODS
+
+    table = Table("recipe", "kind", "what it trains", box=None, pad_edge=False)
+    for name in shipped_recipes():
+        kind, values = read_recipe(name, [], _KINDS)
+        method = values.get("method")
+        what = METHODS[method].summary if method else {"base": "the model that ships", "adapt": "it, on one map"}[kind]
+        table.add_row(name, kind, what)
+    Console().print(table)
+
+
+@app.command("import")
+def import_(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="The authors' file: .pth, .pt, .safetensors.")
+    ],
+    kind: Annotated[str, typer.Option("--as", metavar="METHOD", help="Whose it is: fsra, frgeo, saig-s, dinov2 ...")],
+    out: Annotated[Path | None, typer.Option(help="What to write; by default the same name with .cvgl.pt.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A setting of the model that the file does not decide."),
     ] = None,
 ) -> None:
-    """Train an embedding as a recipe says.
+    """Take over an authors' checkpoint.
 
-    Recipes that ship: nano-base (the base model), nano-adapt (the base
-    model adapted to a map: map=MAP.tif camera=camera.yaml height_m=120).
+    Every tensor has to find its place; those that do not are named.
 
-    A run that was stopped goes on where it was when the same command is
-    given again. What it made lies in the folder that the recipe's `out`
-    names: weights.npz, record.json and the curve.
-
-    Example: cvgl-train nano-adapt map=town.tif camera=camera.yaml minutes=5
+    Example: cvgl-train import fsra_university.pth --as fsra
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    import yaml
 
-    kind, values = read_recipe(recipe, changes or [])
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, transient=True) as bar:
-        task = bar.add_task("preparing", total=1.0)
+    from cvgl.files import sha256_file
 
-        def show(done: float, line: dict[str, Any]) -> None:
-            words = ", ".join(f"{key} {value}" for key, value in line.items() if key != "seconds")
-            bar.update(task, completed=done, description=words)
+    from .checkpoint import save_model
+    from .importer import import_checkpoint
 
-        weights, record = _RUN[kind](values, show)
-    last = record["curve"][-1]
-    minutes = record["seconds"] / 60
-    print(f"{weights}: {record['steps']} steps in {minutes:.1f} min, R@1 {last['R@1']:.3f} on held-back views")
+    settings: dict[str, Any] = {}
+    for change in setting or []:
+        key, sign, text = change.partition("=")
+        if not sign:
+            raise RecipeError("not a setting", field="--setting", found=change, expected="KEY=VALUE")
+        settings[key] = yaml.safe_load(text)
+    model = import_checkpoint(checkpoint, kind, **settings)
+    path = out or checkpoint.with_name(f"{checkpoint.stem}.cvgl.pt")
+    source = {"file": checkpoint.name, "sha256": sha256_file(checkpoint), "as": kind}
+    save_model(model, path, {"imported": source})
+    print(f"{path}: {model.info.name}, descriptors of {model.info.descriptor_size}")
 
 
-def read_recipe(recipe: str, changes: list[str]) -> tuple[str, dict[str, Any]]:
-    """(kind, fields) of a recipe with its changes applied.
+@app.command()
+def ablation(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A YAML file, or fsra or frgeo.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Fields to change in every row.")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="On the published dataset instead of procedural places.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the runs and of the table.")] = Path("runs/ablation"),
+) -> None:
+    """Train a method part by part and print the table.
 
-    Raises:
-        CvglError: no such recipe, not a recipe, or a change to a field it does not have.
+    Rows that are trained already are not trained again.
+
+    Example: cvgl-train ablation fsra
     """
-    path = Path(recipe)
-    if not path.exists():
-        shipped = Path(str(files("cvgl_train") / "recipes" / f"{recipe}.yaml"))
-        if not shipped.exists():
-            names = ", ".join(sorted(entry.stem for entry in shipped.parent.glob("*.yaml")))
-            raise RecipeError("no such recipe", file=recipe, expected=f"a YAML file, or one of {names}")
-        path = shipped
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as reason:
-        raise RecipeError(f"not readable as YAML: {reason}", file=path) from reason
-    if not isinstance(values, dict) or values.get("kind") not in _RUN:
-        found = values.get("kind") if isinstance(values, dict) else type(values).__name__
-        raise RecipeError("not a recipe", file=path, field="kind", found=found, expected=" or ".join(_RUN))
-    for change in changes:
-        key, sign, value = change.partition("=")
-        if not sign or key not in values or key == "kind":
-            raise RecipeError(
-                "no field to change",
-                file=path,
-                field=key,
-                expected=", ".join(name for name in values if name != "kind"),
-            )
-        values[key] = yaml.safe_load(value)
-    return str(values.pop("kind")), values
+    from .ablation import print_table, run_ablation
+
+    with _bar() as show:
+        rows = run_ablation(name, changes or [], out / Path(name).stem, small=not full, progress=show)
+    print_table(rows)
 
 
 def _base(values: dict[str, Any], show: Any) -> tuple[Path, dict[str, Any]]:
+    from dataclasses import fields
+
     from .base import BaseRecipe, train_base
 
     known = {field.name for field in fields(BaseRecipe)}
@@ -132,7 +201,41 @@ def _adapt(values: dict[str, Any], show: Any) -> tuple[Path, dict[str, Any]]:
     return made.weights, made.record
 
 
-_RUN = {"base": _base, "adapt": _adapt}
+def _method(values: dict[str, Any], show: Any) -> tuple[Path, dict[str, Any]]:
+    from .methods import train_method
+    from .recipes import MethodRecipe
+
+    return train_method(MethodRecipe.from_dict(values), progress=show)
+
+
+_RUN = {"base": _base, "adapt": _adapt, "method": _method}
+
+
+@contextmanager
+def _bar() -> Iterator[Any]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, transient=True, disable=not _first_process()) as bar:
+        task = bar.add_task("preparing", total=1.0)
+
+        def show(done: float, line: dict[str, Any]) -> None:
+            words = ", ".join(f"{key} {value}" for key, value in line.items() if key not in ("seconds", "chance"))
+            bar.update(task, completed=done, description=words)
+
+        yield show
+
+
+def _first_process() -> bool:
+    import os
+
+    return os.environ.get("RANK", "0") == "0"
 
 
 def app_main() -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from cvgl.errors import CvglError
 
-__all__ = ["MethodRecipe", "RecipeError", "merge", "read_recipe", "shipped_recipes"]
+__all__ = ["MethodRecipe", "RecipeError", "apply_change", "merge", "read_recipe", "shipped_recipes"]
 
 
 class RecipeError(CvglError, ValueError):
@@ -28,9 +28,10 @@ class MethodRecipe:
         model: settings of the model; `classes` follows from the data where it is not given.
         pretrained: start from timm's official weights of the backbone, which needs a network the first time.
         weights: start from this file of backbone weights instead.
+        start: start from all of this checkpoint's weights instead.
         data: `reader`, `root` and the reader's options; `split` is "train" where it is not given.
-        validation: the same for judging, and `queries`, how many at most; what it does not say is as in `data`, with the
-            split "test".
+        validation: the same for judging, and `queries`, how many at most; what it does not say is as in `data`, with
+            the split "test".
         augment: lists of augmentations for `query` and `reference`.
         sampler: `name` and settings, see `cvgl_train.sampling`.
         cache: keep a frozen backbone's features on disk instead of running it at every step.
@@ -46,6 +47,7 @@ class MethodRecipe:
     model: dict[str, Any] = field(default_factory=dict)
     pretrained: bool = False
     weights: str | None = None
+    start: str | None = None
     data: dict[str, Any] = field(default_factory=dict)
     validation: dict[str, Any] = field(default_factory=dict)
     augment: dict[str, Any] = field(default_factory=dict)
@@ -110,23 +112,31 @@ def read_recipe(recipe: str, changes: list[str], kinds: list[str], small: bool =
             raise RecipeError("has no small version", file=path, field="small")
         values = merge(values, smaller)
     for change in changes:
-        _change(values, change, path)
+        apply_change(values, change, path)
     return str(values.pop("kind")), values
 
 
 def merge(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`values` with `over` put over it, mapping by mapping; a mapping with a `name` replaces one of another name."""
+    """`values` with `over` put over it, mapping by mapping.
+
+    A mapping of another `name` or `reader` replaces what was there: its settings would mean nothing to the other.
+    """
     merged = dict(values)
     for key, value in over.items():
         old = merged.get(key)
-        if isinstance(old, dict) and isinstance(value, dict) and value.get("name", old.get("name")) == old.get("name"):
+        if isinstance(old, dict) and isinstance(value, dict) and _same_kind(old, value):
             merged[key] = merge(old, value)
         else:
             merged[key] = value
     return merged
 
 
-def _change(values: dict[str, Any], change: str, path: Path) -> None:
+def _same_kind(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return all(new.get(kind, old.get(kind)) == old.get(kind) for kind in ("name", "reader"))
+
+
+def apply_change(values: dict[str, Any], change: str, path: Path) -> None:
+    """Put a ``key=value`` into a recipe's values. Raises RecipeError for a field that it does not have."""
     key, sign, text = change.partition("=")
     names = key.split(".")
     plan = values.get("plan")

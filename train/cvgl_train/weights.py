@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +35,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
             data: Any = load_file(path)
         else:
-            data = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_numpy_scalars()):
+                data = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelError("no such file", file=path) from None
     except Exception as reason:
@@ -54,6 +56,13 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         if all(name.startswith(prefix) for name in state):
             state = {name[len(prefix) :]: value for name, value in state.items()}
     return state
+
+
+def _numpy_scalars() -> list[Any]:
+    """What a pickled NumPy number is made of: training scripts save their best score beside the weights."""
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64)]
+    return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
 
 
 def fill_exactly(module: nn.Module, state: dict[str, Tensor], what: str) -> None:

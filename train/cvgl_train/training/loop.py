@@ -27,7 +27,7 @@ from ..models.base import CrossViewModel, Features
 from ..optimisers import build_optimiser, build_schedule
 from .kept import RunState, load_run, save_run
 from .plan import Plan
-from .source import Embed, Source
+from .source import Descriptors, Source
 from .threads import Threads
 
 __all__ = ["Progress", "Validate", "launch", "pick_device", "train"]
@@ -57,8 +57,8 @@ def pick_device(device: str) -> torch.device:
     return chosen
 
 
-def launch(device: str = "auto", precision: str = "auto") -> Fabric:
-    """The processes and the arithmetic of a run; several processes where ``torchrun`` started them.
+def launch(device: str = "auto", precision: str = "auto") -> tuple[Fabric, bool]:
+    """The processes of a run, several where ``torchrun`` started them, and whether it computes in bfloat16.
 
     Raises:
         ModelError: the device is not there.
@@ -76,7 +76,7 @@ def launch(device: str = "auto", precision: str = "auto") -> Fabric:
         precision="bf16-mixed" if half else "32-true",
     )
     fabric.launch()
-    return fabric
+    return fabric, half
 
 
 def train(
@@ -88,7 +88,8 @@ def train(
     seed: int = 0,
     fabric: Fabric | None = None,
     validate: Validate | None = None,
-    embed: Callable[[CrossViewModel], Embed] | None = None,
+    embed: Callable[[CrossViewModel], Descriptors] | None = None,
+    about: dict[str, Any] | None = None,
     resume: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -105,7 +106,8 @@ def train(
         seed: of everything random here; what a source draws has a seed of its own.
         fabric: from `launch`; None for one process on the automatic device.
         validate: judges the model; without it the curve has only the loss, and no best model is kept.
-        embed: makes the descriptors of the training set for samplers that learn from them.
+        embed: makes the descriptors of the training set, for samplers that learn from them.
+        about: more to record: data, start.
         resume: go on from the folder's checkpoint of the same run.
         progress: called about once a second, in the first process.
 
@@ -115,8 +117,8 @@ def train(
     Raises:
         ModelError: the loss is not finite, or the checkpoint is another run's.
     """
-    fabric = fabric or launch(precision=plan.precision)
-    run = _Run(model, source, plan, folder, seed, fabric, validate, embed)
+    fabric = fabric or launch(precision=plan.precision)[0]
+    run = _Run(model, source, plan, folder, seed, fabric, validate, embed, about or {})
     return run.go(resume, progress)
 
 
@@ -142,11 +144,12 @@ class _Run:
         seed: int,
         fabric: Fabric,
         validate: Validate | None,
-        embed: Callable[[CrossViewModel], Embed] | None,
+        embed: Callable[[CrossViewModel], Descriptors] | None,
+        about: dict[str, Any],
     ) -> None:
         self.model, self.source, self.plan, self.folder, self.seed = model, source, plan, folder, seed
         self.fabric, self.validate = fabric, validate
-        self.embed = embed
+        self.embed, self.about = embed, about
         self.objective: Objective = build_objective(list(plan.loss), model)
         self.state = RunState()
         self.parts: dict[str, float] = {}
@@ -200,8 +203,8 @@ class _Run:
         while self._done() < 1.0:
             epoch, first = divmod(state.step, size)
             if epoch != state.epoch:
-                refresh = epoch % self.plan.refresh_every == 0
-                self.source.begin(epoch, self._embed() if refresh and self.embed is not None else None)
+                refresh = epoch % self.plan.refresh_every == 0 and self.embed is not None
+                self.source.begin(epoch, self._embed if refresh else None)
                 state.epoch = epoch
             started = time.perf_counter()
             for batch in self.source.batches(epoch, first):
@@ -221,7 +224,8 @@ class _Run:
     def _step(self, batch: Batch) -> None:
         batch = batch.to(self.fabric.device)
         progress = self._done()
-        epochs = max(self.total / self.source.steps_per_epoch, 1e-9)
+        # A run by the clock, whose number of steps nobody knows, is one epoch long to its schedule.
+        epochs = self.total / self.source.steps_per_epoch if self.total else 1.0
         factor = self.schedule(progress * epochs, epochs)
         for group, rate in self.rates:
             group["lr"] = rate * factor
@@ -310,7 +314,7 @@ class _Run:
             self._save()
             self.saved = time.perf_counter()
 
-    def _embed(self) -> Embed:
+    def _embed(self) -> Descriptors:
         assert self.embed is not None
         self.model.eval()
         made = self.embed(self.model)
@@ -369,9 +373,10 @@ class _Run:
             "seconds": round(state.seconds, 1),
             "device": str(self.fabric.device),
             "processes": self.fabric.world_size,
-            "arithmetic": self.fabric._precision.precision,
+            "arithmetic": "bfloat16 mixed" if "bf16" in str(self.fabric._precision.precision) else "float32",
             "threads": self.plan.threads,
             "versions": {**versions(), "torch": torch.__version__},
+            **self.about,
             "best": state.best,
             "curve": state.curve,
         }

@@ -19,10 +19,12 @@ from cvgl_train.losses.infonce import same_place
 from cvgl_train.pairs import PairSource
 from cvgl_train.sampling import Sampler, ignored_pairs
 
-__all__ = ["DatasetSource", "Embed", "Source", "StreamSource"]
+__all__ = ["DatasetSource", "Descriptors", "Embed", "Source", "StreamSource"]
 
-Embed = Callable[[], tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""Gives (Q, D) and (R, D) descriptors of the training set by the network as it is now."""
+Descriptors = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""(Q, D) and (R, D) of the training set, by the network as it is now."""
+
+Embed = Callable[[], Descriptors]
 
 
 class Source(Protocol):

@@ -1,0 +1,183 @@
+"""Training a published method as a recipe says: dataset, model, batches, loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cvgl.errors import ModelError
+
+from .checkpoint import load_model
+from .data.base import CrossViewSet, ImageSource
+from .data.images import Augmentation, build_augmentation, to_input
+from .data.readers import read_dataset
+from .models.base import CrossViewModel, View
+from .recipes import MethodRecipe, RecipeError
+from .registry import METHODS, create_model
+from .sampling import build_sampler
+from .training.judge import describe, retrieval_scores
+from .training.loop import Progress, launch, train
+from .training.plan import Plan
+from .training.source import DatasetSource
+
+__all__ = ["augmentations", "make_model", "open_data", "train_method"]
+
+# Images from which a method prepares itself (NetVLAD's clusters): they give some 10 000 local features.
+_PREPARATION_IMAGES, _PREPARATION_BATCH = 256, 16
+
+
+def train_method(recipe: MethodRecipe, progress: Progress | None = None) -> tuple[Path, dict[str, Any]]:
+    """Train as a recipe says; a run that was stopped goes on.
+
+    Returns:
+        The final model's checkpoint, and the record.
+
+    Raises:
+        CvglError: something in the recipe, the dataset or the weights cannot be used; the message names it.
+    """
+    out = Path(recipe.out)
+    plan = Plan.from_dict(recipe.plan)
+    fabric, half = launch(recipe.device, plan.precision)
+    with fabric.rank_zero_first():
+        # A reader may have to make what it reads, and the others must find it made.
+        dataset, held = open_data(recipe)
+    torch.manual_seed(recipe.seed)
+    model = make_model(recipe, dataset)
+    query, reference = augmentations(recipe, model)
+    if not (recipe.resume and (out / "checkpoint.pt").exists()):
+        model.initialise(lambda view: _preparation(model, dataset, view, recipe.seed), recipe.seed)
+    if recipe.cache:
+        model.to(fabric.device)
+        with fabric.rank_zero_first():
+            dataset = _with_tokens(model, dataset, out / "features" / "train", progress)
+            held = _with_tokens(model, held, out / "features" / "validation", progress)
+        query = reference = _as_they_are
+    source = DatasetSource(
+        dataset,
+        build_sampler(dict(recipe.sampler), dataset, plan.batch),
+        query,
+        reference,
+        seed=recipe.seed,
+        workers=recipe.workers,
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+    )
+    record = train(
+        model,
+        source,
+        plan,
+        out,
+        seed=recipe.seed,
+        fabric=fabric,
+        validate=retrieval_scores(held, fabric.device, half),
+        embed=lambda now: describe(now, dataset, fabric.device, half),
+        about={
+            "data": {"name": dataset.name, "queries": len(dataset.queries), "references": len(dataset.references)},
+            "validation": {"name": held.name, "queries": len(held.queries), "references": len(held.references)},
+            "start": recipe.start or recipe.weights or ("pretrained" if recipe.pretrained else "random"),
+        },
+        resume=recipe.resume,
+        progress=progress,
+    )
+    return out / "model.pt", record
+
+
+def open_data(recipe: MethodRecipe) -> tuple[CrossViewSet, CrossViewSet]:
+    """The sets a recipe trains on and judges by; of the latter's queries, an even choice where it limits them."""
+    data = dict(recipe.data)
+    held = {**data, "split": "test", **recipe.validation}
+    limit = held.pop("queries", None)
+    sets = []
+    for field, values in (("data", {"split": "train", **data}), ("validation", held)):
+        for name in ("reader", "root"):
+            if not values.get(name):
+                raise RecipeError("missing field", field=f"{field}.{name}", expected=f"data.{name}=...")
+        reader, root, split = (str(values.pop(name)) for name in ("reader", "root", "split"))
+        sets.append(read_dataset(reader, root, split, **values))
+    train_set, test_set = sets
+    if limit is not None and len(test_set.queries) > int(limit):
+        test_set = test_set.select(np.linspace(0, len(test_set.queries) - 1, int(limit)).round().astype(np.int64))
+    return train_set, test_set
+
+
+def make_model(recipe: MethodRecipe, dataset: CrossViewSet) -> CrossViewModel:
+    """The recipe's model; a classifier gets as many classes as the dataset has.
+
+    Raises:
+        ModelError: settings or weights that cannot be.
+        MissingDependencyError: pretrained weights cannot be downloaded here.
+    """
+    method = METHODS.get(recipe.method)
+    settings = dict(recipe.model)
+    if method is not None:
+        kind = getattr(import_module(f"cvgl_train.models.{method.module}"), method.settings)
+        if "classes" in {field.name for field in fields(kind)}:
+            settings.setdefault("classes", dataset.classes)
+    if recipe.start is None:
+        return create_model(recipe.method, weights=recipe.weights, pretrained=recipe.pretrained, **settings)
+    begun = load_model(recipe.start)
+    if begun.info.name != recipe.method:
+        raise ModelError(
+            "a checkpoint of another method", file=recipe.start, field="start", found=begun.info.name,
+            expected=recipe.method,
+        )  # fmt: skip
+    return begun
+
+
+def augmentations(recipe: MethodRecipe, model: CrossViewModel) -> tuple[Augmentation, Augmentation]:
+    """What happens to the images of queries and references in training."""
+    for view in recipe.augment:
+        if view not in ("query", "reference"):
+            raise RecipeError("no such view", field=f"augment.{view}", expected="query or reference")
+    query = build_augmentation(recipe.augment.get("query") or [], model.info.query)
+    return query, build_augmentation(recipe.augment.get("reference") or [], model.info.reference)
+
+
+def _preparation(model: CrossViewModel, dataset: CrossViewSet, view: View, seed: int) -> Iterator[Tensor]:
+    sources = dataset.queries if view == "query" else dataset.references
+    order = np.random.default_rng([seed, 5]).permutation(len(sources))[:_PREPARATION_IMAGES]
+    for start in range(0, len(order), _PREPARATION_BATCH):
+        chosen = order[start : start + _PREPARATION_BATCH]
+        yield torch.stack([to_input(sources[int(i)].read(), model.info.view(view)) for i in chosen])
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """An image of which only a frozen backbone's tokens are read."""
+
+    name: str
+    tokens: NDArray[np.float16]
+
+    def read(self) -> NDArray[Any]:
+        return self.tokens
+
+
+def _as_they_are(tokens: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.array(tokens, np.float32))
+
+
+def _with_tokens(model: CrossViewModel, dataset: CrossViewSet, folder: Path, progress: Progress | None) -> CrossViewSet:
+    """The same set, of the frozen backbone's tokens in the place of the images."""
+    from .feature_cache import cache_tokens
+    from .models.dinov2_cvv import Dinov2Cvv
+
+    if not isinstance(model, Dinov2Cvv):
+        raise RecipeError("only a frozen backbone's features can be kept", field="cache", found=model.info.name)
+
+    def kept(sources: Any, view: View) -> list[ImageSource]:
+        def tell(done: int, whole: int) -> None:
+            if progress is not None:
+                progress(done / whole, {f"features of {folder.name} {view}": f"{done} of {whole}"})
+
+        tokens = cache_tokens(model, sources, view, folder / view, progress=tell)
+        return [_Tokens(source.name, tokens[i]) for i, source in enumerate(sources)]
+
+    return replace(dataset, queries=kept(dataset.queries, "query"), references=kept(dataset.references, "reference"))
