@@ -28,7 +28,7 @@ def read_gta_uav(root: Path | str, split: str = "test", *, area: str = "cross", 
 
     The official tree::
 
-        drone/images/<height>_<area>_<number>.png
+        drone/images/500_0001_0000024847.png       and so on
         satellite/<zoom>_<x>_<y>.png
         {cross,same}-area-drone2sate-{train,test}.json
 
@@ -44,8 +44,8 @@ def read_gta_uav(root: Path | str, split: str = "test", *, area: str = "cross", 
         split: "train" or "test".
         area: "cross" (other places in the test) or "same".
         positives: which tiles are true. "pos": the positive ones, the others being `semi`; "pos_semipos": all of both.
-            The best overlap comes first. A drone image without a true tile is left out, as the authors do. Classes
-            number the tiles that are some drone image's match; a drone image has that of its best.
+            The best overlap comes first. A drone image without a true tile is left out. Classes number the tiles that
+            are some drone image's match; a drone image has that of its best.
 
     Raises:
         DatasetError: a tree or a list that is not the official one.

@@ -45,7 +45,7 @@ def read_university1652(
         gallery: of the test. "satellite": query_<view> against gallery_satellite. The same view as `queries`:
             gallery_<view> against query_satellite, to be `reversed` into the official satellite-to-drone test; its
             distractors have no match.
-        distance: "all", or one of `DISTANCES`: the thirds of the drone images that FSRA (Dai et al. 2021) tells apart.
+        distance: "all", or one of `DISTANCES`: a third of the drone images of each building, for results by distance.
 
     Raises:
         DatasetError: a tree that is not the official one, or an option that cannot be.
