@@ -199,7 +199,7 @@ def test_the_two_sdm_are_not_comparable() -> None:
 def test_distances_in_metres_and_on_the_ellipsoid() -> None:
     query, reference = np.array([[0.0, 0.0], [3.0, 4.0]]), np.array([[3.0, 4.0], [0.0, 0.0]])
     assert distances_m(query, reference, np.array([[0, 1], [1, 0]]), "metres").tolist() == [[5, 0], [5, 0]]
-    # By the ellipsoid's radii of curvature at 47.5 degrees north: a minute of latitude is 1853.0 m, of longitude 1255.7 m.
+    # By the ellipsoid's radii at 47.5 degrees north a minute of latitude is 1853.0 m, one of longitude 1255.7 m.
     places = np.array([[47.5 + 1 / 60, 9.5], [47.5, 9.5 + 1 / 60]])
     found = distances_m(np.array([[47.5, 9.5]]), places, np.array([[0, 1]]))
     assert found[0] == pytest.approx([1853.0, 1255.7], abs=0.1)
