@@ -164,7 +164,8 @@ def write_procedural(
 
     Args:
         folder: of the dataset.
-        processes: that render; None for one a core.
+        processes: that render; None for one a core. More than one are spawned, so a script that calls this needs the
+            usual ``if __name__ == "__main__"``.
         progress: called with "worlds", how many are done, and how many there are.
         options: fields of `ProceduralSettings`.
 
