@@ -375,7 +375,7 @@ class _Run:
             "processes": self.fabric.world_size,
             "arithmetic": "bfloat16 mixed" if "bf16" in str(self.fabric._precision.precision) else "float32",
             "threads": self.plan.threads,
-            "versions": {**versions(), "torch": torch.__version__},
+            "versions": {**versions(), "torch": str(torch.__version__)},
             **self.about,
             "best": state.best,
             "curve": state.curve,
