@@ -30,14 +30,14 @@ class KFold(Unlearning):
     def __post_init__(self) -> None:
         if self.k < 1:
             raise SamplerError("out of range", field="sampler k_fold: k", found=self.k, expected="1 or more")
+        if not (self.dataset.query_labels >= 0).any():
+            raise SamplerError("a dataset without classes", field="sampler k_fold", found=self.dataset.name)
 
     def epoch(self, number: int, rng: np.random.Generator) -> list[Pairs]:
         """See `Sampler`."""
         labels = self.dataset.query_labels
         order = np.argsort(labels, kind="stable")
         order = order[labels[order] >= 0]
-        if not len(order):
-            raise SamplerError("a dataset without classes", field="sampler k_fold", found=self.dataset.name)
         members = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
         drawn = [_draw(members[i], self.k, rng) for i in rng.permutation(len(members))]
         pairs = draw_references(self.dataset, np.concatenate(drawn), rng)
