@@ -120,6 +120,7 @@ def test_bounds(case: tuple[np.ndarray, list[list[int]]]) -> None:
         assert values.shape == (len(scores),)
         assert ((values >= 0) & (values <= 1)).all()
     assert recall_at(ranks, 1, "against") <= recall_at(ranks, 1)
+    assert ap_trapezoidal(ranks) <= ap_standard(ranks) + 1e-12
 
 
 @settings(max_examples=25, deadline=None)

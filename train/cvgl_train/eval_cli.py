@@ -136,8 +136,8 @@ def evaluate(
     from rich.console import Console
 
     console = Console()
-    for sheet in sheets.values():
-        console.print(as_table(sheet))
+    for name, sheet in sheets.items():
+        console.print(as_table(sheet.turned() if name in ("table", "cost") else sheet))
     if out is not None:
         _write(out, model, result, found, cost, sheets)
         _draw(out / "figures", embedder, result)

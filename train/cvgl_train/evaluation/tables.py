@@ -43,7 +43,14 @@ _SHOWN = {
     "distance_m_p50": "median, m",
     "distance_m_p90": "90 %, m",
 }
-_BRIEF = ("R@1", "R@5", "R@10", "AP_trapezoidal", "AP_standard", "PSSR")
+_BRIEF = {
+    "R@1": "R@1",
+    "R@5": "R@5",
+    "R@10": "R@10",
+    "AP_trapezoidal": "AP trap.",
+    "AP_standard": "AP std.",
+    "PSSR": "PSSR",
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,14 @@ class Sheet:
     names: int
     columns: list[str]
     rows: list[list[str]]
+
+    def turned(self) -> Sheet:
+        """Rows as columns: a few evaluations with many metrics fit a terminal that way."""
+        columns = [list(column) for column in zip(*self.rows, strict=True)]
+        heads = self.columns if columns else []
+        return Sheet(
+            self.title, 1, ["", *("" for _ in self.rows)], [[h, *c] for h, c in zip(heads, columns, strict=True)]
+        )
 
 
 def _format(key: str, value: float | None) -> str:
@@ -102,7 +117,7 @@ def group_sheet(evaluation: Evaluation) -> Sheet:
         for direction in evaluation.directions.values()
         for name, values in direction.groups.items()
     ]
-    return Sheet("By flying distance", 1, ["from", "queries", *(_SHOWN[key] for key in _BRIEF)], rows)
+    return Sheet("By flying distance", 1, ["from", "queries", *_BRIEF.values()], rows)
 
 
 def robustness_sheet(found: Robustness) -> Sheet:
@@ -111,7 +126,7 @@ def robustness_sheet(found: Robustness) -> Sheet:
     lines += [("detail", f"{px} px", values) for px, values in found.size.items()]
     rows = [[what, much, *(_format(key, values.get(key)) for key in _BRIEF)] for what, much, values in lines]
     title = "Robustness (shifts in px of an image 256 wide)"
-    return Sheet(title, 2, ["change of the query", "by", *(_SHOWN[key] for key in _BRIEF)], rows)
+    return Sheet(title, 2, ["query", "by", *_BRIEF.values()], rows)
 
 
 def cost_sheet(costs: Mapping[str, Cost]) -> Sheet:
@@ -134,15 +149,15 @@ def cost_sheet(costs: Mapping[str, Cost]) -> Sheet:
         for name, cost in costs.items()
         for view, part in (("query", cost.query), ("reference", cost.reference))
     ]
-    columns = ["model", "view", "input", "parameters, M", "GMAC", "GFLOP", "ms, one image", "descriptor"]
-    return Sheet("Cost (a multiply-add is 1 MAC, 2 FLOP)", 3, columns, rows)
+    columns = ["model", "view", "input", "params, M", "GMAC", "GFLOP", "ms alone", "size"]
+    return Sheet("Cost (a multiply-add is 1 MAC, 2 FLOP; size of a descriptor)", 3, columns, rows)
 
 
 def as_table(sheet: Sheet) -> Table:
     """For the terminal."""
     from rich.table import Table
 
-    table = Table(title=sheet.title, title_justify="left")
+    table = Table(title=sheet.title, title_justify="left", show_header=any(sheet.columns))
     for place, column in enumerate(sheet.columns):
         table.add_column(column, justify="left" if place < sheet.names else "right", no_wrap=place >= sheet.names)
     for row in sheet.rows:
