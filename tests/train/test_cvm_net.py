@@ -127,7 +127,7 @@ def test_the_local_features_are_vggs_up_to_the_last_relu() -> None:
     assert model.load_backbone({**state, "classifier.0.bias": torch.zeros(1)}) == ["classifier.0.bias"]
     for view in ("query", "reference"):
         assert torch.allclose(model.local[view](images("query")), donor[:-1](images("query")))
-    with pytest.raises(ModelError, match=r"missing: layers\.0\.bias"):
+    with pytest.raises(ModelError, match=r"missing: features\.0\.bias"):
         model.load_backbone({key: value for key, value in state.items() if key != "features.0.bias"})
 
 

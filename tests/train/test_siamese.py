@@ -126,9 +126,9 @@ def test_torchvisions_resnet_loads_without_its_classifier() -> None:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("vgg16", ("features.28.bias", None), "missing: 28.bias"),
-        ("vgg16", ("features.0.weight", (4, 3, 3, 3)), r"0.weight \(4, 3, 3, 3\) for \(8, 3, 3, 3\)"),
-        ("vgg16", ("features.40.weight", (4,)), "not of this network: 40.weight"),
+        ("vgg16", ("features.28.bias", None), "missing: features.28.bias"),
+        ("vgg16", ("features.0.weight", (4, 3, 3, 3)), r"features.0.weight \(4, 3, 3, 3\) for \(8, 3, 3, 3\)"),
+        ("vgg16", ("features.40.weight", (4,)), "not of this network: features.40.weight"),
         ("resnet50", ("layer4.1.bn2.weight", None), "missing: layer4.1.bn2.weight"),
     ],
 )

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from cvgl.errors import ModelError
 
-from ..weights import fill_exactly
 from .base import CrossViewModel, Features, ModelInfo, View, ViewInput
 from .netvlad import NetVlad, sample_features
-from .siamese import vgg16_convolutions, vgg16_state
+from .siamese import fill_vgg16, vgg16_convolutions
 
 __all__ = ["CvmNet", "CvmNetSettings"]
 
@@ -39,7 +38,8 @@ class CvmNetSettings:
             drone's view wants a square.
         aligned: with `shared_vlad`, whether local features pass one 1 x 1 convolution per view, then a 3 x 3 and a
             1 x 1 convolution for both, before NetVLAD, as released; False shares NetVLAD and nothing else.
-        dropout: share of the values dropped after those convolutions, in training.
+        dropout: share of the values dropped in training, after those convolutions and the last six of VGG-16. Want 0
+            without pretrained weights: from random ones, no descriptors were learnt with it that were not all alike.
         frozen_stages: first stages of VGG-16 that are not trained; 0 where there are no pretrained weights to keep.
         vgg_width: channels of VGG's first stage; smaller ones are for quick trials.
     """
@@ -140,9 +140,9 @@ class CvmNet(CrossViewModel):
         Raises:
             ModelError: tensors that are missing, left over or of another shape.
         """
-        used, unused = vgg16_state(state)
+        unused: list[str] = []
         for local in self.local.values():
-            fill_exactly(local, {f"layers.{name}": value for name, value in used.items()}, "VGG-16")
+            unused = fill_vgg16(cast(LocalFeatures, local).layers, state)
         return unused
 
     def initialise(self, batches: Callable[[View], Iterable[Tensor]], seed: int) -> None:

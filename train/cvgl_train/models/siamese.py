@@ -19,7 +19,7 @@ from cvgl.errors import ModelError
 from ..weights import fill_exactly
 from .base import CrossViewModel, Features, ModelInfo, View, ViewInput
 
-__all__ = ["BACKBONES", "Siamese", "SiameseSettings", "vgg16_convolutions", "vgg16_state"]
+__all__ = ["BACKBONES", "Siamese", "SiameseSettings", "fill_vgg16", "vgg16_convolutions"]
 
 BACKBONES = ("vgg16", "resnet50", "resnet18", "resnet34", "resnet101")
 """What `SiameseSettings.backbone` takes; the paper has the first two."""
@@ -83,13 +83,14 @@ class Siamese(CrossViewModel):
         Raises:
             ModelError: tensors that are missing, left over or of another shape.
         """
-        if self.settings.backbone == "vgg16":
-            used, unused = vgg16_state(state)
-        else:
-            used = {name: value for name, value in state.items() if not name.startswith("fc.")}
-            unused = [name for name in state if name not in used]
+        unused: list[str] = []
         for backbone in self.backbones.values():
-            fill_exactly(backbone, used, self.settings.backbone)
+            if self.settings.backbone == "vgg16":
+                unused = fill_vgg16(backbone, state)
+            else:
+                unused = [name for name in state if name.startswith("fc.")]
+                used = {name: value for name, value in state.items() if name not in unused}
+                fill_exactly(backbone, used, self.settings.backbone)
         return unused
 
 
@@ -114,11 +115,18 @@ def vgg16_convolutions(width: int = 64) -> nn.Sequential:
     return layers
 
 
-def vgg16_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """A whole VGG-16's tensors, as torchvision or timm name them: those of `vgg16_convolutions`, and other names."""
-    prefix = "features."
-    used = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-    return used, [name for name in state if not name.startswith(prefix)]
+def fill_vgg16(convolutions: nn.Module, state: dict[str, Tensor]) -> list[str]:
+    """Put the tensors of a whole VGG-16, as torchvision or timm name them, into its convolutions.
+
+    Returns:
+        Names that were not used: the classifier's.
+
+    Raises:
+        ModelError: tensors that are missing, left over or of another shape.
+    """
+    used = {name: value for name, value in state.items() if name.startswith("features.")}
+    fill_exactly(nn.ModuleDict({"features": convolutions}), used, "VGG-16")
+    return [name for name in state if name not in used]
 
 
 def _backbone(settings: SiameseSettings) -> nn.Module:
