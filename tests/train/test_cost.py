@@ -144,6 +144,11 @@ def test_time_is_told_with_the_device() -> None:
     assert told["deployed_parameters"] == cost.deployed_parameters
 
 
+def test_one_network_on_one_size_has_one_time() -> None:
+    cost = cost_of(create_model("cvgl-nano", input_px=32), repeats=1)
+    assert cost.query == cost.reference
+
+
 def test_a_method_of_the_registry_is_counted_without_memory() -> None:
     with torch.device("meta"):
         counted = cost_of(create_model("cvgl-nano"), measure=False)
