@@ -121,7 +121,7 @@ def rank_scores(
     semi: Sequence[Ints] | None = None,
     *,
     top: int = 0,
-    memory: int = 1 << 28,
+    memory: int = 1 << 29,
 ) -> Ranks:
     """Ranks from scores that are there already.
 
@@ -156,7 +156,7 @@ def rank_descriptors(
     score: Score | None = None,
     top: int = 0,
     device: torch.device | str = "cpu",
-    memory: int = 1 << 28,
+    memory: int = 1 << 29,
     progress: Callable[[int], None] | None = None,
 ) -> Ranks:
     """Ranks from descriptors, some queries at a time: a gallery of 100 000 takes no more memory than a small one.
