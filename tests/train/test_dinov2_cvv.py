@@ -327,3 +327,27 @@ def test_settings_that_cannot_be_are_refused_by_name(settings: dict[str, Any], f
 def test_images_and_tokens_of_another_size_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ModelError, match="query"):
         tiny().embed(torch.zeros(shape), "query")
+
+
+def test_data_parallel_training_takes_a_loss_that_asks_the_classifier_after_forward(tmp_path: Path) -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = tiny().train()
+
+        def forward(self, query: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+            first, second = self.model.forward_pair(query, reference)
+            return first.descriptor, second.descriptor
+
+    alone, wrapped = Pair(), Pair()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        parallel = nn.parallel.DistributedDataParallel(wrapped, find_unused_parameters=True)
+        for pair, call in ((alone, alone), (wrapped, parallel)):
+            query, reference = call(images(), images(seed=2))
+            F.softplus(pair.model.pair_logits(query, reference)).sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    for one, other in zip(alone.parameters(), wrapped.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None)
+        assert one.grad is None or (other.grad is not None and torch.allclose(one.grad, other.grad))

@@ -176,7 +176,12 @@ class Dinov2Cvv(CrossViewModel):
         return self
 
     def forward(self, images: Tensor, view: View) -> Features:
-        return Features(self.head_only(images if images.ndim == 3 else self.tokens(images), view))
+        descriptor = self.head_only(images if images.ndim == 3 else self.tokens(images), view)
+        if self.training:
+            # The loss asks the classifier when this pass is over. Data-parallel training, which looks here for what
+            # will get a gradient, would take it for unused and refuse the gradient that comes all the same.
+            descriptor = descriptor + 0 * sum(p.sum() for p in self.classifier.parameters())
+        return Features(descriptor)
 
     def tokens(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised images to the backbone's (B, T, C) tokens, without gradient."""
