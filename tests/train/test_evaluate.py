@@ -130,6 +130,14 @@ def test_the_gallery_of_the_way_back_may_be_another_one() -> None:
     assert alone.directions[BACKWARD].values == found.directions[BACKWARD].values
 
 
+def test_a_set_without_queries_is_refused() -> None:
+    with pytest.raises(DatasetError, match="no query has a true reference"):
+        evaluate(Colours(), made().select(np.zeros(0, np.int64)))
+    nothing = replace(made(places=2), matches=[np.zeros(0, np.int64)] * 4, unmatched=True)
+    with pytest.raises(DatasetError, match="no query has a true reference"):
+        evaluate(Colours(), nothing)
+
+
 def test_positions_give_distances_and_the_sdm_that_fits() -> None:
     positions = np.array([[47.0 + 0.001 * (i // 2), 9.0] for i in range(12)])
     references = np.array([[47.0 + 0.001 * i, 9.0] for i in range(9)])
@@ -173,7 +181,11 @@ def test_by_height_each_where_there_are_few_and_in_fifths_where_there_are_many()
         "200 m": [1, 3, 5, 7, 9, 11],
     }
     many = height_groups(made(query_heights=np.linspace(100, 320, 12)))
-    assert list(many) == ["100 to 140 m", "160 to 200 m", "220 to 240 m", "260 to 280 m", "300 to 320 m"]
+    assert list(many) == ["100-144 m", "144-188 m", "188-232 m", "232-276 m", "276-320 m"]
+    assert sorted(np.concatenate(list(many.values())).tolist()) == list(range(12))
+    # Most fly at one height: fewer groups, and every query in one of them.
+    close = height_groups(made(query_heights=np.array([100.0] * 3 + [100 + i / 10 for i in range(9)])))
+    assert sorted(np.concatenate(list(close.values())).tolist()) == list(range(12))
     assert height_groups(made()) == {}
     groups = evaluate(Colours(), few).directions[FORWARD].groups
     assert groups["150 m"]["queries"] == 6

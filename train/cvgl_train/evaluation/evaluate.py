@@ -259,7 +259,8 @@ def search(
     """
     compare = score
     if backward:
-        with_match = np.unique(np.concatenate([np.asarray(found, np.int64) for found in dataset.matches]))
+        none = np.zeros(0, np.int64)
+        with_match = np.unique(np.concatenate([none, *(np.asarray(found, np.int64) for found in dataset.matches)]))
         query, reference = reference[with_match], query
         dataset = dataset.reversed()
         if score is not None:
@@ -287,19 +288,19 @@ _BY_METRIC: dict[str, Score] = {"cosine": lambda q, r: q @ r.T, "euclidean": lam
 
 
 def height_groups(dataset: CrossViewSet) -> dict[str, NDArray[np.int64]]:
-    """Queries by flying height: each where there are few different ones, otherwise five groups of equal size."""
+    """Queries by flying height: each where there are few different ones, otherwise five groups of about one size."""
     heights = dataset.query_heights
     if heights is None or not len(heights):
         return {}
     different = np.unique(heights)
     if len(different) <= _MANY_HEIGHTS:
         return {f"{height:g} m": np.flatnonzero(heights == height) for height in different}
-    order = np.argsort(heights, kind="stable")
-    groups = {}
-    for part in np.array_split(order, 5):
-        low, high = heights[part[0]], heights[part[-1]]
-        groups[f"{low:.0f} to {high:.0f} m"] = np.sort(part)
-    return groups
+    # Rounded, so that the names can be read and none stands for two groups.
+    fifths = np.quantile(heights, np.linspace(0, 1, 6))
+    edges = np.unique(fifths.round(0 if np.ptp(heights) >= 20 else 2))
+    number = np.digitize(heights, edges[1:-1])
+    groups = {f"{edges[i]:g}-{edges[i + 1]:g} m": np.flatnonzero(number == i) for i in range(len(edges) - 1)}
+    return {name: chosen for name, chosen in groups.items() if len(chosen)}
 
 
 def measure(found: Search, groups: Mapping[str, NDArray[np.int64]] | None = None) -> Direction:

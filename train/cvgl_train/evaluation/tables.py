@@ -34,6 +34,7 @@ _SHOWN = {
     "R@1%_university1652": "R@1 % (univ)",
     "R@1%_cvusa": "R@1 % (cvusa)",
     "R@1_ties_against": "R@1, ties against",
+    "R@1_chance": "R@1 by chance",
     "AP_trapezoidal": "AP trapezoidal",
     "AP_standard": "AP standard",
     "hit_rate": "hit rate",
