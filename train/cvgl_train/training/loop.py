@@ -200,11 +200,17 @@ class _Run:
 
     def _epochs(self, threads: Threads, progress: Progress | None) -> None:
         state, size = self.state, self.source.steps_per_epoch
+        if state.step == 0 and self.validate is not None:
+            # What the weights it starts from are worth.
+            self._note()
         while self._done() < 1.0:
             epoch, first = divmod(state.step, size)
             if epoch != state.epoch:
                 refresh = epoch % self.plan.refresh_every == 0 and self.embed is not None
-                self.source.begin(epoch, self._embed if refresh else None)
+                self.source.begin(epoch, self._embed if refresh and self.fabric.is_global_zero else None)
+                if self.fabric.world_size > 1:
+                    # All processes must draw the same batches, to the last bit of what they are drawn by.
+                    self.source.load_state_dict(self.fabric.broadcast(self.source.state_dict()))
                 state.epoch = epoch
             started = time.perf_counter()
             for batch in self.source.batches(epoch, first):
@@ -345,6 +351,8 @@ class _Run:
 
     def _line(self) -> dict[str, Any]:
         state = self.state
+        if state.step == 0:
+            return {"step": 0, "seconds": 0.0}
         parts = {f"loss {name}": round(value, 4) for name, value in self.parts.items()} if len(self.parts) > 1 else {}
         epoch = {} if self.source.steps_per_epoch > 1 << 30 else {"epoch": state.step / self.source.steps_per_epoch}
         return {
