@@ -18,10 +18,14 @@ from cvgl.errors import CvglError, MapError, ModelError
 from cvgl.imagery import MapSource
 from cvgl.sim.views import MapImage, ViewSettings
 from cvgl_train.adapt import adapt, read_map
-from cvgl_train.cli import app, read_recipe
+from cvgl_train.cli import app
+from cvgl_train.data.batch import Batch
 from cvgl_train.models.nano import Nano, NanoConfig, load_weights, save_weights
-from cvgl_train.pairs import MapPairs, PairBatch, clustered_places, collate
-from cvgl_train.trainer import FitSettings, fit, pick_device, retrieval
+from cvgl_train.pairs import MapPairs, clustered_places
+from cvgl_train.recipes import read_recipe
+from cvgl_train.training.loop import pick_device
+from cvgl_train.training.source import StreamSource
+from cvgl_train.training.stream import FitSettings, fit, retrieval
 
 SMALL = NanoConfig(widths=(12, 16, 24), blocks=(0, 0, 0), reduced=4, descriptor_size=32, input_px=32)
 CAMERA = Camera.from_field_of_view(320, 240, 60.0)
@@ -64,9 +68,9 @@ def test_training_learns_to_tell_places_apart(pairs: MapPairs, tmp_path: Path) -
     net = Nano(SMALL)
     record = fit(net, pairs, tmp_path, replace(FAST, steps=40, batch=24), device="cpu")
     assert record["steps"] == 40
-    held = pairs.draw(np.random.default_rng(99), 48)
-    untrained = retrieval(Nano(SMALL), held, torch.device("cpu"), 0.25)
-    trained = retrieval(net, held, torch.device("cpu"), 0.25)
+    held = StreamSource(pairs, 24, 0.25, seed=99).held_back(48)
+    untrained = retrieval(Nano(SMALL), held, torch.device("cpu"))
+    trained = retrieval(net, held, torch.device("cpu"))
     assert trained["R@5"] > untrained["R@5"] + 0.2
 
 
@@ -89,11 +93,9 @@ def test_a_collapsed_network_retrieves_nothing() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.ones(len(x), 4) / 2
 
-    rng = np.random.default_rng(0)
-    blank = np.zeros((32, 32, 3), np.uint8), np.ones((32, 32), bool)
-    spots = [(float(x), float(y)) for x, y in rng.uniform(0, 5000, (10, 2))]
-    batch: PairBatch = collate([(*blank, *blank, spot, spot) for spot in spots], [30.0] * 10, [0] * 10)
-    assert retrieval(Collapsed(SMALL), batch, torch.device("cpu"), 0.25) == {"R@1": 0.0, "R@5": 0.0}
+    images, numbers = torch.zeros(10, 3, 32, 32), torch.arange(10)
+    batch = Batch(images, images, numbers, torch.zeros(10, 10, dtype=torch.bool), numbers, numbers)
+    assert retrieval(Collapsed(SMALL), batch, torch.device("cpu")) == {"R@1": 0.0, "R@5": 0.0}
 
 
 def test_an_adaptation_is_resumed_where_it_stopped(town: Path, start: Path, tmp_path: Path) -> None:
@@ -153,11 +155,11 @@ def test_an_unknown_device_is_refused() -> None:
 )
 def test_recipes_refuse_what_they_do_not_know(recipe: str, changes: list[str], message: str) -> None:
     with pytest.raises(CvglError, match=message):
-        read_recipe(recipe, changes)
+        read_recipe(recipe, changes, ["base", "adapt", "method"])
 
 
 def test_recipes_that_ship_are_read_and_changed() -> None:
-    kind, values = read_recipe("nano-base", ["minutes=2.5", "enlarge=[1]"])
+    kind, values = read_recipe("nano-base", ["minutes=2.5", "enlarge=[1]"], ["base", "adapt"])
     assert kind == "base" and values["minutes"] == 2.5 and values["enlarge"] == [1]
 
 

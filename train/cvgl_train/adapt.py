@@ -22,7 +22,8 @@ from cvgl.sim.views import MapImage, ViewSettings, choose_tile_size
 
 from .models.nano import average, load_weights, save_weights
 from .pairs import MapPairs
-from .trainer import FitSettings, Progress, fit
+from .training.loop import Progress
+from .training.stream import FitSettings, fit
 
 __all__ = ["Adapted", "adapt", "base_weights", "read_map", "view_settings"]
 

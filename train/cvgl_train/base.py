@@ -13,7 +13,8 @@ from cvgl.files import write_json
 
 from .models.nano import Nano, NanoConfig, save_weights
 from .places import PlacePairs, dated_place, load_place, render_places
-from .trainer import FitSettings, Progress, fit
+from .training.loop import Progress
+from .training.stream import FitSettings, fit
 
 __all__ = ["BaseRecipe", "train_base"]
 

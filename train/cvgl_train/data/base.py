@@ -66,8 +66,8 @@ class CrossViewSet:
         split: "train", "test" or as the dataset calls it.
         queries, references: images; a reference without a query is a distractor, which makes the search harder.
         matches: per query, the indices of its true references (at least one, the best first; see `unmatched`).
-        semi: per query, indices that are neither true nor false (VIGOR's semi-positives, neighbouring tiles): they are
-            taken as no negatives in training and left out when ranks are counted. None: there are none.
+        semi: per query, indices that are neither true nor false (VIGOR's semi-positives, neighbouring tiles): no
+            negatives in training; false in R@K, as published, and left out of the hit rate. None: there are none.
         query_labels, reference_labels: (Q,), (R,) class numbers 0..K-1 for losses and samplers by class; -1 for a
             distractor. Datasets of pairs number their pairs.
         query_positions, reference_positions: (Q, 2), (R, 2) where known: latitude and longitude in degrees (WGS84), or

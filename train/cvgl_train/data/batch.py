@@ -14,8 +14,8 @@ __all__ = ["Batch"]
 class Batch:
     """B pairs; query i and reference i show the same place.
 
-    Where several processes train, each has its own share of the images, b = B / processes, and everything else whole: the
-    features are gathered before the loss.
+    Where several processes train, each has its own share of the images, b = B / processes, and everything else whole:
+    the features are gathered before the loss.
 
     Args:
         query, reference: (b, 3, H, W) normalised images.

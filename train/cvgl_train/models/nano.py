@@ -143,6 +143,13 @@ class NanoModel(CrossViewModel):
         view = ViewInput(settings.input_px, settings.input_px)
         self.info = ModelInfo(name, settings.descriptor_size, view, view, shared=True)
 
+    @classmethod
+    def of(cls, net: Nano) -> NanoModel:
+        """A network that is there already; it is not copied."""
+        model = cls(net.config)
+        model.net = net
+        return model
+
     def forward(self, images: Tensor, view: View) -> Features:
         return Features(self.net(images))
 

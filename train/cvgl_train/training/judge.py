@@ -67,7 +67,9 @@ def retrieval_scores(
 
     def scores(model: CrossViewModel) -> dict[str, float]:
         query, reference = describe(model, dataset, device, half)
-        ranks = rank_descriptors(query, reference, dataset.matches, dataset.semi, metric=model.info.metric)
+        ranks = rank_descriptors(
+            query, reference, dataset.matches, dataset.semi, metric=model.info.metric
+        ).counting_semi()
         return {f"R@{k}": recall_at(ranks, k) for k in _KS} | {"chance": chance_at(ranks, 1)}
 
     return scores
