@@ -139,12 +139,11 @@ def apply_change(values: dict[str, Any], change: str, path: Path) -> None:
     """Put a ``key=value`` into a recipe's values. Raises RecipeError for a field that it does not have."""
     key, sign, text = change.partition("=")
     names = key.split(".")
-    plan = values.get("plan")
-    if len(names) == 1 and names[0] not in values and isinstance(plan, dict):
+    may_be = values.keys() | ({f.name for f in fields(MethodRecipe)} if values.get("kind") == "method" else set())
+    if len(names) == 1 and names[0] not in may_be and isinstance(values.get("plan"), dict):
         # A plan's field is common enough to be named alone; whether there is one of the name, the plan checks.
         names = ["plan", *names]
-    fields_of_methods = {f.name for f in fields(MethodRecipe)} if values.get("kind") == "method" else set()
-    if not sign or names[0] == "kind" or names[0] not in values.keys() | fields_of_methods:
+    if not sign or names[0] == "kind" or names[0] not in may_be:
         known = ", ".join(name for name in values if name != "kind")
         raise RecipeError("no field to change", file=path, field=key, expected=known)
     target = values
