@@ -1,7 +1,7 @@
 """What the trainer costs beside the same loop written in plain PyTorch.
 
-    python benchmarks/training_overhead.py              # about ten minutes on two cores
-    python benchmarks/training_overhead.py --steps 20   # an impression
+    python benchmarks/training_overhead.py              # about twenty minutes
+    python benchmarks/training_overhead.py --steps 20   # an impression, three minutes
 
 Three runs train side by side in one process, a step of each in turn: the project's trainer with everything it does
 between steps (sampling by seed, schedule, checkpoints, TensorBoard), and the plain loop below twice. Whatever else the
