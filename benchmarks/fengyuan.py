@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from record import ROOT, commit, slug
 from report import as_markdown
 from scoring import counts, judge_flight, judge_retrieval, read_fixes
 
@@ -38,7 +38,6 @@ from cvgl.metadata import read_metadata
 from cvgl.mission import Mission
 from cvgl.versions import versions
 
-ROOT = Path(__file__).resolve().parents[1]
 HEIGHT_M = 120.0
 # Calibrated on other frames of the same camera; its EXIF would put it 18 % off.
 CAMERA = Camera(width=2000, height=1125, fx=1571.0, fy=1571.0, cx=999.5, cy=562.0)
@@ -292,24 +291,6 @@ def summary(out: Path) -> dict[str, Any]:
     """What cvgl-locate wrote beside the fixes."""
     found: dict[str, Any] = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     return found
-
-
-def commit() -> str:
-    """The project's git commit, with ``+changes`` where the working tree differs from it."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "sdk", "train", "export")
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def slug(text: str) -> str:
-    """Lower case with dashes, for file names."""
-    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", text.lower())).strip("-")
 
 
 if __name__ == "__main__":

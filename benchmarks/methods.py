@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from fengyuan import commit
+from record import ROOT, commit
 from torch import Tensor, nn
 
 from cvgl.bench import machine
@@ -28,7 +28,6 @@ from cvgl_train.evaluation.cost import Cost, cost_of
 from cvgl_train.models.base import CrossViewModel, Features, ModelInfo, View, ViewInput
 from cvgl_train.registry import METHODS, create_model
 
-ROOT = Path(__file__).resolve().parents[1]
 app = typer.Typer(add_completion=False)
 
 

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from fengyuan import commit, slug
 from numpy.typing import NDArray
+from record import ROOT, commit, slug
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -44,7 +44,6 @@ from cvgl_train.training.loop import launch, train
 from cvgl_train.training.plan import Plan
 from cvgl_train.training.source import DatasetSource, Embed
 
-ROOT = Path(__file__).resolve().parents[1]
 PAIRS, SEED, WARM_UP = 256, 0, 5
 PAD, BRIGHTNESS, CONTRAST = 8, 0.3, 0.3
 RATE, DECAY, TEMPERATURE = 1e-3, 0.05, 0.05

@@ -13,7 +13,7 @@ from torch import nn
 from cvgl.errors import CvglError
 
 from .asam import Asam
-from .losses.factories import make
+from .factories import make
 from .models.base import CrossViewModel
 
 __all__ = ["OPTIMISERS", "SCHEDULES", "OptimiserError", "Schedule", "build_optimiser", "build_schedule"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..data.base import CrossViewSet
-from ..losses.factories import make
+from ..factories import make
 from .base import Sampler, SamplerError
 from .clusters import Clusters
 from .gps_neighbours import GpsNeighbours
