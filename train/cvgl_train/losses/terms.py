@@ -13,11 +13,11 @@ from torch import Tensor
 from cvgl.errors import CvglError
 
 from ..data.batch import Batch
+from ..factories import make
 from ..models.base import CrossViewModel, Features
 from .classification import instance_cross_entropy
 from .contrastive import contrastive, pair_cross_entropy
 from .distances import unit
-from ..factories import make
 from .infonce import info_nce
 from .mutual import mutual_kl
 from .saig import saig_infonce, saig_semisoft_trihard, saig_triplet
