@@ -31,6 +31,7 @@ test-fast: $(DEV)  ## the tests that take no more than seconds
 
 lint: $(DEV)  ## ruff and mypy
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:  ## remove the environment and everything built

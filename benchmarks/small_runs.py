@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from record import ROOT, commit
 
 from cvgl.bench import machine
-from cvgl.errors import CvglError, ModelError
-from cvgl.files import atomic_path, read_json, write_json
+from cvgl.errors import CvglError
+from cvgl.files import atomic_path, write_json
 from cvgl_train.ablation import run_ablation
 from cvgl_train.data.base import CrossViewSet
 from cvgl_train.evaluation.figures import training_curve
 from cvgl_train.evaluation.metrics import chance_at, recall_at
 from cvgl_train.evaluation.ranks import rank_descriptors
-from cvgl_train.methods import open_data, train_method
+from cvgl_train.methods import finished_record, open_data, train_method
 from cvgl_train.recipes import MethodRecipe, apply_change, read_recipe
 from cvgl_train.registry import METHODS
 
@@ -78,8 +78,7 @@ def main(
 
 
 def _record(recipe: MethodRecipe) -> dict[str, Any]:
-    finished = Path(recipe.out) / "record.json"
-    return read_json(finished, ModelError) if finished.exists() else train_method(recipe)[1]
+    return finished_record(recipe) or train_method(recipe)[1]
 
 
 def _thumbnail(held: CrossViewSet) -> dict[str, float]:

@@ -30,9 +30,7 @@ _ENCODINGS: dict[str, tuple[int, Callable[[Image], Image]]] = {
 }
 
 
-def image_from_fields(
-    encoding: str, height: int, width: int, step: int, data: Any
-) -> Image:
+def image_from_fields(encoding: str, height: int, width: int, step: int, data: Any) -> Image:
     """The image of a message as (H, W, 3) BGR or (H, W) grey, uint8; a copy that may outlive ``data``.
 
     Args:

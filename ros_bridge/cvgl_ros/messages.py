@@ -57,9 +57,7 @@ class Altitude:
                 expected="metres above the WGS84 ellipsoid",
             )
         if not (math.isfinite(self.sigma_m) and self.sigma_m > 0):
-            raise CvglError(
-                "not usable", field="altitude_sigma_m", found=self.sigma_m, expected="a positive number"
-            )
+            raise CvglError("not usable", field="altitude_sigma_m", found=self.sigma_m, expected="a positive number")
 
 
 @dataclass(frozen=True)
@@ -100,9 +98,7 @@ def stamp_of(time: float) -> tuple[int, int]:
     return seconds, nanoseconds
 
 
-def nav_sat_fields(
-    fix: Fix, altitude: Altitude, frame_id: str, stamp: tuple[int, int] | None = None
-) -> NavSatFields:
+def nav_sat_fields(fix: Fix, altitude: Altitude, frame_id: str, stamp: tuple[int, int] | None = None) -> NavSatFields:
     """The message that answers one frame.
 
     Args:

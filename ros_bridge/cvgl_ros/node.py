@@ -108,9 +108,7 @@ class LocalizerBridge:
         try:
             stamp = (message.header.stamp.sec, message.header.stamp.nanosec)
             frame = Frame(
-                image=image_from_fields(
-                    message.encoding, message.height, message.width, message.step, message.data
-                ),
+                image=image_from_fields(message.encoding, message.height, message.width, message.step, message.data),
                 time=stamp[0] + stamp[1] * 1e-9,
                 height=height,
                 heading=self._heading.get(now),

@@ -31,9 +31,7 @@ def generate_launch_description() -> LaunchDescription:
                     LaunchConfiguration("params"),
                     {
                         "mission": LaunchConfiguration("mission"),
-                        "altitude_sigma_m": ParameterValue(
-                            LaunchConfiguration("altitude_sigma_m"), value_type=float
-                        ),
+                        "altitude_sigma_m": ParameterValue(LaunchConfiguration("altitude_sigma_m"), value_type=float),
                     },
                 ],
                 remappings=[(topic, LaunchConfiguration(topic)) for topic in TOPICS],

@@ -68,9 +68,7 @@ class Basemap:
             ]
         return window
 
-    def to_pixel(
-        self, easting: ArrayLike, northing: ArrayLike
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def to_pixel(self, easting: ArrayLike, northing: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Local metres to (column, row); the centre of the first pixel is (0, 0)."""
         return (
             (np.asarray(easting, np.float64) - self.west) / self.gsd - 0.5,

@@ -125,9 +125,7 @@ class Flight:
         """
         path = Path(path)
         if not path.exists():
-            raise FlightError(
-                "no such flight", file=path, expected="a flight folder, a folder of photos or a photo"
-            )
+            raise FlightError("no such flight", file=path, expected="a flight folder, a folder of photos or a photo")
         folder = path if path.is_dir() else path.parent
         notes: list[str] = []
         if path.is_dir() and (path / "frames.csv").is_file():
@@ -156,9 +154,7 @@ class Flight:
             filled = sum(record.heading is None for record in records)
             records = [replace(r, heading=heading) if r.heading is None else r for r in records]
             if filled:
-                notes.append(
-                    f"{filled} of {len(records)} frames do not tell their heading: taken as {heading:g}"
-                )
+                notes.append(f"{filled} of {len(records)} frames do not tell their heading: taken as {heading:g}")
         return cls(path, tuple(records), camera, tuple(notes))
 
     def __len__(self) -> int:
@@ -199,18 +195,14 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
 def _differences(one: Camera, other: Camera) -> str:
     ours, theirs = one.to_dict(), other.to_dict()
-    return ", ".join(
-        f"{name} {ours[name]} instead of {theirs[name]}" for name in ours if ours[name] != theirs[name]
-    )
+    return ", ".join(f"{name} {ours[name]} instead of {theirs[name]}" for name in ours if ours[name] != theirs[name])
 
 
 class _BadValueError(ValueError):
     """A cell that is not what its column asks for; the text names the column."""
 
 
-def _read_table(
-    table: Path, folder: Path, moves: bool, height: float | None, notes: list[str]
-) -> list[FrameRecord]:
+def _read_table(table: Path, folder: Path, moves: bool, height: float | None, notes: list[str]) -> list[FrameRecord]:
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file))
@@ -341,15 +333,11 @@ def _read_photos(path: Path, moves: bool, height: float | None, notes: list[str]
         listed = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir())
         photos = sorted((p for p in listed if not p.name.startswith(".")), key=_natural)
         if not photos:
-            raise FlightError(
-                "no frames.csv and no photos", file=path, expected=", ".join(sorted(IMAGE_SUFFIXES))
-            )
+            raise FlightError("no frames.csv and no photos", file=path, expected=", ".join(sorted(IMAGE_SUFFIXES)))
     elif path.suffix.lower() in IMAGE_SUFFIXES:
         photos = [path]
     else:
-        raise FlightError(
-            "not a flight", file=path, expected="a flight folder, a folder of photos or a photo"
-        )
+        raise FlightError("not a flight", file=path, expected="a flight folder, a folder of photos or a photo")
     records = []
     without = {"time": 0, "offset": 0, "height": 0}
     described = [(photo, _describe(photo)) for photo in photos]
@@ -388,13 +376,9 @@ def _read_photos(path: Path, moves: bool, height: float | None, notes: list[str]
         )
     total = len(records)
     if without["time"]:
-        notes.append(
-            f"{without['time']} of {total} photos do not tell their time: taken as 1 s from their neighbour"
-        )
+        notes.append(f"{without['time']} of {total} photos do not tell their time: taken as 1 s from their neighbour")
     if without["offset"]:
-        notes.append(
-            f"{without['offset']} of {total} photos do not tell their clock's offset from UTC: read as UTC"
-        )
+        notes.append(f"{without['offset']} of {total} photos do not tell their clock's offset from UTC: read as UTC")
     if without["height"]:
         taken = DEFAULT_HEIGHT_M if height is None else height
         notes.append(f"{without['height']} of {total} photos do not tell their height: taken as {taken:g} m")
@@ -411,9 +395,7 @@ def _describe(photo: Path) -> PhotoMetadata:
 
 
 def _iso(time: float) -> str:
-    return (
-        datetime.fromtimestamp(time, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )
+    return datetime.fromtimestamp(time, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:

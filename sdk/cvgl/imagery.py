@@ -60,13 +60,9 @@ class MapSource:
         self.source = path.name
         tags = dataset.tags()
         self.attribution: str = next((tags[name] for name in _ATTRIBUTION_TAGS if tags.get(name)), "")
-        longitude, latitude = self._project(
-            "EPSG:4326", np.array([dataset.width / 2]), np.array([dataset.height / 2])
-        )
+        longitude, latitude = self._project("EPSG:4326", np.array([dataset.width / 2]), np.array([dataset.height / 2]))
         if not (abs(latitude[0]) <= 90.0 and np.isfinite(longitude).all()):
-            raise MapError(
-                "the map's centre has no place on Earth", file=path, field="CRS", found=str(dataset.crs)
-            )
+            raise MapError("the map's centre has no place on Earth", file=path, field="CRS", found=str(dataset.crs))
         self.local = LocalFrame(float(latitude[0]), float(longitude[0]))
         # The datum is named, so that maps on another one are shifted: unnamed, it would be taken as theirs.
         self._crs = self.local.crs.replace("+ellps=WGS84", "+datum=WGS84")
@@ -206,9 +202,7 @@ class MapSource:
             return [kinds.index(colour) + 1 for colour in _COLOURS]
         opaque = [i for i, kind in enumerate(kinds, start=1) if kind is not ColorInterp.alpha]
         if not opaque:
-            raise MapError(
-                "no band but alpha", file=self.path, field="bands", expected="grey or red, green, blue"
-            )
+            raise MapError("no band but alpha", file=self.path, field="bands", expected="grey or red, green, blue")
         return opaque[:3] if len(opaque) >= 3 else opaque[:1]
 
     def _project(
@@ -251,9 +245,9 @@ class MapSource:
         dataset = self._dataset
         scale = min(1.0, _SURVEY_SIDE / max(dataset.width, dataset.height))
         shape = (max(1, round(dataset.height * scale)), max(1, round(dataset.width * scale)))
-        image = dataset.read(
-            self._bands, out_shape=(len(self._bands), *shape), resampling=Resampling.average
-        ).astype(np.float32)
+        image = dataset.read(self._bands, out_shape=(len(self._bands), *shape), resampling=Resampling.average).astype(
+            np.float32
+        )
         image = np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
         valid = dataset.dataset_mask(out_shape=shape) > 0
         eight_bit = all(dataset.dtypes[band - 1] == "uint8" for band in self._bands)
@@ -305,9 +299,7 @@ class MapSource:
 
     def _to_uint8(self, bands: NDArray[Any]) -> NDArray[np.uint8]:
         if bands.dtype != np.uint8 or (self._low, self._high) != (0.0, 255.0):
-            scaled = (np.nan_to_num(bands.astype(np.float32)) - self._low) * (
-                255.0 / (self._high - self._low)
-            )
+            scaled = (np.nan_to_num(bands.astype(np.float32)) - self._low) * (255.0 / (self._high - self._low))
             bands = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
         rgb = bands if len(bands) == 3 else np.repeat(bands, 3, axis=0)
         return np.ascontiguousarray(rgb.transpose(1, 2, 0))

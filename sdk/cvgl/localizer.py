@@ -179,8 +179,7 @@ class Localizer:
         ranked = sorted(best.items(), key=lambda entry: (-entry[1][0], entry[0]))[:count]
         at = self.gallery.tiles
         return [
-            Candidate(tile, float(at[tile, 0]), float(at[tile, 1]), value, heading)
-            for tile, (value, heading) in ranked
+            Candidate(tile, float(at[tile, 0]), float(at[tile, 1]), value, heading) for tile, (value, heading) in ranked
         ]
 
     def _views(

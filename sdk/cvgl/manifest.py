@@ -24,9 +24,7 @@ class Fields:
         section: where in the manifest the object stands, with a dot at the end; empty for the top.
     """
 
-    def __init__(
-        self, data: Mapping[str, Any], file: Path, error: type[CvglError], section: str = ""
-    ) -> None:
+    def __init__(self, data: Mapping[str, Any], file: Path, error: type[CvglError], section: str = "") -> None:
         self._data, self._file, self._error, self._section = data, file, error, section
 
     def _get(self, name: str, expected: str) -> Any:
@@ -81,9 +79,7 @@ class Fields:
         value = self._get(name, f"{count} numbers")
         if not isinstance(value, list) or len(value) != count:
             raise self.refuse(name, f"{count} numbers")
-        items = Fields(
-            {f"{name}[{i}]": item for i, item in enumerate(value)}, self._file, self._error, self._section
-        )
+        items = Fields({f"{name}[{i}]": item for i, item in enumerate(value)}, self._file, self._error, self._section)
         return tuple(items.number(f"{name}[{i}]", low) for i in range(count))
 
     def section(self, name: str) -> Fields:
@@ -127,9 +123,7 @@ class Fields:
             files[name] = {"bytes": entry.integer("bytes", 0), "sha256": entry.text("sha256")}
         for name in required:
             if name not in files:
-                raise self._error(
-                    "a file is not listed", file=self._file, field=f"files.{name}", expected="its hash"
-                )
+                raise self._error("a file is not listed", file=self._file, field=f"files.{name}", expected="its hash")
         return files
 
 
@@ -146,10 +140,4 @@ def refuse_to_replace_others(path: Path, error: type[CvglError]) -> None:
 
 def is_plain_name(name: str) -> bool:
     """True for the name of a file directly in the folder: a manifest must not reach outside of it."""
-    return (
-        bool(name)
-        and Path(name).name == name
-        and name not in (".", "..")
-        and "\\" not in name
-        and "\0" not in name
-    )
+    return bool(name) and Path(name).name == name and name not in (".", "..") and "\\" not in name and "\0" not in name

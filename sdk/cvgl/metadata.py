@@ -148,9 +148,9 @@ def gimbal_attitude(gimbal: Attitude) -> Attitude:
     a turn of the heading (some gimbals report a flip that way): angles are composed, not copied.
     """
     # Ry(90) takes "optical axis down" (ours) to "optical axis forward" (the gimbal's).
-    rotation = rotation_body_to_ned(
-        gimbal.heading_deg, gimbal.pitch_deg, gimbal.roll_deg
-    ) @ rotation_body_to_ned(0, 90, 0)
+    rotation = rotation_body_to_ned(gimbal.heading_deg, gimbal.pitch_deg, gimbal.roll_deg) @ rotation_body_to_ned(
+        0, 90, 0
+    )
     level = math.hypot(rotation[0, 0], rotation[1, 0])
     # Not by arcsine, which knows a pitch near 90 degrees to eight digits only.
     pitch = math.atan2(-rotation[2, 0], level)
@@ -225,9 +225,7 @@ def _read_value(tiff: bytes, order: str, kind: int, number: int, inline: int) ->
         raw = struct.unpack_from(f"{order}{2 * number}{'I' if kind == 5 else 'i'}", tiff, at)
         values = tuple(a / b if b else math.nan for a, b in zip(raw[::2], raw[1::2], strict=True))
     else:
-        values = tuple(
-            map(float, struct.unpack_from(f"{order}{number}{ {1: 'B', 3: 'H', 4: 'I'}[kind] }", tiff, at))
-        )
+        values = tuple(map(float, struct.unpack_from(f"{order}{number}{ {1: 'B', 3: 'H', 4: 'I'}[kind] }", tiff, at)))
     return values[0] if number == 1 else values
 
 
@@ -283,12 +281,7 @@ def _position(gps: dict[int, _Value]) -> tuple[float | None, float | None]:
 
 
 def _degrees(value: _Value | None, reference: _Value | None, signs: str, bound: float) -> float | None:
-    if (
-        not isinstance(value, tuple)
-        or len(value) != 3
-        or not isinstance(reference, str)
-        or reference[:1] not in signs
-    ):
+    if not isinstance(value, tuple) or len(value) != 3 or not isinstance(reference, str) or reference[:1] not in signs:
         return None
     degrees = value[0] + value[1] / 60 + value[2] / 3600
     if not (reference and 0 <= degrees <= bound):

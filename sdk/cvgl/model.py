@@ -131,9 +131,7 @@ class Model:
         """
         engine = self._engines.get(_known(view, self.path))
         if engine is None:
-            raise ModelError(
-                "the model was opened without this view", file=self.path, field="view", found=view
-            )
+            raise ModelError("the model was opened without this view", file=self.path, field="view", found=view)
         shape = (*self.views[view].input_size, 3)
         if patches.dtype != np.uint8 or patches.shape[1:] != shape:
             raise ModelError(
@@ -142,9 +140,7 @@ class Model:
                 found=f"{patches.dtype} {patches.shape}",
                 expected=f"uint8 (B, {', '.join(map(str, shape))})",
             )
-        if masks is not None and (
-            masks.shape != patches.shape[:3] or masks.dtype not in (np.uint8, np.bool_)
-        ):
+        if masks is not None and (masks.shape != patches.shape[:3] or masks.dtype not in (np.uint8, np.bool_)):
             raise ModelError(
                 "wrong masks",
                 field=f"{view} masks",
@@ -251,9 +247,7 @@ def read_manifest(path: str | Path, *, name: Path | None = None) -> dict[str, An
     """
     path = Path(path)
     if not path.is_dir():
-        raise ModelError(
-            "no model bundle there", file=path, expected="a folder NAME.cvgl with a manifest.json"
-        )
+        raise ModelError("no model bundle there", file=path, expected="a folder NAME.cvgl with a manifest.json")
     manifest = read_json(path / MANIFEST, ModelError)
     fields = Fields(manifest, (name or path) / MANIFEST, ModelError)
     fields.version(FORMAT_VERSION)
@@ -298,9 +292,7 @@ def _known(view: str, path: Path) -> str:
     return view
 
 
-def _fingerprint(
-    descriptor_size: int, views: Mapping[str, View], files: Mapping[str, Mapping[str, Any]]
-) -> str:
+def _fingerprint(descriptor_size: int, views: Mapping[str, View], files: Mapping[str, Mapping[str, Any]]) -> str:
     """Over content, not names: renaming a bundle or rewording its record leaves its galleries usable."""
     decisive = {
         "descriptor_size": descriptor_size,

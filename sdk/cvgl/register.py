@@ -210,9 +210,7 @@ def register(
     )
 
 
-def _block_corners(
-    mask: NDArray[np.uint8], grey: NDArray[np.uint8], side: int, search: int
-) -> NDArray[np.int64]:
+def _block_corners(mask: NDArray[np.uint8], grey: NDArray[np.uint8], side: int, search: int) -> NDArray[np.int64]:
     """(B, 2) rows and columns of the upper left corners of the blocks that see frame and basemap."""
     size = mask.shape[0]
     start = (size % side) // 2

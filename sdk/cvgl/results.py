@@ -79,9 +79,7 @@ def _errors(
     found: Sequence[tuple[float, float]], reference: Sequence[tuple[float | None, float | None]]
 ) -> NDArray[np.float64]:
     errors = np.full((len(found), 2), np.nan)
-    for row, ((latitude, longitude), (true_latitude, true_longitude)) in enumerate(
-        zip(found, reference, strict=True)
-    ):
+    for row, ((latitude, longitude), (true_latitude, true_longitude)) in enumerate(zip(found, reference, strict=True)):
         if true_latitude is not None and true_longitude is not None and math.isfinite(latitude + longitude):
             errors[row] = error_metres(latitude, longitude, true_latitude, true_longitude)
     return errors
@@ -283,9 +281,7 @@ def _against_reference(
 
 
 def _reasons(fixes: Sequence[Fix], status: FixStatus) -> dict[str, int]:
-    reasons = Counter(
-        re.sub(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", "N", fix.reason) for fix in fixes if fix.status is status
-    )
+    reasons = Counter(re.sub(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", "N", fix.reason) for fix in fixes if fix.status is status)
     return dict(reasons.most_common())
 
 

@@ -11,9 +11,7 @@ import pytest
 from cvgl import errors
 from cvgl.errors import CvglError, MissingDependencyError
 
-CHILDREN = [
-    value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, CvglError)
-]
+CHILDREN = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, CvglError)]
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,7 @@ def test_a_crash_leaves_the_old_content_and_no_litter(
     assert not before or got(path) == "old"
 
 
-def test_a_folder_that_cannot_take_its_name_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_take_its_name_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "out"
     with atomic_folder(path) as temporary:
         put(temporary, "old")

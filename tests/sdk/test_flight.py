@@ -258,9 +258,7 @@ class TestFlightFolder:
         assert record.heading is None
         assert record.load().heading is None
 
-    @pytest.mark.parametrize(
-        "content", ["", HEADER, "\n\n", "file,time,file,height_above_takeoff_m\na,0,a,1\n"]
-    )
+    @pytest.mark.parametrize("content", ["", HEADER, "\n\n", "file,time,file,height_above_takeoff_m\na,0,a,1\n"])
     def test_tables_without_frames(self, tmp_path: Path, content: str) -> None:
         with pytest.raises(FlightError, match=r"frames\.csv"):
             Flight.open(flight_folder(tmp_path, content))
@@ -390,9 +388,7 @@ class TestPictures:
             read_image(path)
 
     @pytest.mark.parametrize("share", [0.3, 0.6, 0.95, 0.999])
-    def test_a_truncated_jpeg_is_refused_whatever_the_decoder_makes_of_it(
-        self, tmp_path: Path, share: float
-    ) -> None:
+    def test_a_truncated_jpeg_is_refused_whatever_the_decoder_makes_of_it(self, tmp_path: Path, share: float) -> None:
         whole = with_segments(exif_payload("<"))
         path = tmp_path / "a.jpg"
         path.write_bytes(whole[: int(len(whole) * share)])

@@ -69,8 +69,7 @@ def write_map(path: Path, seed: int = 0, size: int = 500, crs: str = "EPSG:32651
     """A map of 0.5 m/px with a lake, a corner without data, and texture elsewhere."""
     rng = np.random.default_rng(seed)
     image = sum(
-        cv2.resize(rng.normal(0, 1, (size // cell, size // cell, 3)).astype(np.float32), (size, size))
-        * weight
+        cv2.resize(rng.normal(0, 1, (size // cell, size // cell, 3)).astype(np.float32), (size, size)) * weight
         for cell, weight in ((50, 40), (20, 25), (5, 15))
     )
     image = np.clip(np.asarray(image) + 120, 1, 255).astype(np.uint8)
@@ -141,9 +140,7 @@ def test_tiles_lie_on_a_grid_over_the_map_and_leave_out_what_has_no_data(gallery
     assert 0.75 * full < len(gallery) < full
 
 
-def test_a_tiles_descriptor_is_that_of_the_map_read_there(
-    place: Path, gallery: Gallery, model: Model
-) -> None:
+def test_a_tiles_descriptor_is_that_of_the_map_read_there(place: Path, gallery: Gallery, model: Model) -> None:
     with MapSource.open(place / "map.tif") as source:
         for tile in range(0, len(gallery), 17):
             easting, northing = gallery.tiles[tile]
@@ -186,9 +183,7 @@ def test_the_manifest_says_where_and_from_what(gallery: Gallery) -> None:
     box = data["bounds_wgs84"]
     assert box["south"] < m.local.latitude < box["north"] and box["west"] < m.local.longitude < box["east"]
     assert set(data["files"]) == set(PARTS)
-    assert data["overview"]["file"] == "overview.jpg" and data["overview"]["gsd_m"] == pytest.approx(
-        0.5, rel=0.01
-    )
+    assert data["overview"]["file"] == "overview.jpg" and data["overview"]["gsd_m"] == pytest.approx(0.5, rel=0.01)
     assert gallery.basemap.gsd == 0.5 and gallery.basemap.pixels.shape == (m.basemap.height, m.basemap.width)
     assert m.bytes_on_disk == sum((gallery.path / name).stat().st_size for name in PARTS)
     assert f"{len(gallery)} tiles of 32 m every 16 m" in repr(gallery) and "tiny" in repr(gallery)
@@ -208,9 +203,7 @@ def test_any_grid_covers_the_map_with_centres_inside(
 ) -> None:
     grid = plan_grid((-width / 2, -height / 2, width / 2, height / 2), size, stride, pixels)
     step = grid.stride_px * grid.gsd_m
-    assert grid.gsd_m * pixels == pytest.approx(size) and abs(step - stride) <= max(
-        grid.gsd_m, 0.5 * grid.gsd_m
-    )
+    assert grid.gsd_m * pixels == pytest.approx(size) and abs(step - stride) <= max(grid.gsd_m, 0.5 * grid.gsd_m)
     west, north = grid.centre(0, 0)
     east, south = grid.centre(grid.columns - 1, grid.rows - 1)
     for first, last, side in ((west, east, width), (south, north, height)):
@@ -241,9 +234,7 @@ def test_exact_search_is_the_sorted_list(gallery: Gallery, queries: np.ndarray, 
         assert row.tolist() == by_hand(gallery, query, np.arange(len(gallery)), k)
 
 
-def test_the_index_agrees_with_exact_search_in_answer_and_order(
-    gallery: Gallery, queries: np.ndarray
-) -> None:
+def test_the_index_agrees_with_exact_search_in_answer_and_order(gallery: Gallery, queries: np.ndarray) -> None:
     found, similarity = gallery.approximate(queries, 10)
     tiles, expected = gallery.exact(queries, 10)
     assert gallery.self_check(queries, 10) > 0.99
@@ -333,11 +324,7 @@ def test_the_same_input_gives_the_same_bytes(place: Path, model: Model, tmp_path
         assert (built.path / name).read_bytes() == (place / "map.gallery" / name).read_bytes(), name
     assert list(stages) == ["tiles", "index", "basemap"]
     for calls in stages.values():
-        assert (
-            calls == sorted(calls)
-            and calls[-1][0] == calls[-1][1]
-            and len({total for _, total in calls}) == 1
-        )
+        assert calls == sorted(calls) and calls[-1][0] == calls[-1][1] and len({total for _, total in calls}) == 1
 
 
 def test_strips_do_not_show(place: Path, model: Model, tmp_path: Path, monkeypatch: Any) -> None:
@@ -353,9 +340,7 @@ def test_strips_do_not_show(place: Path, model: Model, tmp_path: Path, monkeypat
     assert np.abs(np.array(built.basemap.pixels, int) - whole.basemap.pixels).max() <= 1
 
 
-def test_a_stopped_build_leaves_nothing_and_the_old_gallery_stands(
-    place: Path, model: Model, tmp_path: Path
-) -> None:
+def test_a_stopped_build_leaves_nothing_and_the_old_gallery_stands(place: Path, model: Model, tmp_path: Path) -> None:
     target = tmp_path / "map.gallery"
     shutil.copytree(place / "map.gallery", target)
 
@@ -593,9 +578,7 @@ def test_build_info_and_check_by_command(place: Path, tmp_path: Path) -> None:
         (["check"], 2, "GALLERY"),
     ],
 )
-def test_exit_statuses(
-    place: Path, copy: Path, tmp_path: Path, arguments: list[str], status: int, says: str
-) -> None:
+def test_exit_statuses(place: Path, copy: Path, tmp_path: Path, arguments: list[str], status: int, says: str) -> None:
     damaged = bytearray((copy / "index.hnsw").read_bytes())
     damaged[100] ^= 8
     (copy / "index.hnsw").write_bytes(damaged)
@@ -634,9 +617,7 @@ def test_flying_needs_no_gdal(place: Path) -> None:
     assert done.stdout == "[]\n"
 
 
-def test_a_map_that_breaks_off_while_it_is_read_leaves_nothing(
-    place: Path, model: Model, tmp_path: Path
-) -> None:
+def test_a_map_that_breaks_off_while_it_is_read_leaves_nothing(place: Path, model: Model, tmp_path: Path) -> None:
     path = Path(shutil.copy(place / "map.tif", tmp_path / "map.tif"))
     with MapSource.open(path) as source:
         path.write_bytes(path.read_bytes()[:200_000])

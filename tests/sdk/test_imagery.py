@@ -46,9 +46,7 @@ def blob(crs: str, transform: Affine, size: int = SIZE, sigma: float = 3.0) -> n
     return BACKGROUND + PEAK * np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / (2 * sigma**2))
 
 
-def write(
-    path: Path, bands: list[np.ndarray], crs: str | None, transform: Affine | None, **profile: Any
-) -> Path:
+def write(path: Path, bands: list[np.ndarray], crs: str | None, transform: Affine | None, **profile: Any) -> Path:
     """A GeoTIFF."""
     colours = profile.pop("colours", None)
     mask = profile.pop("mask", None)
@@ -230,9 +228,7 @@ def test_windows_reach_outside_and_join_without_a_seam(tmp_path: Path) -> None:
         west, south, east, north = source.bounds
         width, height = int((east - west) / 0.7) + 20, int((north - south) / 0.7) + 20
         rgb, valid = source.read(west - 7, north + 7, width, height, 0.7)
-        parts = [
-            source.read(west - 7, north + 7 - 0.7 * top, width, 31, 0.7) for top in range(0, height - 31, 31)
-        ]
+        parts = [source.read(west - 7, north + 7 - 0.7 * top, width, 31, 0.7) for top in range(0, height - 31, 31)]
     assert not valid[:5].any() and not valid[:, :5].any() and not valid[0, 0]
     assert (rgb[~valid] == 0).all()
     joined, seen = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
@@ -431,9 +427,7 @@ BASEMAP = Basemap(np.arange(1, 13, dtype=np.uint8).reshape(3, 4), 0.5, 100.0, 50
         ((-5, 0, 2, 1), [[0, 0]]),
     ],
 )
-def test_basemap_windows_are_zero_outside(
-    window: tuple[int, int, int, int], expected: list[list[int]]
-) -> None:
+def test_basemap_windows_are_zero_outside(window: tuple[int, int, int, int], expected: list[list[int]]) -> None:
     np.testing.assert_array_equal(BASEMAP.read(*window), expected)
 
 

@@ -24,25 +24,15 @@ def tiny_network(path: Path, *, batch: int | None = None, logarithm: bool = Fals
     """A real network without weights: the mean of each cell of a grid, the cells of red first."""
     cell = size // GRID
     nodes = [
-        onnx.helper.make_node(
-            "AveragePool", ["images"], ["cells"], kernel_shape=[cell, cell], strides=[cell, cell]
-        ),
+        onnx.helper.make_node("AveragePool", ["images"], ["cells"], kernel_shape=[cell, cell], strides=[cell, cell]),
         onnx.helper.make_node("Flatten", ["cells"], ["flat"], axis=1),
         onnx.helper.make_node("Log" if logarithm else "Identity", ["flat"], ["descriptors"]),
     ]
     graph = onnx.helper.make_graph(
         nodes,
         "tiny",
-        [
-            onnx.helper.make_tensor_value_info(
-                "images", onnx.TensorProto.FLOAT, [batch or "batch", 3, size, size]
-            )
-        ],
-        [
-            onnx.helper.make_tensor_value_info(
-                "descriptors", onnx.TensorProto.FLOAT, [batch or "batch", 3 * GRID**2]
-            )
-        ],
+        [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [batch or "batch", 3, size, size])],
+        [onnx.helper.make_tensor_value_info("descriptors", onnx.TensorProto.FLOAT, [batch or "batch", 3 * GRID**2])],
     )
     network = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(network, str(path))

@@ -127,9 +127,7 @@ def test_mask_is_exactly_what_lies_in_front_and_inside(h: Array, tilt: float, sh
 
 @settings(max_examples=40, deadline=None)
 @given(h=views, distortion=lenses, low=st.integers(0, 200), seed=st.integers(0, 99))
-def test_no_value_appears_that_the_image_does_not_span(
-    h: Array, distortion: Lens, low: int, seed: int
-) -> None:
+def test_no_value_appears_that_the_image_does_not_span(h: Array, distortion: Lens, low: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(low, low + 40, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     patch, mask = run(image, h, distortion)
     seen = patch[mask == 255]

@@ -104,9 +104,7 @@ def flight(folder: Path, count: int) -> tuple[list[FrameRecord], list[Fix]]:
 
 
 def report(folder: Path, records: list[FrameRecord], fixes: list[Fix], map_: Overview | None = None) -> str:
-    summary = summarise(
-        records, fixes, decode_ms=[5.0] * len(records), run={"start": None, "mission": {"path": "m"}}
-    )
+    summary = summarise(records, fixes, decode_ms=[5.0] * len(records), run={"start": None, "mission": {"path": "m"}})
     write_report(
         folder / "report.html",
         records,
@@ -195,12 +193,8 @@ class TestReport:
 
     def test_values_that_are_not_numbers_do_not_reach_the_drawing(self, tmp_path: Path) -> None:
         records, fixes = flight(tmp_path, 6)
-        broken = replace(
-            fixes[1], covariance=np.full((2, 2), np.nan), heading_deg=float("nan"), height_m=float("nan")
-        )
-        text = report(
-            tmp_path, [replace(r, height=float("nan")) for r in records], [fixes[0], broken, *fixes[2:]]
-        )
+        broken = replace(fixes[1], covariance=np.full((2, 2), np.nan), heading_deg=float("nan"), height_m=float("nan"))
+        text = report(tmp_path, [replace(r, height=float("nan")) for r in records], [fixes[0], broken, *fixes[2:]])
         assert re.search(r'="[^"]*\b(nan|inf)\b[^"]*"', text) is None
 
     def test_a_failure_leaves_no_file(self, tmp_path: Path) -> None:
@@ -217,12 +211,8 @@ class TestOverview:
         np.testing.assert_allclose(map_.to_pixel([0.0, 0.25], [0.0, -0.25]), [[399.5, 299.5], [400, 300]])
 
     @settings(max_examples=60, deadline=None)
-    @given(
-        st.floats(-190, 180), st.floats(-140, 130), st.floats(5, 300), st.floats(5, 300), st.integers(16, 900)
-    )
-    def test_a_window_keeps_places(
-        self, west: float, south: float, width: float, height: float, longest: int
-    ) -> None:
+    @given(st.floats(-190, 180), st.floats(-140, 130), st.floats(5, 300), st.floats(5, 300), st.integers(16, 900))
+    def test_a_window_keeps_places(self, west: float, south: float, width: float, height: float, longest: int) -> None:
         map_ = overview()
         view = map_.window(west, south, west + width, south + height, longest)
         assert max(view.size) <= longest
@@ -273,9 +263,7 @@ class TestFootprint:
 class TestDrawing:
     def test_attributes_and_titles_are_escaped(self) -> None:
         text = element("path", css='a"b', d="<", title="<&>", stroke_width=1.234)
-        assert (
-            text == '<path class="a&#34;b" d="&lt;" stroke-width="1.23"><title>&lt;&amp;&gt;</title></path>'
-        )
+        assert text == '<path class="a&#34;b" d="&lt;" stroke-width="1.23"><title>&lt;&amp;&gt;</title></path>'
 
     def test_a_line_breaks_where_a_point_is_missing(self) -> None:
         nan = float("nan")

@@ -64,9 +64,7 @@ def test_styles_differ_in_kind() -> None:
     assert dense.solids.unit_height.max() < 100
 
 
-@pytest.mark.parametrize(
-    ("arguments", "field"), [((1, 50.0, "mixed"), "size_m"), ((1, 400.0, "moon"), "style")]
-)
+@pytest.mark.parametrize(("arguments", "field"), [((1, 50.0, "mixed"), "size_m"), ((1, 400.0, "moon"), "style")])
 def test_refuses_what_it_cannot_build(arguments: tuple[int, float, str], field: str) -> None:
     with pytest.raises(ValueError, match=field):
         World.generate(*arguments)
@@ -112,8 +110,7 @@ def test_map_has_the_size_of_its_bounds_and_bounds_are_windows(world: World) -> 
 def test_same_day_is_the_same_picture_and_clutter_moves(world: World) -> None:
     look = Appearance.random(np.random.default_rng(3), "drone")
     pictures = [
-        render_frame(world, CAMERA, (0, 0, 120), (20, 0, 0), a)
-        for a in (look, look, replace(look, clutter_seed=9))
+        render_frame(world, CAMERA, (0, 0, 120), (20, 0, 0), a) for a in (look, look, replace(look, clutter_seed=9))
     ]
     assert np.array_equal(pictures[0], pictures[1])
     assert not np.array_equal(pictures[0], pictures[2])
@@ -170,9 +167,7 @@ def test_map_and_frame_show_the_same_place(world: World) -> None:
         return render_map(world, gsd, map_look, (east - w, north - h, east + w, north + h))[..., ::-1].copy()
 
     right = likeness(frame, cut(20.0, -30.0))
-    wrong = [
-        likeness(frame, cut(20.0 + dx, -30.0 + dy)) for dx, dy in ((25, 0), (-25, 10), (0, 30), (60, -40))
-    ]
+    wrong = [likeness(frame, cut(20.0 + dx, -30.0 + dy)) for dx, dy in ((25, 0), (-25, 10), (0, 30), (60, -40))]
     assert right > 0.3
     assert right > max(wrong) + 0.1
 
@@ -264,9 +259,7 @@ def test_flight_folder_says_what_was_flown(world: World, tmp_path: Path, stabili
         assert image is not None
         assert image.shape == (180, 320, 3)
         place = np.array(frame.to_local(float(row["gps_latitude"]), float(row["gps_longitude"])))
-        centre = np.array(
-            frame.to_local(float(row["image_center_latitude"]), float(row["image_center_longitude"]))
-        )
+        centre = np.array(frame.to_local(float(row["image_center_latitude"]), float(row["image_center_longitude"])))
         assert np.abs(centre).max() < 200
         # A level camera sees nearly what is under it; a fixed one leans with its vehicle by some degrees.
         assert np.hypot(*(centre - place)) < (8 if stabilized else 20)

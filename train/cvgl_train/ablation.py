@@ -9,12 +9,11 @@ from typing import Any
 
 import yaml
 
-from cvgl.errors import ModelError
-from cvgl.files import read_json, write_json
+from cvgl.files import write_json
 
-from .methods import train_method
+from .methods import finished_record, train_method
 from .recipes import MethodRecipe, RecipeError, apply_change, merge, read_recipe
-from .training.loop import RECORD, Progress
+from .training.loop import Progress
 
 __all__ = ["print_table", "run_ablation"]
 
@@ -53,12 +52,8 @@ def run_ablation(
                 progress((number + done) / len(rows), {title: "", **line})
 
         # A finished run is read, not repeated; `train_method` itself goes on with one that was stopped.
-        finished = folder / RECORD
-        record = (
-            read_json(finished, ModelError)
-            if finished.exists()
-            else train_method(MethodRecipe.from_dict(values), show)[1]
-        )
+        trained = MethodRecipe.from_dict(values)
+        record = finished_record(trained) or train_method(trained, show)[1]
         last = record["curve"][-1]
         scores = {key: value for key, value in last.items() if key.startswith("R@") or key == "chance"}
         table.append({"name": row["name"], **scores, "steps": record["steps"], "seconds": record["seconds"]})

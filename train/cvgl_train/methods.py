@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cvgl.errors import ModelError
+from cvgl.files import read_json
 
 from .checkpoint import load_model
-from .data.base import CrossViewSet, ImageSource
+from .data.base import CrossViewSet
 from .data.images import Augmentation, build_augmentation, to_input
 from .data.readers import read_dataset
+from .feature_cache import cached_set, from_cache
 from .models.base import CrossViewModel, View
 from .recipes import MethodRecipe, RecipeError
 from .registry import METHODS, create_model
 from .sampling import build_sampler
 from .training.judge import describe, retrieval_scores
-from .training.loop import Progress, launch, train
+from .training.loop import RECORD, Progress, launch, train
 from .training.plan import Plan
 from .training.source import DatasetSource
 
-__all__ = ["augmentations", "make_model", "open_data", "train_method"]
+__all__ = ["augmentations", "finished_record", "make_model", "open_data", "train_method"]
 
 # Images from which a method prepares itself (NetVLAD's clusters): they give some 10 000 local features.
 _PREPARATION_IMAGES, _PREPARATION_BATCH = 256, 16
@@ -57,9 +59,9 @@ def train_method(recipe: MethodRecipe, progress: Progress | None = None) -> tupl
     if recipe.cache:
         model.to(fabric.device)
         with fabric.rank_zero_first():
-            dataset = _with_tokens(model, dataset, out / "features" / "train", progress)
-            held = _with_tokens(model, held, out / "features" / "validation", progress)
-        query = reference = _as_they_are
+            dataset = cached_set(model, dataset, out / "features" / "train", progress=progress)
+            held = cached_set(model, held, out / "features" / "validation", progress=progress)
+        query = reference = from_cache
     source = DatasetSource(
         dataset,
         build_sampler(dict(recipe.sampler), dataset, plan.batch),
@@ -80,14 +82,36 @@ def train_method(recipe: MethodRecipe, progress: Progress | None = None) -> tupl
         validate=retrieval_scores(held, fabric.device, half),
         embed=lambda now: describe(now, dataset, fabric.device, half),
         about={
+            "recipe": recipe.identity(),
             "data": {"name": dataset.name, "queries": len(dataset.queries), "references": len(dataset.references)},
             "validation": {"name": held.name, "queries": len(held.queries), "references": len(held.references)},
-            "start": recipe.start or recipe.weights or ("pretrained" if recipe.pretrained else "random"),
         },
         resume=recipe.resume,
         progress=progress,
     )
     return out / "model.pt", record
+
+
+def finished_record(recipe: MethodRecipe) -> dict[str, Any] | None:
+    """The record in a recipe's folder, None where no run has ended there.
+
+    Raises:
+        RecipeError: the folder holds the run of another recipe, whose figures would be taken for this one's.
+    """
+    path = Path(recipe.out) / RECORD
+    if not path.exists():
+        return None
+    record = read_json(path, ModelError)
+    wanted = {**recipe.identity(), "seed": recipe.seed, **asdict(Plan.from_dict(recipe.plan))}
+    found = {**record.get("recipe", {}), "seed": record.get("seed"), **record.get("plan", {})}
+    # Through JSON, so that a tuple equals the list that was written of it.
+    for field, value in json.loads(json.dumps(wanted)).items():
+        if found.get(field) != value:
+            raise RecipeError(
+                "another run ended here", file=path, field=field, found=found.get(field),
+                expected=f"{value!r}; delete the folder or choose another `out`",
+            )  # fmt: skip
+    return record
 
 
 def open_data(recipe: MethodRecipe) -> tuple[CrossViewSet, CrossViewSet]:
@@ -147,37 +171,3 @@ def _preparation(model: CrossViewModel, dataset: CrossViewSet, view: View, seed:
     for start in range(0, len(order), _PREPARATION_BATCH):
         chosen = order[start : start + _PREPARATION_BATCH]
         yield torch.stack([to_input(sources[int(i)].read(), model.info.view(view)) for i in chosen])
-
-
-@dataclass(frozen=True)
-class _Tokens:
-    """An image of which only a frozen backbone's tokens are read."""
-
-    name: str
-    tokens: NDArray[np.float16]
-
-    def read(self) -> NDArray[Any]:
-        return self.tokens
-
-
-def _as_they_are(tokens: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.array(tokens, np.float32))
-
-
-def _with_tokens(model: CrossViewModel, dataset: CrossViewSet, folder: Path, progress: Progress | None) -> CrossViewSet:
-    """The same set, of the frozen backbone's tokens in the place of the images."""
-    from .feature_cache import cache_tokens
-    from .models.dinov2_cvv import Dinov2Cvv
-
-    if not isinstance(model, Dinov2Cvv):
-        raise RecipeError("only a frozen backbone's features can be kept", field="cache", found=model.info.name)
-
-    def kept(sources: Any, view: View) -> list[ImageSource]:
-        def tell(done: int, whole: int) -> None:
-            if progress is not None:
-                progress(done / whole, {f"features of {folder.name} {view}": f"{done} of {whole}"})
-
-        tokens = cache_tokens(model, sources, view, folder / view, progress=tell)
-        return [_Tokens(source.name, tokens[i]) for i, source in enumerate(sources)]
-
-    return replace(dataset, queries=kept(dataset.queries, "query"), references=kept(dataset.references, "reference"))

@@ -14,6 +14,9 @@ from cvgl.errors import CvglError
 __all__ = ["MethodRecipe", "RecipeError", "apply_change", "merge", "read_recipe", "shipped_recipes"]
 
 
+_IDENTITY = ("method", "model", "pretrained", "weights", "start", "data", "validation", "augment", "sampler", "cache")
+
+
 class RecipeError(CvglError, ValueError):
     """A recipe that cannot be followed."""
 
@@ -73,6 +76,14 @@ class MethodRecipe:
             if not isinstance(values.get(name, {}) or {}, dict):
                 raise RecipeError("not a mapping", field=name, found=values[name])
         return cls(**{name: value for name, value in values.items() if value is not None})
+
+    def identity(self) -> dict[str, Any]:
+        """What makes its run this run and no other, beside plan, seed and the model's settings: the data but for where
+        it lies, what becomes of it, and the weights to start from."""
+        values = {name: getattr(self, name) for name in _IDENTITY}
+        for name in ("data", "validation"):
+            values[name] = {key: value for key, value in values[name].items() if key != "root"}
+        return values
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -31,9 +31,7 @@ GalleryPath = Annotated[Path, typer.Argument(metavar="GALLERY", help="The galler
 def build(
     map_path: Annotated[
         Path,
-        typer.Argument(
-            metavar="MAP", help="A georeferenced raster, such as a GeoTIFF; any coordinate system."
-        ),
+        typer.Argument(metavar="MAP", help="A georeferenced raster, such as a GeoTIFF; any coordinate system."),
     ],
     out: Annotated[Path, typer.Option("--out", help="The folder to write, by custom NAME.gallery.")],
     model_path: Annotated[
@@ -96,9 +94,7 @@ def build(
 @app.command()
 def info(
     gallery: GalleryPath,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="For programs: the manifest and the sizes.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: the manifest and the sizes.")] = False,
 ) -> None:
     """Say what a gallery is: area, tiles, model, and the memory it will take. Reads its manifest only."""
     from cvgl.gallery import read_manifest

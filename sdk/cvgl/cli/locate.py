@@ -131,14 +131,10 @@ def parse_heading(text: str) -> float | None:
 
 @app.command()
 def locate(
-    mission: Annotated[
-        Path, typer.Argument(metavar="MISSION", help="The mission folder, as cvgl-prepare made it.")
-    ],
+    mission: Annotated[Path, typer.Argument(metavar="MISSION", help="The mission folder, as cvgl-prepare made it.")],
     flight: Annotated[
         Path,
-        typer.Argument(
-            metavar="FLIGHT", help="A folder with frames/ and frames.csv, a folder of photos, or a photo."
-        ),
+        typer.Argument(metavar="FLIGHT", help="A folder with frames/ and frames.csv, a folder of photos, or a photo."),
     ],
     out: Annotated[Path, typer.Option("--out", file_okay=False, help="The folder to write the results to.")],
     start: Annotated[

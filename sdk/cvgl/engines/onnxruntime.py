@@ -46,9 +46,7 @@ class OnnxEngine:
                 os.fspath(self.path), sess_options=options, providers=["CPUExecutionProvider"]
             )
         except Exception as reason:  # the runtime's own exceptions have no common base of their own
-            raise ModelError(
-                f"ONNX Runtime does not load it: {_first_line(reason)}", file=self.path
-            ) from reason
+            raise ModelError(f"ONNX Runtime does not load it: {_first_line(reason)}", file=self.path) from reason
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise ModelError(

@@ -72,9 +72,7 @@ class Grid:
         return self.west + half + column * step, self.north - half - row * step
 
 
-def plan_grid(
-    bounds: tuple[float, float, float, float], tile_size_m: float, stride_m: float, tile_px: int
-) -> Grid:
+def plan_grid(bounds: tuple[float, float, float, float], tile_size_m: float, stride_m: float, tile_px: int) -> Grid:
     """The grid whose centres cover the bounds, up to their edges and equally far from them on opposite sides.
 
     The stride is rounded to whole pixels of a tile, so that many tiles are cut from one reading of the map.
@@ -97,9 +95,7 @@ def plan_grid(
     columns, rows = int((east - west) / stride) + 1, int((north - south) / stride) + 1
     first_east = west + ((east - west) - (columns - 1) * stride) / 2
     first_north = north - ((north - south) - (rows - 1) * stride) / 2
-    return Grid(
-        first_east - tile_size_m / 2, first_north + tile_size_m / 2, gsd, tile_px, stride_px, columns, rows
-    )
+    return Grid(first_east - tile_size_m / 2, first_north + tile_size_m / 2, gsd, tile_px, stride_px, columns, rows)
 
 
 def build_gallery(

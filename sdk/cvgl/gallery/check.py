@@ -23,9 +23,7 @@ _LEAST_RECALL = 0.95
 _QUERIES = 200
 
 
-def check_gallery(
-    path: str | Path, model: Model | None = None, progress: Callable[[str], None] | None = None
-) -> float:
+def check_gallery(path: str | Path, model: Model | None = None, progress: Callable[[str], None] | None = None) -> float:
     """Verify hashes, tables, images, and the index against exact search.
 
     Args:

@@ -98,9 +98,7 @@ class Gallery:
         """Memory that searching takes at most: this gallery's files that are mapped, and what is loaded."""
         return memory_bytes(self.manifest)
 
-    def search(
-        self, descriptors: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def search(self, descriptors: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The most similar tiles of the whole gallery.
 
         Up to 20 000 tiles by a matrix product, which misses nothing, beyond that by HNSW. Measured with 256-d
@@ -132,16 +130,12 @@ class Gallery:
             return self.exact(descriptors, k)
         return self.approximate(descriptors, k)
 
-    def exact(
-        self, descriptors: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def exact(self, descriptors: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The same by comparing with every tile."""
         queries, k = self._queries(descriptors, k)
         return ranking.best_of_all(queries, self._matrix, k)
 
-    def approximate(
-        self, descriptors: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def approximate(self, descriptors: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The same by the HNSW index, which may miss a few (see :meth:`self_check`)."""
         queries, k = self._queries(descriptors, k)
         if not len(queries):

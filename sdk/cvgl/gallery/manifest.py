@@ -110,9 +110,7 @@ def read_manifest(path: str | Path) -> GalleryManifest:
     """
     path = Path(path)
     if not path.is_dir():
-        raise GalleryError(
-            "no gallery there", file=path, expected="a folder NAME.gallery with a manifest.json"
-        )
+        raise GalleryError("no gallery there", file=path, expected="a folder NAME.gallery with a manifest.json")
     file = path / MANIFEST
     data = read_json(file, GalleryError)
     fields = Fields(data, file, GalleryError)

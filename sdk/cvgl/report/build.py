@@ -119,9 +119,7 @@ def _metres(errors: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.hypot(errors[:, 0], errors[:, 1])
 
 
-def _curve(
-    records: Sequence[FrameRecord], centers: NDArray[np.float64], aircraft: NDArray[np.float64]
-) -> Markup:
+def _curve(records: Sequence[FrameRecord], centers: NDArray[np.float64], aircraft: NDArray[np.float64]) -> Markup:
     kinds = (
         ("image centre", "center", centers, [record.center_latitude is not None for record in records]),
         ("aircraft", "aircraft", aircraft, [record.gps_latitude is not None for record in records]),
@@ -133,9 +131,7 @@ def _per_frame(
     records: Sequence[FrameRecord], fixes: Sequence[Fix], errors: NDArray[np.float64], primary: str
 ) -> Markup:
     covariances = [fix.center_covariance if primary == "center" else fix.covariance for fix in fixes]
-    sigmas = [
-        math.nan if p is None else math.sqrt(max(0.0, float(np.linalg.eigvalsh(p)[-1]))) for p in covariances
-    ]
+    sigmas = [math.nan if p is None else math.sqrt(max(0.0, float(np.linalg.eigvalsh(p)[-1]))) for p in covariances]
     names = [record.name for record in records]
     return error_per_frame(names, [fix.status.value for fix in fixes], errors, np.array(sigmas))
 
@@ -161,9 +157,7 @@ def _card(
         image = read_image(record.path)
         scale = _THUMBNAIL / max(image.shape[:2])
         size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-        picture = jpeg_uri(
-            np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8), 72
-        )
+        picture = jpeg_uri(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8), 72)
     except FrameError:
         picture = None
     crop, caption = frame_crop(overview, camera, record, fix)

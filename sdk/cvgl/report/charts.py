@@ -42,9 +42,7 @@ def error_curve(curves: Sequence[tuple[str, str, NDArray[np.float64]]]) -> Marku
             points += [(x, points[-1][1]), (x, _y(rank / len(errors)))]
         points.append((_WIDTH - _RIGHT, points[-1][1]))
         parts.append(element("path", css=f"curve {css}", d=path(points), title=label))
-    return drawing(
-        "chart", (_WIDTH, _HEIGHT), "Share of frames placed within a distance of their reference", parts
-    )
+    return drawing("chart", (_WIDTH, _HEIGHT), "Share of frames placed within a distance of their reference", parts)
 
 
 def error_per_frame(
@@ -76,9 +74,7 @@ def error_per_frame(
             y = _y(_log_share(float(sigma), highest))
             parts.append(element("rect", css="sigma", x=x - bar / 2, y=y, width=bar, height=_y(0.0) - y))
         if status == "no_fix":
-            marks.append(
-                element("path", css="refused", d=cross(x, _TOP + 6, radius), title=f"{name}: no fix")
-            )
+            marks.append(element("path", css="refused", d=cross(x, _TOP + 6, radius), title=f"{name}: no fix"))
         elif math.isfinite(error):
             y = _y(_log_share(float(error), highest))
             title = f"{name}: {error:.1f} m, 1σ {sigma:.1f} m, {status}"

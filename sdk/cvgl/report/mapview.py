@@ -82,9 +82,7 @@ def places(overview: Overview, records: Sequence[FrameRecord], fixes: Sequence[F
     return Places(_to_local(overview, found), references, covariances, what)
 
 
-def flight_map(
-    overview: Overview, where: Places, records: Sequence[FrameRecord], fixes: Sequence[Fix]
-) -> FlightMap:
+def flight_map(overview: Overview, where: Places, records: Sequence[FrameRecord], fixes: Sequence[Fix]) -> FlightMap:
     """The whole flight on the map: tracks, then ellipses, then what must not be covered."""
     view = _view(overview, where)
     unit = max(view.size[0] / _SCREEN[0], view.size[1] / _SCREEN[1])
@@ -116,9 +114,7 @@ def flight_map(
     return FlightMap(drawing("map", view.size, "Map of the flight", parts), enlarged, every)
 
 
-def frame_crop(
-    overview: Overview, camera: Camera, record: FrameRecord, fix: Fix
-) -> tuple[Markup | None, str]:
+def frame_crop(overview: Overview, camera: Camera, record: FrameRecord, fix: Fix) -> tuple[Markup | None, str]:
     """The map where a frame was put, turned as the frame is and with its footprint outlined, and a caption.
 
     The drawing is None where there is no place to show.
@@ -183,9 +179,7 @@ def _outline(camera: Camera, record: FrameRecord, fix: Fix) -> NDArray[np.float6
     return footprint(camera, height, heading, record.pitch or 0.0, record.roll or 0.0)
 
 
-def _to_local(
-    overview: Overview, positions: Sequence[tuple[float | None, float | None]]
-) -> NDArray[np.float64]:
+def _to_local(overview: Overview, positions: Sequence[tuple[float | None, float | None]]) -> NDArray[np.float64]:
     """WGS84 pairs to (N, 2) metres; NaN where a pair is not known."""
     degrees = np.array(
         [(np.nan, np.nan) if a is None or b is None else (a, b) for a, b in positions], dtype=np.float64
@@ -252,17 +246,13 @@ def _picture(view: Overview, quality: int) -> Markup:
     return element("image", href=jpeg_uri(view.image, quality), width=width, height=height)
 
 
-def _ellipse(
-    center: NDArray[np.float64], covariance: NDArray[np.float64], status: str, unit: float
-) -> Markup:
+def _ellipse(center: NDArray[np.float64], covariance: NDArray[np.float64], status: str, unit: float) -> Markup:
     variances, axes = np.linalg.eigh(covariance)
     minor, major = (float(value) for value in np.sqrt(np.maximum(variances, 0.0)))
     # The picture's rows run south, so an angle from east to north turns the other way.
     angle = -math.degrees(math.atan2(axes[1, 1], axes[0, 1]))
     place = f"translate({center[0]:.1f} {center[1]:.1f}) rotate({angle:.1f})"
-    return element(
-        "ellipse", css=f"sigma1 {status}", rx=major, ry=minor, stroke_width=1.4 * unit, transform=place
-    )
+    return element("ellipse", css=f"sigma1 {status}", rx=major, ry=minor, stroke_width=1.4 * unit, transform=place)
 
 
 def _mark(place: NDArray[np.float64], name: str, fix: Fix, radius: float, unit: float) -> list[Markup]:

@@ -9,16 +9,12 @@ from markupsafe import Markup, escape
 __all__ = ["cross", "drawing", "element", "path"]
 
 
-def element(
-    name: str, *children: Markup | str, css: str = "", title: str = "", **attributes: str | float
-) -> Markup:
+def element(name: str, *children: Markup | str, css: str = "", title: str = "", **attributes: str | float) -> Markup:
     """One element. ``stroke_width`` becomes ``stroke-width``, numbers get two decimals, ``title`` is its
     tooltip."""
     fields = {"class": css, **attributes} if css else attributes
     text = Markup("").join(
-        Markup(' {}="{}"').format(
-            key.replace("_", "-"), f"{value:.2f}" if isinstance(value, float) else value
-        )
+        Markup(' {}="{}"').format(key.replace("_", "-"), f"{value:.2f}" if isinstance(value, float) else value)
         for key, value in fields.items()
     )
     inside = [Markup("<title>{}</title>").format(title)] if title else []

@@ -54,9 +54,7 @@ class Appearance:
         overcast = rng.random() < (0.06 if kind == "satellite" else 0.22)
         warm = rng.normal(0.0, 0.035)
         look = Appearance(
-            sun_azimuth_deg=float(rng.uniform(0, 360))
-            if rng.random() < 0.25
-            else float(rng.uniform(90, 270)),
+            sun_azimuth_deg=float(rng.uniform(0, 360)) if rng.random() < 0.25 else float(rng.uniform(90, 270)),
             sun_elevation_deg=float(rng.uniform(22, 75)),
             season=SEASONS[int(rng.choice(4, p=[0.25, 0.4, 0.25, 0.1]))],
             ambient=float(rng.uniform(0.78, 0.95) if overcast else rng.uniform(0.32, 0.55)),

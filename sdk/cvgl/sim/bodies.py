@@ -77,9 +77,7 @@ def drop(
 ) -> NDArray[np.float64]:
     """Where the shadow of points (N, 3) falls on the level `base` (m)."""
     height = points[:, 2] - base
-    return np.column_stack(
-        [points[:, :2] - height[:, None] * (sun[:2] / sun[2]), np.broadcast_to(base, height.shape)]
-    )
+    return np.column_stack([points[:, :2] - height[:, None] * (sun[:2] / sun[2]), np.broadcast_to(base, height.shape)])
 
 
 def light(normal: Floats, sun: NDArray[np.float64], ambient: float) -> Floats:
@@ -128,9 +126,7 @@ def buildings(world: World, view: View, appearance: Appearance, units: NDArray[n
     index = index[np.einsum("ij,ij->i", towards, s.normal[index]) > 0]
     rows, start = pick(s.faces.start, index)
     vertices = s.faces.vertices[rows]
-    ok = (
-        np.minimum.reduceat(view.depth(vertices), start[:-1]) > view.near if len(index) else np.zeros(0, bool)
-    )
+    ok = np.minimum.reduceat(view.depth(vertices), start[:-1]) > view.near if len(index) else np.zeros(0, bool)
     if not ok.all():
         index = index[ok]
         rows, start = pick(s.faces.start, index)
@@ -210,9 +206,7 @@ def _windows(
 
         panes = np.stack([wall(u0, v0), wall(u1, v0), wall(u1, v1), wall(u0, v1)], axis=1)
         tone = 0.42 + 0.04 * (style % 4)
-        colour = np.broadcast_to(rgb[which[k]] * tone + np.array([4, 8, 14]), (len(panes), 3)).astype(
-            np.float32
-        )
+        colour = np.broadcast_to(rgb[which[k]] * tone + np.array([4, 8, 14]), (len(panes), 3)).astype(np.float32)
         out.append(
             quads(
                 panes,
@@ -259,9 +253,7 @@ def _crowns() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def _hash(seed: NDArray[np.uint32], k: int) -> NDArray[np.float64]:
     """Reproducible numbers 0-1 (N,) for the k-th property of each tree."""
-    x = seed.astype(np.uint64) * np.uint64(6364136223846793005) + np.uint64(
-        (k * 2 + 1) * 1442695040888963407 % 2**64
-    )
+    x = seed.astype(np.uint64) * np.uint64(6364136223846793005) + np.uint64((k * 2 + 1) * 1442695040888963407 % 2**64)
     x ^= x >> np.uint64(29)
     x *= np.uint64(0xBF58476D1CE4E5B9)
     return (x >> np.uint64(40)).astype(np.float64) / 2.0**24
@@ -274,14 +266,10 @@ def trees_in_view(world: World, view: View, sun: NDArray[np.float64] | None = No
     margin = 12.0
     if sun is None:
         x, y = t.xy[:, 0], t.xy[:, 1]
-        return np.flatnonzero(
-            (x > west - margin) & (x < east + margin) & (y > south - margin) & (y < north + margin)
-        )
+        return np.flatnonzero((x > west - margin) & (x < east + margin) & (y > south - margin) & (y < north + margin))
     tip = t.xy - t.height[:, None] * (sun[:2] / sun[2]).astype(np.float32)
     low, high = np.minimum(t.xy, tip) - margin, np.maximum(t.xy, tip) + margin
-    return np.flatnonzero(
-        (low[:, 0] < east) & (high[:, 0] > west) & (low[:, 1] < north) & (high[:, 1] > south)
-    )
+    return np.flatnonzero((low[:, 0] < east) & (high[:, 0] > west) & (low[:, 1] < north) & (high[:, 1] > south))
 
 
 def _outlines(world: World, index: NDArray[np.int64], k: int, needle: bool) -> NDArray[np.float64]:
@@ -337,9 +325,7 @@ def _crown_layers(
     distance = view.distance(xy) - 3.0
     side = sun[:2] / max(np.hypot(*sun[:2]), 1e-9)
 
-    def layer(
-        k: int, centre: NDArray[np.float64], height: Floats, radius: Floats, bright: NDArray[np.float64]
-    ) -> None:
+    def layer(k: int, centre: NDArray[np.float64], height: Floats, radius: Floats, bright: NDArray[np.float64]) -> None:
         outline = _outlines(world, index, 40 + k, needle)
         corners = np.empty((*outline.shape[:2], 3))
         corners[:, :, :2] = centre[:, None, :] + outline * radius[:, None, None]
@@ -374,9 +360,7 @@ def _crown_layers(
     return out
 
 
-def tree_shadows(
-    world: World, view: View, sun: NDArray[np.float64], appearance: Appearance
-) -> NDArray[np.float64]:
+def tree_shadows(world: World, view: View, sun: NDArray[np.float64], appearance: Appearance) -> NDArray[np.float64]:
     """Ground outlines (P, K, 3) of the shadows of trees: two stretched discs along the throw each."""
     t = world.trees
     index = trees_in_view(world, view, sun)

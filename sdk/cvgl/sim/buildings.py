@@ -91,9 +91,7 @@ def flat(
         box = part(quad, u, u + su, v, v + sv)
         kind = rng.random()
         if kind < 0.2:
-            tank(
-                b, rng, box.mean(axis=0), 0.5 * min(sx, sy, 2.6), height, height + rng.uniform(1.2, 2.4), roof
-            )
+            tank(b, rng, box.mean(axis=0), 0.5 * min(sx, sy, 2.6), height, height + rng.uniform(1.2, 2.4), roof)
         elif kind < 0.55:
             b.prism(
                 box,
@@ -104,9 +102,7 @@ def flat(
                 base=(height, roof),
             )
         elif kind < 0.8:
-            b.prism(
-                box, height, height + rng.uniform(2.0, 3.0), wall, vary(rng, roof, 18), base=(height, roof)
-            )
+            b.prism(box, height, height + rng.uniform(2.0, 3.0), wall, vary(rng, roof, 18), base=(height, roof))
         else:
             sheet = [(206, 212, 208), (150, 178, 160), (140, 84, 70), (120, 136, 156), (224, 224, 222)]
             b.prism(
@@ -330,9 +326,7 @@ def hall(b: SceneBuilder, rng: np.random.Generator, palette: Palette, quad: Arra
         for k in range(count):
             f0, f1 = k / count, (k + 1) / count
             piece = part(quad, f0, f1, 0, 1) if long_side else part(quad, 0, 1, f0, f1)
-            gable(
-                b, rng, piece, height, wall, vary(rng, roof, 5), pitch=rng.uniform(0.15, 0.35), windows=False
-            )
+            gable(b, rng, piece, height, wall, vary(rng, roof, 5), pitch=rng.uniform(0.15, 0.35), windows=False)
     else:
         flat(b, rng, quad, height, wall, roof, windows=False, clutter=0.5)
         rows, columns = max(1, int(depth / 12)), max(1, int(length / 8))

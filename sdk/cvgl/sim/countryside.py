@@ -96,9 +96,7 @@ def field(site: Site, polygon: Array) -> None:
                 t = rng.uniform(0, 1, (n, 1))
                 site.plant(a + (z - a) * t + rng.normal(0, 0.8, (n, 2)), (0.9, 3.6))
     if rng.random() < 0.3:
-        site.plant(
-            rng.dirichlet(np.ones(len(field)), int(rng.integers(1, 4))) @ field, (3.0, 5.5), needle_share=0.1
-        )
+        site.plant(rng.dirichlet(np.ones(len(field)), int(rng.integers(1, 4))) @ field, (3.0, 5.5), needle_share=0.1)
     if rng.random() < 0.08:
         centre = rng.dirichlet(np.ones(len(field)) * 2) @ field
         hut = site.place(rectangle(centre, angle, rng.uniform(4, 12), rng.uniform(4, 8)))
@@ -144,11 +142,7 @@ def forest(site: Site, polygon: Array) -> None:
     if rng.random() < 0.5:
         line = smooth_line(rng.dirichlet(np.ones(len(polygon)) * 0.4, 3) @ polygon, 6.0)
         site.b.lines([site.warp(line)], rng.uniform(2, 3.5), vary(rng, palette.soil, 8), mat.SOIL, 1.5)
-        gap = (
-            np.min(np.hypot(*(points[:, None] - line[None, ::2]).transpose(2, 0, 1)), axis=1)
-            if len(points)
-            else keep
-        )
+        gap = np.min(np.hypot(*(points[:, None] - line[None, ::2]).transpose(2, 0, 1)), axis=1) if len(points) else keep
         keep &= gap > 2.8
     # Stands differ in age across a wood.
     wave = np.sin(points @ rng.normal(0, 0.03, 2) + rng.uniform(0, 6))
@@ -221,9 +215,7 @@ def farm(site: Site, polygon: Array) -> None:
     for k in range(int(rng.integers(3, 8))):
         turn = angle + rng.choice([0, np.pi / 2]) + rng.normal(0, 0.05)
         where = centre + rng.uniform(8, 32) * np.array([np.cos(2.4 * k + angle), np.sin(2.4 * k + angle)])
-        size = (
-            (rng.uniform(9, 13), rng.uniform(8, 10)) if k == 0 else (rng.uniform(12, 42), rng.uniform(8, 18))
-        )
+        size = (rng.uniform(9, 13), rng.uniform(8, 10)) if k == 0 else (rng.uniform(12, 42), rng.uniform(8, 18))
         plan = rectangle(where, turn, *size)
         if inside_convex(polygon, plan, 1.0).all():
             quad = site.place(plan)

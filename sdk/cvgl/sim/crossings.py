@@ -72,14 +72,9 @@ def crossing_works(
             b.occupy(ribbon(piece, half + 7, -half - 7))
             b.ground(ribbon(piece, half + 7, -half - 7), palettes.vary(rng, palette.grass, 3), mat.GRASS, 8.5)
             b.ground(ribbon(piece, half, -half), palette.asphalt, mat.ASPHALT, 8.6)
-            b.ground(
-                ribbon(piece, median / 2, -median / 2), palettes.vary(rng, palette.grass, 6), mat.GRASS, 8.7
-            )
+            b.ground(ribbon(piece, median / 2, -median / 2), palettes.vary(rng, palette.grass, 6), mat.GRASS, 8.7)
             b.lines(
-                [
-                    offset_line(piece, d)
-                    for d in (half - 1.5, 1.5 - half, median / 2 + 0.5, -median / 2 - 0.5)
-                ],
+                [offset_line(piece, d) for d in (half - 1.5, 1.5 - half, median / 2 + 0.5, -median / 2 - 0.5)],
                 0.2,
                 mark,
                 mat.MARK,
@@ -99,9 +94,7 @@ def crossing_works(
             b.ground(ribbon(piece, half, -half), ballast, mat.SOIL, 9.0)
             for track in range(tracks):
                 centre = (track - 0.5 * (tracks - 1)) * 4.4
-                b.lines(
-                    [offset_line(piece, centre)], 2.4, palettes.vary(rng, (104, 94, 86), 4), mat.SOIL, 9.1
-                )
+                b.lines([offset_line(piece, centre)], 2.4, palettes.vary(rng, (104, 94, 86), 4), mat.SOIL, 9.1)
                 b.lines(
                     [offset_line(piece, centre + d) for d in (-0.72, 0.72)],
                     0.2,
@@ -138,8 +131,6 @@ def _bank_trees(
     left = np.stack([-t[:, 1], t[:, 0]], axis=1)
     keep = rng.random(len(line)) < rng.uniform(0.0, 0.9)
     for side in (1.0, -1.0):
-        p = (
-            line + side * left * (offset + rng.uniform(0, 6, (len(line), 1))) + rng.normal(0, 3, line.shape)
-        )[keep]
+        p = (line + side * left * (offset + rng.uniform(0, 6, (len(line), 1))) + rng.normal(0, 3, line.shape))[keep]
         r = rng.uniform(1.5, 4.2, len(p))
         b.trees(p, r, 2.2 * r + 1, np.asarray(palette.leaf) + rng.normal(0, 8, (len(p), 1)))

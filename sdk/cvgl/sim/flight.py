@@ -118,9 +118,7 @@ def survey_path(reach_m: float, turn_deg: float, legs: int) -> NDArray[np.float6
         points.append(np.array([[-side * end, y], [side * end, y]]))
         if k < legs - 1:
             points.append(
-                np.stack(
-                    [side * (end + radius * np.cos(bend)), y + 0.5 * pitch * (1 + np.sin(bend))], axis=1
-                )[1:-1]
+                np.stack([side * (end + radius * np.cos(bend)), y + 0.5 * pitch * (1 + np.sin(bend))], axis=1)[1:-1]
             )
     track = densify(np.concatenate(points), 4.0)
     a = np.radians(turn_deg)
@@ -193,8 +191,7 @@ def write_flight(
     pitch = -4.0 + 1.2 * _smooth(rng, frames, 2)
     roll = 1.5 * _smooth(rng, frames, 2) + 3.0 * np.clip(swing, -1, 1)
     tilt = tilt_sigma_deg * (
-        0.6 * rng.standard_normal(2)
-        + 0.8 * np.stack([_smooth(rng, frames, 2), _smooth(rng, frames, 2)], axis=1)
+        0.6 * rng.standard_normal(2) + 0.8 * np.stack([_smooth(rng, frames, 2), _smooth(rng, frames, 2)], axis=1)
     )
     seen = tilt if camera.stabilized else np.column_stack([pitch, roll])
     noted = np.column_stack([pitch, roll]) + (0.0 if camera.stabilized else tilt)
@@ -211,9 +208,7 @@ def write_flight(
         for i in range(frames):
             position = np.array([*place[i], height[i]])
             attitude = (float(heading[i]), float(seen[i, 0]), float(seen[i, 1]))
-            image = render_frame(
-                world, camera, position, attitude, replace(look, effect_seed=look.effect_seed + i)
-            )
+            image = render_frame(world, camera, position, attitude, replace(look, effect_seed=look.effect_seed + i))
             name = f"frame_{i + 1:0{name_width}d}.jpg"
             cv2.imwrite(str(out / "frames" / name), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
             ray = camera_to_enu(camera.mount, *attitude) @ camera.rays(camera.center[None])[0]

@@ -32,9 +32,7 @@ def rows(site: Site, polygon: Array) -> None:
                 form, roof = site.palette.roof(rng)
                 shared = rng.random() < 0.3
             width = min(frontage * rng.uniform(0.75, 1.4) * (2.0 if rng.random() < 0.1 else 1.0), length - s)
-            here = min(
-                depth * rng.uniform(0.88, 1.1), 0.5 * depth_here(polygon, start, direction, inward, s) - 1.0
-            )
+            here = min(depth * rng.uniform(0.88, 1.1), 0.5 * depth_here(polygon, start, direction, inward, s) - 1.0)
             if here > 4.5 and rng.random() > gap:
                 quad = site.place(lot(start, direction, inward, s, width, setback, here))
                 if quad is not None:
@@ -65,9 +63,7 @@ def rows(site: Site, polygon: Array) -> None:
                         if inside_convex(polygon, back).all():
                             extra = site.place(back)
                             if extra is not None:
-                                buildings.house(
-                                    site.b, rng, site.palette, extra, site.height(1), windows=False
-                                )
+                                buildings.house(site.b, rng, site.palette, extra, site.height(1), windows=False)
             s += width
             run -= 1
     _infill(site, polygon, rng.choice([0.0, 0.3, 0.9]), storeys)
@@ -132,9 +128,7 @@ def detached(site: Site, polygon: Array) -> None:
             height = site.height(1.0 if rng.random() < 0.4 else 2.0)
             buildings.house(site.b, rng, palette, quad, height)
             if rng.random() < 0.5:
-                u0, u1 = (
-                    sorted(rng.uniform(0, 1, 2)) if rng.random() < 0.3 else (0.0, rng.uniform(0.35, 0.55))
-                )
+                u0, u1 = sorted(rng.uniform(0, 1, 2)) if rng.random() < 0.3 else (0.0, rng.uniform(0.35, 0.55))
                 wing = site.warp(
                     lot(
                         start,
@@ -277,8 +271,6 @@ def apartments(site: Site, polygon: Array) -> None:
                     site.b.occupy(wing)
                     buildings.flat(site.b, rng, wing, height, wall, roof)
             if rng.random() < 0.5:
-                stalls(
-                    site, lot(start, direction, inward, s - width, width, setback + depth + 2, 11.0), polygon
-                )
+                stalls(site, lot(start, direction, inward, s - width, width, setback + depth + 2, 11.0), polygon)
     paths(site, polygon, 2)
     site.plant(site.scatter(polygon, rng.uniform(8, 16)), (1.5, 4.5))

@@ -195,17 +195,13 @@ def build(seed: int, size_m: float, style: str) -> World:
     for polygon, use, edges in blocks:
         outline = warp(densify(np.vstack([polygon, polygon[:1]]), 15.0)[:-1])
         if b.in_reach(outline):
-            inner = inset(
-                polygon, np.where(edges > 0, edges * street_scale + (verge if edges.max() > 2.5 else 0), 0.0)
-            )
+            inner = inset(polygon, np.where(edges > 0, edges * street_scale + (verge if edges.max() > 2.5 else 0), 0.0))
             if len(inner) >= 3 and signed_area(inner) > 60:
                 landuse.fill(landuse.Site(b, rng, palette, warp), use, inner)
     return b.finish(seed, style, background)
 
 
-def _split(
-    polygon: Array, edges: Array, normal: Array, offset: float, width: float
-) -> list[tuple[Array, Array]]:
+def _split(polygon: Array, edges: Array, normal: Array, offset: float, width: float) -> list[tuple[Array, Array]]:
     """Cut a convex polygon by a line into two, carrying the half street width of every edge along."""
     out = []
     for sign in (1.0, -1.0):

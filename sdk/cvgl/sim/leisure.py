@@ -98,19 +98,13 @@ def sports(site: Site, polygon: Array) -> None:
     with_track = rng.random() < 0.6
     grass = vary(rng, (82, 112, 62), 10)
     if with_track:
-        tone = vary(
-            rng, [(170, 88, 68), (150, 74, 62), (84, 108, 150), (178, 108, 84)][int(rng.integers(4))], 8
-        )
+        tone = vary(rng, [(170, 88, 68), (150, 74, 62), (84, 108, 150), (178, 108, 84)][int(rng.integers(4))], 8)
         site.b.ground(site.outline(track, 5.0), tone, mat.SYNTHETIC, 2.0)
         for k in range(1, 6):
             lane = _stadium(centre, angle, 84 * scale, (44 - 1.22 * k * 1.2) * scale)
             loop = site.warp(np.vstack([lane, lane[:1]]))
-            site.b.lines(
-                [loop[i : i + 2] for i in range(len(loop) - 1)], 0.08, (226, 214, 206), mat.MARK, 2.1
-            )
-        site.b.ground(
-            site.outline(_stadium(centre, angle, 84 * scale, 35.5 * scale), 5.0), grass, mat.GRASS, 2.2
-        )
+            site.b.lines([loop[i : i + 2] for i in range(len(loop) - 1)], 0.08, (226, 214, 206), mat.MARK, 2.1)
+        site.b.ground(site.outline(_stadium(centre, angle, 84 * scale, 35.5 * scale), 5.0), grass, mat.GRASS, 2.2)
     pitch = rectangle(centre, angle, 100 * scale, 62 * scale)
     stripes = int(rng.integers(6, 16))
     for k in range(stripes):
@@ -169,9 +163,7 @@ def school(site: Site, polygon: Array) -> None:
     depth = rng.uniform(10, 15)
     for start, direction, inward, length in frontages(polygon, 40)[: int(rng.integers(1, 4))]:
         s0, setback = rng.uniform(5, 12), rng.uniform(4, 12)
-        quad_plan = lot(
-            start, direction, inward, s0, min(length - 2 * s0, rng.uniform(35, 90)), setback, depth
-        )
+        quad_plan = lot(start, direction, inward, s0, min(length - 2 * s0, rng.uniform(35, 90)), setback, depth)
         if not inside_convex(polygon, quad_plan).all():
             continue
         quad = site.place(quad_plan)

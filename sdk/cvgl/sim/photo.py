@@ -53,9 +53,7 @@ def expose(image: Image, a: Appearance, rng: np.random.Generator) -> Image:
         image = np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U), np.uint8)
     if a.jpeg_quality:
         image = np.asarray(
-            cv2.imdecode(
-                cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, a.jpeg_quality])[1], cv2.IMREAD_COLOR
-            ),
+            cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, a.jpeg_quality])[1], cv2.IMREAD_COLOR),
             np.uint8,
         )
     return image

@@ -49,8 +49,7 @@ def render_map(
     width, height = round((east - west) / gsd), round((north - south) / gsd)
     if not gsd > 0 or width < 1 or height < 1:
         raise ValueError(
-            f"gsd, bounds: found {gsd} m/px over {(west, south, east, north)}, "
-            "expected an image of 1 px or more"
+            f"gsd, bounds: found {gsd} m/px over {(west, south, east, north)}, expected an image of 1 px or more"
         )
     return np.ascontiguousarray(render_grid(world, look, west, north, width, height, gsd)[..., ::-1])
 
@@ -155,9 +154,7 @@ def _picture(world: World, view: View, look: Appearance) -> Image:
         colour = cv2.resize(canvas, small, interpolation=cv2.INTER_AREA)[..., :3]
     else:
         code, colour = canvas[..., 3], canvas[..., :3]
-    to_ground = view.pixel_to_ground @ np.array(
-        [[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2], [0, 0, 1.0]]
-    )
+    to_ground = view.pixel_to_ground @ np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2], [0, 0, 1.0]])
     return _texture(world, np.asarray(colour, np.uint8), np.ascontiguousarray(code), to_ground, view.gsd)
 
 
@@ -197,9 +194,7 @@ def _paint_ground(world: World, view: View, look: Appearance) -> Image:
     for i, tone in enumerate(colour):
         polygon = pixels[ends[i] : ends[i + 1]]
         if behind[i]:
-            kept = clip_half_plane(
-                vertices[ends[i] : ends[i + 1]], -view.matrix[2, :3], view.matrix[2, 3] - view.near
-            )
+            kept = clip_half_plane(vertices[ends[i] : ends[i + 1]], -view.matrix[2, :3], view.matrix[2, 3] - view.near)
             if len(kept) < 3:
                 continue
             polygon = _fixed(view.project(kept))
@@ -264,13 +259,9 @@ def _paint_batches(canvas: Image, view: View, batches: list[bodies.Batch]) -> No
     start = np.concatenate([*(b.start[:-1] + s for b, s in zip(batches, shift, strict=False)), shift[-1:]])
     fixed, visible = _seen(view, np.concatenate([b.vertices for b in batches]), start)
     bgrt = np.concatenate([b.bgrt for b in batches])
-    sequence = np.lexsort(
-        (np.concatenate([b.order for b in batches]), -np.concatenate([b.distance for b in batches]))
-    )
+    sequence = np.lexsort((np.concatenate([b.order for b in batches]), -np.concatenate([b.distance for b in batches])))
     sequence = sequence[visible[sequence]]
-    for a, z, tone in zip(
-        start[sequence].tolist(), start[sequence + 1].tolist(), bgrt[sequence].tolist(), strict=True
-    ):
+    for a, z, tone in zip(start[sequence].tolist(), start[sequence + 1].tolist(), bgrt[sequence].tolist(), strict=True):
         cv2.fillPoly(canvas, [fixed[a:z]], tone, cv2.LINE_8, _SHIFT)
 
 
@@ -289,9 +280,7 @@ def _strengths() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.f
 _FINE, _COARSE, _HUE = _strengths()
 
 
-def _texture(
-    world: World, colour: Image, code: Image, pixel_to_ground: NDArray[np.float64], gsd: float
-) -> Image:
+def _texture(world: World, colour: Image, code: Image, pixel_to_ground: NDArray[np.float64], gsd: float) -> Image:
     """Modulate a picture (H, W, 3) by noise fixed to the ground, as strongly as each pixel's code (H, W)
     says."""
     size = (colour.shape[1], colour.shape[0])

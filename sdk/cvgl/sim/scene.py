@@ -148,11 +148,7 @@ class SceneBuilder:
         """Whether a polygon, shrunk about its centre, lies on free ground within reach."""
         center = polygon.mean(axis=0)
         # Neighbours wall to wall share raster cells: narrow polygons are shrunk by more than a cell.
-        narrow = (
-            float(np.min(np.hypot(*(np.roll(polygon, -1, axis=0) - polygon).T)))
-            if len(polygon) == 4
-            else 99.0
-        )
+        narrow = float(np.min(np.hypot(*(np.roll(polygon, -1, axis=0) - polygon).T))) if len(polygon) == 4 else 99.0
         shrink = min(shrink, max(1 - 3.2 * self._raster_gsd / max(narrow, 0.1), 0.4))
         pixels = self._raster(center + shrink * (polygon - center))
         low, high = pixels.min(axis=0), pixels.max(axis=0) + 1
@@ -211,9 +207,7 @@ class SceneBuilder:
         """Painted strips of `width` metres along polylines, each (K, 2)."""
         for line in lines:
             left, right = offset_line(line, 0.5 * width), offset_line(line, -0.5 * width)
-            self.ground(
-                np.concatenate([right, left[::-1]]), colour, material, layer, phase=phase, width=width
-            )
+            self.ground(np.concatenate([right, left[::-1]]), colour, material, layer, phase=phase, width=width)
 
     def unit(self) -> None:
         """Begin a new body: the faces that follow belong to it, painted in the order they come."""
@@ -285,9 +279,7 @@ class SceneBuilder:
                 wall=windows,
                 first=first,
             )
-        self.face(
-            np.column_stack([p, np.full(len(p), high)]), roof, material, base=base, cast=cast, first=first
-        )
+        self.face(np.column_stack([p, np.full(len(p), high)]), roof, material, base=base, cast=cast, first=first)
 
     def trees(
         self,
@@ -323,9 +315,7 @@ class SceneBuilder:
             [g[5] for g in self._ground],
         )
         f = self._faces
-        faces = _shapes(
-            [x[0] for x in f], [x[1] for x in f], [x[2] for x in f], [x[3] for x in f], [x[8] for x in f]
-        )
+        faces = _shapes([x[0] for x in f], [x[1] for x in f], [x[2] for x in f], [x[3] for x in f], [x[8] for x in f])
         unit_start = np.array([*self._units, len(f)], np.int64)
         unit_start = np.concatenate([unit_start[:-1][np.diff(unit_start) > 0], unit_start[-1:]])
         count = len(unit_start) - 1

@@ -146,9 +146,7 @@ def smooth_line(points: Array, step: float) -> Array:
     return np.concatenate([*parts, points[-1:]])
 
 
-def blob(
-    rng: np.random.Generator, center: Array, radius: float, corners: int = 14, rough: float = 0.25
-) -> Array:
+def blob(rng: np.random.Generator, center: Array, radius: float, corners: int = 14, rough: float = 0.25) -> Array:
     """An irregular closed outline (corners, 2) around a centre."""
     angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     phase = rng.uniform(0, 2 * np.pi, 10)
@@ -157,9 +155,7 @@ def blob(
     squash = rng.uniform(0.6, 1.0)
     turn = rng.uniform(0, np.pi)
     x, y = r * np.cos(angle), squash * r * np.sin(angle)
-    return center + np.stack(
-        [x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=1
-    )
+    return center + np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=1)
 
 
 def clip_segments(polygon: Array, starts: Array, direction: Array) -> tuple[Array, Array]:

@@ -160,9 +160,7 @@ def frontages(polygon: Array, shortest: float) -> list[tuple[Array, Array, Array
     return sorted(out, key=lambda e: -e[3])
 
 
-def lot(
-    start: Array, direction: Array, inward: Array, s: float, width: float, setback: float, depth: float
-) -> Array:
+def lot(start: Array, direction: Array, inward: Array, s: float, width: float, setback: float, depth: float) -> Array:
     a = start + s * direction + setback * inward
     return np.array([a, a + width * direction, a + width * direction + depth * inward, a + depth * inward])
 
@@ -223,9 +221,7 @@ def stalls(site: Site, quad: Array, polygon: Array) -> None:
             keep = inside_convex(ground, centres, 1.6)
             if rng.random() < 0.8:
                 for a in starts[keep]:
-                    site.b.lines(
-                        [site.warp(np.stack([a, a + 4.8 * inward]))], 0.14, palette.mark, mat.MARK, 2.3
-                    )
+                    site.b.lines([site.warp(np.stack([a, a + 4.8 * inward]))], 0.14, palette.mark, mat.MARK, 2.3)
             c = site.warp(centres[keep])
             ahead = site.warp(centres[keep] + inward) - c
             site.b.slots(c, np.arctan2(ahead[:, 1], ahead[:, 0]), chance)
@@ -256,9 +252,7 @@ def stacks(site: Site, polygon: Array, count: int, size: tuple[float, float]) ->
     ]
     for _ in range(count):
         centre = rng.dirichlet(np.ones(len(polygon))) @ polygon
-        quad = site.place(
-            rectangle(centre, rng.choice([0, np.pi / 2]) + rng.normal(0, 0.05), rng.uniform(*size), 2.4)
-        )
+        quad = site.place(rectangle(centre, rng.choice([0, np.pi / 2]) + rng.normal(0, 0.05), rng.uniform(*size), 2.4))
         if quad is not None:
             tone = vary(rng, tones[int(rng.integers(len(tones)))], 14)
             site.b.unit()
@@ -268,9 +262,7 @@ def stacks(site: Site, polygon: Array, count: int, size: tuple[float, float]) ->
 def paths(site: Site, polygon: Array, count: int) -> None:
     """Winding paths from edge to edge."""
     rng = site.rng
-    colour = vary(
-        rng, [site.palette.pavement, site.palette.soil, site.palette.concrete][int(rng.integers(3))], 8
-    )
+    colour = vary(rng, [site.palette.pavement, site.palette.soil, site.palette.concrete][int(rng.integers(3))], 8)
     width = rng.uniform(1.2, 3.2)
     for _ in range(count):
         ends = []

@@ -89,9 +89,7 @@ def lay_street(
             b.ground(pavement, palette.pavement, mat.PAVING, 7.0 if street.rank == 0 else 4.0)
             b.occupy(ribbon(piece, half + 0.6 * verge, -half - 0.6 * verge))
         else:
-            b.ground(
-                ribbon(piece, half + 1.8, -half - 1.5), palettes.vary(rng, palette.grass, 6), mat.GRASS, 3.9
-            )
+            b.ground(ribbon(piece, half + 1.8, -half - 1.5), palettes.vary(rng, palette.grass, 6), mat.GRASS, 3.9)
         b.ground(outer, tone, material, layer)
         if unpaved:
             b.lines(
@@ -117,9 +115,7 @@ def lay_street(
         heading = np.arctan2(tangent[:, 1], tangent[:, 0])
         for side in (1.0, -1.0):
             if width > 6.5:
-                b.slots(
-                    point + side * (half - 1.15) * left, heading, rng.uniform(0.05, 0.5) * min(verge, 1.0)
-                )
+                b.slots(point + side * (half - 1.15) * left, heading, rng.uniform(0.05, 0.5) * min(verge, 1.0))
             jitter = rng.uniform(-2, 2, (len(point), 1)) * tangent
             b.slots(
                 point + jitter + side * 0.25 * width * left,
@@ -154,11 +150,7 @@ def _marks(
         for offset, solid in offsets:
             colour = centre if offset == 0 else mark
             if solid:
-                inner = (
-                    along(line, np.linspace(14, total - 14, max(2, int(total / 12))))[0]
-                    if total > 50
-                    else line
-                )
+                inner = along(line, np.linspace(14, total - 14, max(2, int(total / 12))))[0] if total > 50 else line
                 for piece in pieces(offset_line(inner, offset), 3):
                     b.lines([piece], 0.16, colour, mat.MARK, layer + 0.3)
                 continue

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 SIZE = 1024
 
 
-def noise_tile(
-    rng: np.random.Generator, low_px: float, high_px: float, slope: float = 1.0
-) -> NDArray[np.uint8]:
+def noise_tile(rng: np.random.Generator, low_px: float, high_px: float, slope: float = 1.0) -> NDArray[np.uint8]:
     """A tileable band-limited noise image (SIZE, SIZE) uint8, mean 128, standard deviation about 42.
 
     `low_px` and `high_px` are the shortest and longest wavelengths in pixels; `slope` the fall of amplitude
@@ -66,9 +64,7 @@ def sample(
     level = int(np.clip(np.round(np.log2(max(gsd / metres_per_px, 1.0))), 0, len(levels) - 1))
     scale = 1.0 / (metres_per_px * 2**level)
     c, s = np.cos(turn), np.sin(turn)
-    to_tile = np.array(
-        [[c * scale, -s * scale, shift[0] * scale], [s * scale, c * scale, shift[1] * scale], [0, 0, 1]]
-    )
+    to_tile = np.array([[c * scale, -s * scale, shift[0] * scale], [s * scale, c * scale, shift[1] * scale], [0, 0, 1]])
     seen = cv2.warpPerspective(
         levels[level],
         to_tile @ pixel_to_ground,

@@ -83,9 +83,7 @@ def map_view(
     to_grid = np.eye(2, 3) if grid is None else grid
     # A point at height z is seen where the ground is at xy - z * eye.
     flat = np.column_stack([to_grid[:, :2], -to_grid[:, :2] @ eye[:2], to_grid[:, 2]])
-    matrix = np.vstack(
-        [(flat[0] - [0, 0, 0, west]) / fine, ([0, 0, 0, north] - flat[1]) / fine, [0, 0, 0, 1.0]]
-    )
+    matrix = np.vstack([(flat[0] - [0, 0, 0, west]) / fine, ([0, 0, 0, north] - flat[1]) / fine, [0, 0, 0, 1.0]])
     matrix[:2, 3] -= 0.5
     corners = np.array([[x, y] for x in (west, west + width * gsd) for y in (north, north - height * gsd)])
     ground = (corners - to_grid[:, 2]) @ np.linalg.inv(to_grid[:, :2]).T

@@ -74,9 +74,7 @@ def industrial(site: Site, polygon: Array) -> None:
                 continue
             buildings.hall(site.b, rng, palette, quad)
             if rng.random() < 0.5:
-                office = site.place(
-                    lot(start, direction, inward, s - width, rng.uniform(8, 18), setback - 8, 8)
-                )
+                office = site.place(lot(start, direction, inward, s - width, rng.uniform(8, 18), setback - 8, 8))
                 if office is not None:
                     buildings.flat(
                         site.b,
@@ -165,9 +163,7 @@ def solar(site: Site, polygon: Array) -> None:
     normal = np.array([-direction[1], direction[0]])
     reach = inner @ normal
     colour = vary(rng, (42, 54, 92), 6)
-    first, last = clip_segments(
-        inner, np.arange(reach.min(), reach.max(), pitch)[:, None] * normal, direction
-    )
+    first, last = clip_segments(inner, np.arange(reach.min(), reach.max(), pitch)[:, None] * normal, direction)
     for a, z in zip(first, last, strict=True):
         length = float(np.hypot(*(z - a)))
         s = 0.0
@@ -176,9 +172,7 @@ def solar(site: Site, polygon: Array) -> None:
             quad = site.place(lot(a, direction, normal, s, run, 0, 0.5 * pitch))
             if quad is not None:
                 site.b.unit()
-                site.b.face(
-                    buildings.lift(quad, np.array([0.8, 0.8, 2.2, 2.2])), vary(rng, colour, 2), mat.GLASS
-                )
+                site.b.face(buildings.lift(quad, np.array([0.8, 0.8, 2.2, 2.2])), vary(rng, colour, 2), mat.GLASS)
             s += run + 1.5
 
 

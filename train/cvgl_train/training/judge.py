@@ -14,6 +14,7 @@ from ..data.images import to_input
 from ..evaluation.embed import ModelEmbedder, embed_all
 from ..evaluation.metrics import chance_at, recall_at
 from ..evaluation.ranks import rank_descriptors
+from ..feature_cache import from_cache
 from ..models.base import CrossViewModel, View
 
 __all__ = ["describe", "retrieval_scores"]
@@ -31,7 +32,7 @@ class _Judge(ModelEmbedder):
     def prepare(self, image: NDArray[Any], view: View) -> torch.Tensor:
         if image.dtype == np.uint8:
             return to_input(image, self.inputs[view])
-        return torch.from_numpy(np.array(image, np.float32))
+        return from_cache(image)
 
     def embed(self, prepared: Sequence[torch.Tensor], view: View) -> NDArray[np.float32]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):

@@ -52,6 +52,7 @@ def save_run(
     state: RunState,
     plan: Plan,
     seed: int,
+    about: dict[str, Any],
 ) -> None:
     """Write the checkpoint and the curve, each atomically."""
     with atomic_path(folder / CHECKPOINT) as temporary:
@@ -59,7 +60,7 @@ def save_run(
             {
                 "format": _FORMAT,
                 "version": _VERSION,
-                "run": _identity(model, plan, seed),
+                "run": _identity(model, plan, seed, about),
                 "model": model.state_dict(),
                 "optimiser": optimiser,
                 "sampler": sampler,
@@ -70,7 +71,9 @@ def save_run(
     write_json(folder / CURVE, {"curve": state.curve})
 
 
-def load_run(folder: Path, model: CrossViewModel, plan: Plan, seed: int) -> dict[str, Any] | None:
+def load_run(
+    folder: Path, model: CrossViewModel, plan: Plan, seed: int, about: dict[str, Any]
+) -> dict[str, Any] | None:
     """The checkpoint in the folder, its weights put into the model; None where there is none.
 
     Returns:
@@ -87,7 +90,7 @@ def load_run(folder: Path, model: CrossViewModel, plan: Plan, seed: int) -> dict
         data = torch.load(path, map_location="cpu", weights_only=True)
         if data["format"] != _FORMAT or data["version"] != _VERSION:
             raise ValueError(f"{data['format']} {data['version']}")
-        begun, now = data["run"], _identity(model, plan, seed)
+        begun, now = data["run"], _identity(model, plan, seed, about)
     except Exception as reason:
         # torch raises pickle's, zipfile's and its own errors, depending on where the damage is.
         raise ModelError(f"not a checkpoint of a run: {reason}", file=path, expected=another) from reason
@@ -107,9 +110,15 @@ def load_run(folder: Path, model: CrossViewModel, plan: Plan, seed: int) -> dict
         raise ModelError(f"not a checkpoint of this run: {reason}", file=path, expected=another) from reason
 
 
-def _identity(model: CrossViewModel, plan: Plan, seed: int) -> dict[str, Any]:
+def _identity(model: CrossViewModel, plan: Plan, seed: int, about: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in asdict(plan).items() if name not in _MAY_CHANGE}
-    whole: dict[str, Any] = {"model": model.info.name, "settings": asdict(model.settings), **kept, "seed": seed}
+    whole: dict[str, Any] = {
+        "model": model.info.name,
+        "settings": asdict(model.settings),
+        **kept,
+        "seed": seed,
+        **about,
+    }
     return {name: _plain(value) for name, value in whole.items()}
 
 

@@ -107,7 +107,8 @@ def train(
         fabric: from `launch`; None for one process on the automatic device.
         validate: judges the model; without it the curve has only the loss, and no best model is kept.
         embed: makes the descriptors of the training set, for samplers that learn from them.
-        about: more to record: data, start.
+        about: more to record, and what else a run has to have in common with the one it goes on with: the recipe, the
+            data.
         resume: go on from the folder's checkpoint of the same run.
         progress: called about once a second, in the first process.
 
@@ -159,7 +160,7 @@ class _Run:
     def go(self, resume: bool, progress: Progress | None) -> dict[str, Any]:
         fabric, plan = self.fabric, self.plan
         self.folder.mkdir(parents=True, exist_ok=True)
-        kept = load_run(self.folder, self.model, plan, self.seed) if resume else None
+        kept = load_run(self.folder, self.model, plan, self.seed, self.about) if resume else None
         self.model.to(fabric.device)
         if fabric.device.type == "cpu":
             self.model.to(memory_format=torch.channels_last)
@@ -367,7 +368,7 @@ class _Run:
         if self.fabric.is_global_zero:
             optimiser = self.optimiser.state_dict()
             sampler = self.source.state_dict()
-            save_run(self.folder, self.model, optimiser, sampler, self.state, self.plan, self.seed)
+            save_run(self.folder, self.model, optimiser, sampler, self.state, self.plan, self.seed, self.about)
         self.fabric.barrier()
 
     def _record(self) -> dict[str, Any]:
