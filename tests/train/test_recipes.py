@@ -128,7 +128,7 @@ def test_merging(old: dict[str, Any], over: dict[str, Any], expected: dict[str, 
         ("kind: method\nmethod: fsra", "plan: missing field"),
         ("kind: method\nplan: {}\nmethod: fsra", "plan: missing field"),
         ("kind: method\nmethod: fsra\nplan: {epochs: 1}\ncolour: red", "colour: unknown field"),
-        ("kind: method\nmethod: fsra\nplan: 3", "plan: not a mapping"),
+        ("kind: method\nmethod: fsra\nplan: 3", "plan: a value of another kind"),
     ],
 )
 def test_recipes_that_cannot_be_followed(tmp_path: Path, text: str, message: str) -> None:

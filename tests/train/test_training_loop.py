@@ -201,7 +201,10 @@ def test_a_run_by_the_clock_ends(tmp_path: Path) -> None:
         ({"loss": [{"term": "kl"}], "epochs": 1, "bach": 3}, "bach"),
         ({"loss": [{"term": "kl"}], "epochs": 1, "batch": 0}, "batch"),
         ({"loss": [{"term": "kl"}], "epochs": 1, "precision": "fp8"}, "precision"),
-        ({"loss": [{"term": "kl"}], "epochs": "many"}, "plan"),
+        ({"loss": [{"term": "kl"}], "epochs": "many"}, "epochs"),
+        ({"loss": ["kl"], "epochs": 1}, "loss: a value of another kind"),
+        ({"loss": [{"term": "kl"}], "epochs": 1, "threads": -2}, "threads"),
+        ({"loss": [{"term": "kl"}], "epochs": 1, "optimiser": "sgd"}, "optimiser"),
     ],
 )
 def test_plans_that_cannot_be_followed(values: dict[str, Any], field: str) -> None:

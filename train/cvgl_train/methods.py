@@ -40,7 +40,7 @@ def train_method(recipe: MethodRecipe, progress: Progress | None = None) -> tupl
     """Train as a recipe says; a run that was stopped goes on.
 
     Returns:
-        The final model's checkpoint, and the record.
+        The path of the final model, and the record of the run, see `cvgl_train.training.loop.train`.
 
     Raises:
         CvglError: something in the recipe, the dataset or the weights cannot be used; the message names it.
@@ -119,6 +119,8 @@ def open_data(recipe: MethodRecipe) -> tuple[CrossViewSet, CrossViewSet]:
     data = dict(recipe.data)
     held = {**data, "split": "test", **recipe.validation}
     limit = held.pop("queries", None)
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise RecipeError("out of range", field="validation.queries", found=limit, expected="a whole number from 1 on")
     sets = []
     for field, values in (("data", {"split": "train", **data}), ("validation", held)):
         for name in ("reader", "root"):
@@ -127,8 +129,8 @@ def open_data(recipe: MethodRecipe) -> tuple[CrossViewSet, CrossViewSet]:
         reader, root, split = (str(values.pop(name)) for name in ("reader", "root", "split"))
         sets.append(read_dataset(reader, root, split, **values))
     train_set, test_set = sets
-    if limit is not None and len(test_set.queries) > int(limit):
-        test_set = test_set.select(np.linspace(0, len(test_set.queries) - 1, int(limit)).round().astype(np.int64))
+    if limit is not None and len(test_set.queries) > limit:
+        test_set = test_set.select(np.linspace(0, len(test_set.queries) - 1, limit).round().astype(np.int64))
     return train_set, test_set
 
 

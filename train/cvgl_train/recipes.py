@@ -11,6 +11,8 @@ import yaml
 
 from cvgl.errors import CvglError
 
+from .factories import checked_fields
+
 __all__ = ["MethodRecipe", "RecipeError", "apply_change", "merge", "read_recipe", "shipped_recipes"]
 
 
@@ -64,18 +66,17 @@ class MethodRecipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> MethodRecipe:
-        """From a recipe's values without its `kind`. Raises RecipeError for fields that there are not."""
-        known = [f.name for f in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise RecipeError("unknown field", field=name, expected=", ".join(known))
+        """From a recipe's values without its `kind`. Raises RecipeError for a field that there is not, that is missing,
+        or whose value cannot be."""
+        given = {name: value for name, value in values.items() if value is not None}
         for name in ("method", "plan"):
-            if not values.get(name):
+            if not given.get(name):
                 raise RecipeError("missing field", field=name)
-        for name in ("plan", "model", "data", "validation", "augment", "sampler"):
-            if not isinstance(values.get(name, {}) or {}, dict):
-                raise RecipeError("not a mapping", field=name, found=values[name])
-        return cls(**{name: value for name, value in values.items() if value is not None})
+        recipe = cls(**checked_fields(cls, given, RecipeError, "recipe"))
+        for name in ("seed", "workers"):
+            if getattr(recipe, name) < 0:
+                raise RecipeError("out of range", field=name, found=getattr(recipe, name), expected="0 or more")
+        return recipe
 
     def identity(self) -> dict[str, Any]:
         """What makes its run this run and no other, beside plan, seed and the model's settings: the data but for where

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torchvision.transforms.v2 import functional
 
 from cvgl.errors import CvglError
 
+from ..factories import make
 from ..models.base import ViewInput
 
 __all__ = [
@@ -127,6 +127,8 @@ AUGMENTATIONS: dict[str, Callable[..., v2.Transform]] = {
 def build_augmentation(specs: Sequence[dict[str, Any]], view: ViewInput) -> Augmentation:
     """What training does to the images of a view.
 
+    Nothing but torch's global generator is drawn from: under the same seed the same image becomes the same input.
+
     Args:
         specs: in order, each a recipe's mapping such as ``{name: flip, share: 0.5}``.
         view: the input to end with.
@@ -134,25 +136,23 @@ def build_augmentation(specs: Sequence[dict[str, Any]], view: ViewInput) -> Augm
     Raises:
         AugmentationError: no such augmentation or setting, or a setting that cannot be.
     """
+    if not isinstance(specs, (list, tuple)):
+        raise AugmentationError("not a list", field="augment", found=specs, expected="[{name: NAME, ...}, ...]")
     steps: list[v2.Transform] = []
     for place, spec in enumerate(specs):
+        if not isinstance(spec, dict):
+            raise AugmentationError("not an augmentation", field="augment", found=spec, expected="{name: NAME, ...}")
         settings = dict(spec)
-        name = str(settings.pop("name", None))
-        make = AUGMENTATIONS.get(name)
-        if make is None:
-            expected = " or ".join(AUGMENTATIONS)
-            raise AugmentationError("no such augmentation", field="augment", found=name, expected=expected)
-        known = [key for key in inspect.signature(make).parameters if key != "view"]
-        for key in settings:
-            if key not in known:
-                expected = ", ".join(known) or "no setting"
-                raise AugmentationError("no such setting", field=f"augment {name}", found=key, expected=expected)
-        if make is _crop and place > 0:
+        name = settings.pop("name", None)
+        if name == "crop" and place > 0:
             raise AugmentationError("has to be the first", field="augment", found=name)
         try:
-            steps.append(make(view, **settings))
+            steps.append(make(AUGMENTATIONS, name, settings, AugmentationError, "augmentation", view=view))
         except (TypeError, ValueError) as reason:
-            raise AugmentationError(f"cannot be: {reason}", field=f"augment {name}", found=settings) from reason
+            if isinstance(reason, AugmentationError):
+                raise
+            # What torchvision says of a value out of range.
+            raise AugmentationError(f"cannot be: {reason}", field=f"augmentation {name}", found=settings) from reason
     crops = bool(specs) and specs[0].get("name") == "crop"
 
     def augment(image: NDArray[np.uint8]) -> Tensor:

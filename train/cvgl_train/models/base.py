@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal, cast
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cvgl.errors import ModelError
+
+from ..factories import checked_fields
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -172,15 +174,9 @@ class CrossViewModel(nn.Module):
 
 
 def settings_of(kind: type[Any], values: dict[str, Any], model: str) -> Any:
-    """A settings dataclass from plain values; lists become tuples where the default is one.
+    """A settings dataclass from plain values; lists become tuples.
 
     Raises:
-        ModelError: a setting the model does not have.
+        ModelError: a setting the model does not have, or one of another kind.
     """
-    assert is_dataclass(kind)
-    known = {field.name: field for field in fields(kind)}
-    for name in values:
-        if name not in known:
-            raise ModelError(f"{model} has no such setting", field=name, expected=", ".join(known) or "none")
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return cast(Any, kind)(**plain)
+    return kind(**checked_fields(kind, values, ModelError, model))

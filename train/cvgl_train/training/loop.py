@@ -26,7 +26,7 @@ from ..losses.terms import Objective, build_objective
 from ..models.base import CrossViewModel, Features
 from ..optimisers import build_optimiser, build_schedule
 from .kept import RunState, load_run, save_run
-from .plan import Plan
+from .plan import Plan, PlanError
 from .source import Descriptors, Source
 from .threads import Threads
 
@@ -237,7 +237,7 @@ class _Run:
         for group, rate in self.rates:
             group["lr"] = rate * factor
         # Dropout at step n depends on the seed and n alone, so that a resumed run drops the same.
-        torch.manual_seed((self.seed << 40) + (self.state.step << 8) + self.fabric.global_rank)
+        torch.manual_seed(((self.seed << 40) + (self.state.step << 8) + self.fabric.global_rank) % (1 << 63))
         self.optimiser.zero_grad(set_to_none=True)
         loss, parts = self._loss(batch)
         self.fabric.backward(loss)
@@ -343,6 +343,9 @@ class _Run:
                 for name, value in state.curve[-1].items():
                     self.board.add_scalar(name, value, state.step)
             chosen = scores.get(self.plan.select)
+            if scores and chosen is None:
+                expected = " or ".join(scores)
+                raise PlanError("no such score", field="select", found=self.plan.select, expected=expected)
             if chosen is not None and (state.best is None or chosen > state.best):
                 state.best = chosen
                 save_model(self.model, self.folder / BEST, {"step": state.step, "scores": scores, "seed": self.seed})

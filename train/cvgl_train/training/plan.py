@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from cvgl.errors import CvglError
+
+from ..factories import checked_fields
 
 __all__ = ["Plan", "PlanError"]
 
@@ -61,23 +63,19 @@ class Plan:
             raise PlanError("no end", field="epochs, steps, minutes", found=ends, expected="a finite one")
         if self.precision not in ("auto", "32", "bf16"):
             raise PlanError("unknown", field="precision", found=self.precision, expected="auto, 32 or bf16")
-        for name in ("batch", "checkpoint_seconds", "refresh_every"):
-            if not getattr(self, name) > 0:
-                raise PlanError("not a number of it", field=name, found=getattr(self, name), expected="more than 0")
+        for name in ("batch", "checkpoint_seconds", "refresh_every", "clip", "validate_every", "threads"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise PlanError("out of range", field=name, found=value, expected="more than 0")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
         """From a recipe's values. Raises PlanError for a field that there is not, or one that cannot be."""
-        known = [f.name for f in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise PlanError("unknown field", field=name, expected=", ".join(known))
         if not isinstance(values.get("loss"), (list, tuple)) or not values["loss"]:
             raise PlanError("no loss", field="loss", found=values.get("loss"), expected="a list of terms")
-        try:
-            return cls(**{**values, "loss": tuple(values["loss"]), "precision": str(values.get("precision", "auto"))})
-        except TypeError as reason:
-            raise PlanError(f"a field of another kind: {reason}", field="plan") from reason
+        # YAML reads 32 as a number.
+        named = {**values, "precision": str(values.get("precision", "auto"))}
+        return cls(**checked_fields(cls, named, PlanError, "plan"))
 
     @property
     def repeatable(self) -> bool:
