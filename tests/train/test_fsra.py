@@ -13,10 +13,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from cvgl.errors import ModelError
 from cvgl_train.checkpoint import load_model, save_model
+from cvgl_train.data.images import resize, to_tensor
 from cvgl_train.importer import import_state
 from cvgl_train.models.fsra import Fsra, FsraSettings, from_authors, heat_regions, pool_regions
 from cvgl_train.models.heads import part_descriptor
@@ -93,6 +95,17 @@ def test_parameters_are_those_of_the_paper() -> None:
     unused = 1000 * 768 + 1000
     assert count == 51_048_948
     assert round((count + unused) / 1e6, 1) == 51.8
+
+
+def test_images_are_resized_as_the_authors_resize_them() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (100, 140, 3)).astype(np.uint8)
+    view = create_model("fsra", **SMALL).info.query
+    with_pillow = Image.fromarray(image).resize((view.width, view.height), Image.Resampling.BICUBIC)
+    wanted = torch.from_numpy(np.array(with_pillow)).permute(2, 0, 1).float()
+    found = resize(to_tensor(image), view).float()
+    # They round at different places.
+    assert (found - wanted).abs().max() <= 2
+    assert (found - wanted).abs().mean() < 0.1
 
 
 # Segmentation by heat
@@ -310,7 +323,13 @@ def test_another_method_than_asked_for_is_refused() -> None:
         ("model_1.transformer.blocks.0.mlp.fc1.weight", {}, "missing: backbone.blocks.0.mlp.fc1.weight"),
         ("model_1.classifier1.classifier.0.weight", {}, "missing: classifier.blocks.3.classifier.weight"),
         ("model_1.classifier_heat2.add_block.1.running_mean", {}, "missing: classifier.blocks.1.norm.running_mean"),
-        ("", {"model_1.transformer.fc2.weight": (3, 3)}, "not of this network: backbone.fc2.weight"),
+        ("", {"model_1.transformer.fc2.weight": (3, 3)}, "backbone.fc2.weight [model_1.transformer.fc2.weight]"),
+        (
+            "",
+            {f"model_1.transformer.spare{i}": (1,) for i in range(6)},
+            "6 not of this network: "
+            + ", ".join(f"backbone.spare{i} [model_1.transformer.spare{i}]" for i in range(6)),
+        ),
         ("", {"model_1.classifier_heat2.extra": (3,)}, "not of this network: classifier.blocks.1.extra"),
         ("", {"classifier9.weight": (3,)}, "not of this network: classifier9.weight"),
         ("", {"model_1.classifier_heat3.add_block.1.bias": (17,)}, "classifier.blocks.2.norm.bias (17,) for (16,)"),
@@ -338,6 +357,9 @@ def test_a_second_view_must_be_the_first_again() -> None:
     twice["model_2.transformer.norm.bias"] = twice["model_2.transformer.norm.bias"] + 1
     with pytest.raises(ModelError, match=r"model_2\.transformer\.norm\.bias.*do not share"):
         import_state(twice, "fsra")
+    # Of three views the second is the street's.
+    three = {**twice, **{key.replace("model_1.", "model_3."): value.clone() for key, value in state.items()}}
+    assert asdict(import_state(three, "fsra").settings) == asdict(model.settings)
     with pytest.raises(ModelError, match=r"model_3\.transformer\.spare"):
         import_state({**state, "model_3.transformer.spare": torch.zeros(1)}, "fsra")
 

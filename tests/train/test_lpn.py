@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from cvgl.errors import ModelError
 from cvgl_train.checkpoint import load_model, save_model
+from cvgl_train.data.images import build_augmentation
 from cvgl_train.importer import import_state
 from cvgl_train.models.heads import part_descriptor
 from cvgl_train.models.lpn import Lpn, LpnSettings, ring_numbers
@@ -82,6 +84,25 @@ def test_rings_are_nested_squares_and_every_cell_is_in_one(blocks: int, spare: i
     assert torch.equal(numbers, numbers.T)
     if side % 2 == 0:
         assert torch.equal(numbers, numbers.flip(0)) and torch.equal(numbers, numbers.flip(1))
+
+
+def test_images_are_resized_as_the_authors_resize_them() -> None:
+    assert {view.interpolation for view in (small().info.query, small().info.reference)} == {"bicubic"}
+
+
+def test_satellite_images_are_padded_then_turned_then_cut() -> None:
+    view = small().info.reference
+    augment = build_augmentation([{"name": "pad_crop", "pad": 10, "degrees": 90}], view)
+    white = np.full((64, 64, 3), 255, np.uint8)
+    torch.manual_seed(0)
+    made = [augment(white) for _ in range(40)]
+    assert {tuple(image.shape) for image in made} == {(3, 64, 64)}
+    # Nearest pixels: white and the black outside, nothing in between.
+    values = torch.cat([image[0].unique() for image in made]).unique()
+    assert len(values) == 2
+    corners = torch.stack([(image[0, [0, 0, -1, -1], [0, -1, 0, -1]] == values[0]).any() for image in made])
+    middles = torch.stack([image[0, 32, 32] == values[1] for image in made])
+    assert 0.5 < corners.float().mean() < 1 and middles.all()
 
 
 def test_fewer_cells_than_rings_are_refused() -> None:

@@ -255,7 +255,7 @@ def test_schedule_of_an_endless_epoch(name: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({}, ["schedule", "constant or steps or cosine or exponential"]),
+        ({}, ["schedule", "constant or steps or cosine or epoch_cosine or exponential"]),
         ({"name": "onecycle"}, ["onecycle"]),
         ({"name": "steps"}, ["schedule steps", "missing", "at"]),
         ({"name": "steps", "at": 70}, ["schedule steps: at", "70", "a list of numbers"]),
@@ -274,3 +274,14 @@ def test_a_wrong_schedule_is_told_what_is_wrong(settings: dict[str, Any], says: 
     with pytest.raises(OptimiserError) as raised:
         build_schedule(settings)
     assert all(words in str(raised.value) for words in says), raised.value
+
+
+def test_the_cosine_by_epochs_stays_for_an_epoch_what_it_is_at_its_beginning() -> None:
+    steps, epochs = 7, 50
+    schedule = build_schedule({"name": "epoch_cosine"})
+    for epoch in (0, 1, 24, 49):
+        wanted = 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        for step in range(steps):
+            # As the loop counts: the share of all steps times the epochs.
+            progress = (epoch * steps + step) / (epochs * steps) * epochs
+            assert schedule(progress, epochs) == pytest.approx(wanted, abs=1e-12)

@@ -65,9 +65,47 @@ def test_recipes_that_ship_can_be_followed(name: str, small: bool) -> None:
 
 
 def test_no_loss_is_without_a_recipe_or_a_test_of_its_own() -> None:
-    used = {term["term"] for name in METHOD_RECIPES for term in read_recipe(name, [], KINDS)[1]["plan"]["loss"]}
+    used = {
+        term["term"]
+        for name in METHOD_RECIPES
+        for small in (False, True)
+        for term in read_recipe(name, [], KINDS, small)[1]["plan"]["loss"]
+    }
     variants = {"soft_margin_triplet", "saig_semisoft_trihard", "saig_infonce"}
     assert used | variants == set(TERMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "value"),
+    [
+        # The authors' command lines and the defaults of their scripts.
+        ("fsra", "plan.loss", [{"term": "cross_entropy"}, {"term": "triplet", "margin": 0.3}]),
+        ("fsra", "sampler", {"name": "k_fold", "k": 3}),
+        ("fsra", "augment.reference", [{"name": "pad_crop", "pad": 0, "degrees": 90}, {"name": "flip"}]),
+        ("fsra", "plan.optimiser.backbone_rate", 0.003),
+        ("fsra", "plan.schedule", {"name": "steps", "at": [70, 110], "factor": 0.1}),
+        ("vit-baseline", "augment.query", [{"name": "flip"}]),
+        ("lpn", "augment.reference", [{"name": "pad_crop", "pad": 10, "degrees": 90}, {"name": "flip"}]),
+        ("lpn", "plan.optimiser.rate", 0.001),
+        ("lpn", "plan.optimiser.backbone_rate", 0.0001),
+        ("lpn", "plan.schedule", {"name": "steps", "at": [80], "factor": 0.1}),
+        ("lpn", "model", {"dropout": 0.75}),
+        ("frgeo", "plan.schedule", {"name": "epoch_cosine"}),
+        ("frgeo", "plan.optimiser", {"name": "adamw", "rate": 1e-4, "weight_decay": 0.03, "asam": {"rho": 2.5}}),
+        ("saig-d", "plan.epochs", 200),
+        ("saig-s", "plan.optimiser", {"name": "adamw", "rate": 1e-4, "weight_decay": 0.03, "asam": {"rho": 2.0}}),
+        ("saig-s", "augment", {}),
+        ("cvm-net-2", "plan.batch", 12),
+        ("dinov2-cvv", "plan.schedule", {"name": "steps", "at": [50, 100, 150], "factor": 0.1}),
+        ("vgg16", "plan.loss", [{"term": "max_margin_triplet", "margin": 0.5}]),
+        ("pssr-hard", "sampler", {"name": "clusters", "clusters": 3}),
+    ],
+)
+def test_recipes_state_the_authors_settings(name: str, where: str, value: Any) -> None:
+    found: Any = read_recipe(name, [], KINDS)[1]
+    for key in where.split("."):
+        found = found[key]
+    assert found == value
 
 
 @pytest.mark.parametrize(

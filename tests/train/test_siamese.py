@@ -51,6 +51,7 @@ def test_parameters_are_the_published_backbones_and_three_layers(
     assert sum(groups.values()) == sum(p.numel() for p in model.parameters())
     assert (model.info.descriptor_size, model.info.metric, model.info.shared) == (256, "cosine", shared)
     assert model.info.query.height == model.info.reference.width == 224
+    assert model.timm_name == f"{name}.tv_in1k"
 
 
 @pytest.mark.parametrize("name", list(SMALL))
@@ -117,6 +118,9 @@ def test_torchvisions_resnet_loads_without_its_classifier() -> None:
     torch.manual_seed(7)
     donor = torchvision.models.resnet18().eval()
     model = small("resnet50", head=(5,)).eval()
+    # Files from before PyTorch 0.4.1, such as resnet50-19c8e357.pth, do not count batches.
+    old = {key: value for key, value in donor.state_dict().items() if not key.endswith("num_batches_tracked")}
+    assert sorted(model.load_backbone(old)) == ["fc.bias", "fc.weight"]
     assert sorted(model.load_backbone(donor.state_dict())) == ["fc.bias", "fc.weight"]
     donor.fc = model.heads["both"]
     with torch.no_grad():

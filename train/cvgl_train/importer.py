@@ -13,7 +13,7 @@ from cvgl.errors import ModelError
 
 from .models.base import CrossViewModel
 from .registry import METHODS, create_model
-from .weights import fill_exactly, read_state
+from .weights import fill_exactly, naming, read_state
 
 __all__ = ["IMPORTS", "import_checkpoint", "import_state"]
 
@@ -41,7 +41,8 @@ def import_state(state: dict[str, Tensor], kind: str, **settings: Any) -> CrossV
         settings: of the model, where the tensors do not decide.
 
     Raises:
-        ModelError: an unknown kind, or tensors that are missing, left over or of another shape, by name.
+        ModelError: an unknown kind, or tensors that are missing, left over or of another shape, by name: this
+            project's, and the file's behind it in brackets.
     """
     name = IMPORTS.get(kind)
     if name is None:
@@ -53,14 +54,14 @@ def import_state(state: dict[str, Tensor], kind: str, **settings: Any) -> CrossV
     if kind == "dinov2":
         model.load_backbone(renamed)
     else:
-        fill_exactly(model, renamed, f"the authors' {kind}")
+        names = {id(value): key for key, value in state.items()}
+        called = {key: names[id(value)] for key, value in renamed.items() if id(value) in names}
+        fill_exactly(model, renamed, f"the authors' {kind}", called)
     return model.eval()
 
 
 def import_checkpoint(path: str | Path, kind: str, **settings: Any) -> CrossViewModel:
     """A model from an authors' checkpoint file. Raises ModelError as `read_state` and `import_state`."""
     state = read_state(path)
-    try:
+    with naming(path):
         return import_state(state, kind, **settings)
-    except ModelError as reason:
-        raise ModelError(reason.message, file=path, field=reason.field, found=reason.found) from reason

@@ -138,9 +138,9 @@ def build_schedule(settings: dict[str, Any]) -> Schedule:
     """The schedule of a recipe: a pure function of how far training has come.
 
     Args:
-        settings: `name` (constant, steps, cosine or exponential) and its settings; any of them with `warmup` (epochs)
-            or `warmup_share` (of the run), in which the rate rises from 0 in a straight line. What follows runs as if
-            the warm-up were part of it, but for the cosine, which begins where the warm-up ends.
+        settings: `name` (constant, steps, cosine, epoch_cosine or exponential) and its settings; any of them with
+            `warmup` (epochs) or `warmup_share` (of the run), in which the rate rises from 0 in a straight line. What
+            follows runs as if the warm-up were part of it, but for the cosines, which begin where the warm-up ends.
 
     Raises:
         OptimiserError: no such schedule or setting, or a setting that cannot be.
@@ -194,6 +194,13 @@ def _cosine(last: float = 0.0) -> Curve:
     return curve
 
 
+def _epoch_cosine(last: float = 0.0) -> Curve:
+    """The same, but the rate stays for an epoch what it is at its beginning, as in FRGeo's code."""
+    smooth = _cosine(last)
+    # An epoch's first step may come out a rounding error before it.
+    return lambda progress, total, rising: smooth(math.floor(progress + 1e-6), total, rising)
+
+
 def _exponential(factor: float = 0.95) -> Curve:
     """Times `factor` an epoch, smoothly."""
     _check_factor("exponential", factor)
@@ -209,6 +216,7 @@ SCHEDULES: dict[str, Callable[..., Curve]] = {
     "constant": _constant,
     "steps": _steps,
     "cosine": _cosine,
+    "epoch_cosine": _epoch_cosine,
     "exponential": _exponential,
 }
 """The settings are the functions' arguments."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from cvgl.errors import MissingDependencyError, ModelError
 
 from .models.base import CrossViewModel
 
-__all__ = ["fill_exactly", "load_backbone", "load_pretrained", "read_state"]
+__all__ = ["fill_exactly", "load_backbone", "load_pretrained", "naming", "read_state"]
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "teacher")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -35,7 +38,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
             data: Any = load_file(path)
         else:
-            with torch.serialization.safe_globals(_numpy_scalars()):
+            with torch.serialization.safe_globals(_harmless()):
                 data = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelError("no such file", file=path) from None
@@ -52,41 +55,69 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     state = {str(k): v for k, v in data.items() if isinstance(v, Tensor)} if isinstance(data, dict) else {}
     if not state:
         raise ModelError("no tensors in it", file=path, found=type(data).__name__, expected="a state_dict")
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in state):
-            state = {name[len(prefix) :]: value for name, value in state.items()}
+    while prefix := next((each for each in _PREFIXES if all(name.startswith(each) for name in state)), None):
+        state = {name[len(prefix) :]: value for name, value in state.items()}
     return state
 
 
-def _numpy_scalars() -> list[Any]:
-    """What a pickled NumPy number is made of: training scripts save their best score beside the weights."""
+def _harmless() -> list[Any]:
+    """What training scripts save beside the weights: their best score as a NumPy number, and their command line."""
     scalar = np.float64(0).__reduce__()[0]
     kinds = [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64)]
-    return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
+    return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds, Namespace]
 
 
-def fill_exactly(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
+def fill_exactly(
+    module: nn.Module, state: dict[str, Tensor], what: str, called: Mapping[str, str] | None = None
+) -> None:
     """`load_state_dict(strict=True)` with an error that people can act on.
 
+    A BatchNorm's count of batches may be missing: files from before PyTorch 0.4.1 have none, and nothing reads it at
+    a fixed momentum.
+
+    Args:
+        module: to fill.
+        state: tensors by the module's names.
+        what: they are for, for the message.
+        called: their names in the file, where those are others.
+
     Raises:
-        ModelError: names that are missing, left over, or of another shape; the first few of each are listed.
+        ModelError: names that are missing, left over, or of another shape, all of them.
     """
     own = module.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    left = sorted(state.keys() - own.keys())
+    uncounted = {name: own[name] for name in own.keys() - state.keys() if name.endswith(".num_batches_tracked")}
+    state = {**state, **uncounted}
+
+    def told(name: str, shape: str = "") -> str:
+        there = (called or {}).get(name, name)
+        return f"{name}{shape}" if there == name else f"{name}{shape} [{there}]"
+
+    left = [told(name) for name in state.keys() - own.keys()]
     shapes = [
-        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        told(name, f" {tuple(state[name].shape)} for {tuple(own[name].shape)}")
         for name in own.keys() & state.keys()
         if state[name].shape != own[name].shape
     ]
+    missing = list(own.keys() - state.keys())
     problems = [
-        f"{len(names)} {kind}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
-        for kind, names in (("missing", missing), ("not of this network", left), ("of another shape", sorted(shapes)))
+        f"{len(names)} {kind}: {', '.join(sorted(names))}"
+        for kind, names in (("missing", missing), ("not of this network", left), ("of another shape", shapes))
         if names
     ]
     if problems:
         raise ModelError(f"weights do not fit {what}", field="state_dict", found="; ".join(problems))
     module.load_state_dict(state, strict=True)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Errors about a model that come from what a file says name the file."""
+    try:
+        yield
+    except ModelError as reason:
+        raise ModelError(
+            reason.message, file=path, field=reason.field, found=reason.found, expected=reason.expected
+        ) from reason
 
 
 def load_backbone(model: CrossViewModel, path: str | Path) -> list[str]:
@@ -96,10 +127,8 @@ def load_backbone(model: CrossViewModel, path: str | Path) -> list[str]:
         ModelError: as `read_state` and `CrossViewModel.load_backbone`, naming the file.
     """
     state = read_state(path)
-    try:
+    with naming(path):
         return model.load_backbone(state)
-    except ModelError as reason:
-        raise ModelError(reason.message, file=path, field=reason.field, found=reason.found) from reason
 
 
 def load_pretrained(model: CrossViewModel) -> list[str]:

@@ -67,10 +67,15 @@ def _crop(view: ViewInput, scale: Sequence[float] = (0.7, 1.0), ratio: Sequence[
     return v2.RandomResizedCrop(size, tuple(scale), tuple(ratio), _INTERPOLATION[view.interpolation], antialias=True)
 
 
-def _pad_crop(view: ViewInput, pad: int = 10, mode: str = "edge") -> v2.Transform:
-    """Shifted by up to `pad` pixels; what comes in is the border's colour, or black with `mode: constant`."""
+def _pad_crop(view: ViewInput, pad: int = 10, mode: str = "edge", degrees: float = 0.0) -> v2.Transform:
+    """Shifted by up to `pad` pixels; what comes in is the border's colour, or black with `mode: constant`.
+
+    With `degrees` turned by up to so many either way before it is cut out, black where nothing is, nearest pixels: how
+    LPN and FSRA turn their satellite images.
+    """
     shifted = v2.RandomCrop((view.height, view.width))
-    return v2.Compose([v2.Pad(pad, padding_mode=mode), shifted])
+    turned = [v2.RandomRotation(degrees)] if degrees else []
+    return v2.Compose([v2.Pad(pad, padding_mode=mode), *turned, shifted])
 
 
 def _flip(view: ViewInput, share: float = 0.5) -> v2.Transform:

@@ -84,7 +84,7 @@ class LocalFeatures(nn.Module):
 class CvmNet(CrossViewModel):
     """CVM-Net-I or CVM-Net-II, by `settings.shared_vlad`."""
 
-    timm_name = "vgg16"
+    timm_name = "vgg16.tv_in1k"
 
     def __init__(self, settings: CvmNetSettings, name: str = "cvm-net-1") -> None:
         super().__init__()

@@ -81,7 +81,7 @@ class Fsra(CrossViewModel):
             raise ModelError("not a number of regions", field="regions", found=found, expected=f"0 to {tokens}")
         parts = settings.regions + 1
         self.classifier = PartClassifier(parts, settings.width, settings.bottleneck, settings.classes, settings.dropout)
-        view = ViewInput(height, width)
+        view = ViewInput(height, width, interpolation="bicubic")
         self.info = ModelInfo(name, parts * settings.bottleneck, view, view, shared=True)
 
     def forward(self, images: Tensor, view: View) -> Features:
@@ -155,9 +155,10 @@ def from_authors(state: dict[str, Tensor], name: str) -> tuple[dict[str, Any], d
     """Settings and renamed tensors from a `state_dict` of the authors' code (two views, shared weights).
 
     Regions, classes, image size (where the patches are a square) and the sizes of the layers are read from names and
-    shapes. Left out are only the transformer's unused ImageNet classifier, a second view that repeats the first, and
-    the classifier of a single region: the authors build it for their baseline (``block=1``) and never call it. Names
-    that nobody knows are passed on as they are, for the strict filling to name.
+    shapes. Left out are only the transformer's unused ImageNet classifier, a second view that repeats the first, the
+    street's of three views (``model_2``), which takes no part in drone to satellite, and the classifier of a single
+    region: the authors build it for their baseline (``block=1``) and never call it. Names that nobody knows are passed
+    on as they are, for the strict filling to name.
 
     Raises:
         ModelError: no such checkpoint, views that do not share weights, or another number of regions than `name` has.
@@ -165,6 +166,8 @@ def from_authors(state: dict[str, Tensor], name: str) -> tuple[dict[str, Any], d
     if not any(key.startswith("model_1.transformer.") for key in state):
         found = ", ".join(list(state)[:3])
         raise ModelError("not FSRA's", field="state_dict", found=found, expected="names from model_1.transformer. on")
+    if any(key.startswith("model_3.") for key in state):
+        state = {key: value for key, value in state.items() if not key.startswith("model_2.")}
     for other in ("model_2.", "model_3."):
         state = check_shared(state, "model_1.", other)
     regions = max((int(match[1]) for match in map(_HEAT.fullmatch, state) if match), default=0)

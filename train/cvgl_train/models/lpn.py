@@ -81,7 +81,7 @@ class Lpn(CrossViewModel):
             settings.blocks, channels, settings.bottleneck, settings.classes, settings.dropout, scale_spread=0.02
         )
         self.timm_name = {"vgg16": "vgg16_bn"}.get(settings.backbone, settings.backbone) + ".tv_in1k"
-        view = ViewInput(settings.image_size, settings.image_size)
+        view = ViewInput(settings.image_size, settings.image_size, interpolation="bicubic")
         self.info = ModelInfo(name, settings.blocks * settings.bottleneck, view, view, shared=True)
 
     def forward(self, images: Tensor, view: View) -> Features:
@@ -108,10 +108,6 @@ class Lpn(CrossViewModel):
         prefix = "features." if self.settings.backbone == "vgg16" else ""
         own = self.backbone.state_dict()
         used = {name: state[prefix + name] for name in own if prefix + name in state}
-        for name, value in own.items():
-            # Weights from before PyTorch 0.4.1 do not count batches; nothing reads the count at a fixed momentum.
-            if name.endswith("num_batches_tracked"):
-                used.setdefault(name, value)
         fill_exactly(self.backbone, used, self.settings.backbone)
         return sorted(state.keys() - {prefix + name for name in used})
 

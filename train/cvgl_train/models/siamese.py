@@ -57,7 +57,8 @@ class Siamese(CrossViewModel):
         if not settings.head or min(settings.head) < 1:
             raise ModelError("not widths of layers", field="head", found=settings.head, expected="positive numbers")
         self.settings = settings
-        self.timm_name = settings.backbone
+        # torchvision's weights, which any siamese network of that time starts from; timm's own choice is of 2021.
+        self.timm_name = f"{settings.backbone}.tv_in1k"
         view = ViewInput(settings.image_size, settings.image_size)
         self.info = ModelInfo(name, settings.head[-1], view, view, settings.shared)
         views = ("both",) if settings.shared else ("query", "reference")
