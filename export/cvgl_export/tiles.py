@@ -212,7 +212,8 @@ def folder_tiles(
     Raises:
         DatasetError: no image there, one that cannot be read, or fewer than two that differ.
     """
-    root = _checked_count(count) and Path(folder)
+    _checked_count(count)
+    root = Path(folder)
     found = sorted(
         path
         for path in root.rglob("*")
@@ -516,16 +517,15 @@ def _piece(
         fine = cv2.warpAffine(part, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_CONSTANT)
         small = cv2.resize(fine, (px, px), interpolation=cv2.INTER_AREA)
         rgb[:] = small if small.ndim == 3 else small[..., None]
-    return MapImage.of(rgb, rgb.any(axis=2), gsd, left, top)
+    return MapImage.of(rgb, np.asarray(rgb.any(axis=2)), gsd, left, top)
 
 
 # From an image to a view's.
 
 
-def _checked_count(count: int) -> bool:
+def _checked_count(count: int) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or count < 2:
         raise DatasetError("too few tiles to prove anything on", field="count", found=count, expected="2 or more")
-    return True
 
 
 def _cut_px(query: ViewInput, reference: ViewInput) -> int:
