@@ -91,7 +91,7 @@ class TestSettings:
             ({"reference_size": (48,)}, ("reference_size",)),
             ({"heads": 5}, ("heads", "5", "24")),
             ({"heads": 0}, ("heads",)),
-            ({"stem": (4, 8)}, ("stem", "6 widths")),
+            ({"stem": (4, 8)}, ("stem", "6 numbers")),
             ({"depth": 0}, ("depth",)),
             ({"mlp_ratio": 4}, ("mlp_ratio", "depth")),
         ],

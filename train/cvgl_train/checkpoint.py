@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cvgl.errors import ModelError
 from cvgl.files import atomic_path
 
 from .models.base import CrossViewModel
-from .registry import create_model
+from .registry import build_model
+from .weights import fill_exactly, naming
 
 __all__ = ["load_model", "read_checkpoint", "save_model"]
 
 FORMAT = "cvgl-checkpoint"
 FORMAT_VERSION = 1
+_FIELDS = {"model": str, "settings": dict, "state": dict, "record": dict}
 
 
 def save_model(model: CrossViewModel, path: str | Path, record: dict[str, Any]) -> None:
@@ -66,6 +69,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if data.get("version") != FORMAT_VERSION:
         found = data.get("version")
         raise ModelError("of another version", file=path, field="version", found=found, expected=str(FORMAT_VERSION))
+    for field, kind in _FIELDS.items():
+        if not isinstance(data.get(field), kind):
+            found = type(data[field]).__name__ if field in data else None
+            raise ModelError("not a checkpoint's", file=path, field=field, found=found, expected=f"a {kind.__name__}")
+    for name, value in data["state"].items():
+        if not isinstance(value, Tensor):
+            raise ModelError("not a tensor", file=path, field=f"state: {name}", found=type(value).__name__)
     return data
 
 
@@ -73,12 +83,10 @@ def load_model(path: str | Path) -> CrossViewModel:
     """The model of a checkpoint, in evaluation mode on the CPU.
 
     Raises:
-        ModelError: as `read_checkpoint`, or weights that do not fit the model it names.
+        ModelError: as `read_checkpoint`, a method or setting that there is not, or weights that do not fit it.
     """
     data = read_checkpoint(path)
-    model = create_model(str(data["model"]), **data["settings"])
-    try:
-        model.load_state_dict(data["state"])
-    except RuntimeError as reason:
-        raise ModelError(f"weights of another network: {reason}", file=path) from reason
+    with naming(path):
+        model = build_model(data["model"], data["settings"])
+        fill_exactly(model, data["state"], model.info.name)
     return model.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +12,7 @@ from cvgl.errors import ModelError
 
 from .models.base import CrossViewModel, settings_of
 
-__all__ = ["METHODS", "Method", "create_model", "list_models"]
+__all__ = ["METHODS", "Method", "build_model", "create_model", "list_models"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,17 @@ def list_models() -> list[str]:
     return list(METHODS)
 
 
+def build_model(name: str, settings: Mapping[str, Any]) -> CrossViewModel:
+    """A method's network with random weights. Raises ModelError as `create_model`."""
+    method = METHODS.get(name)
+    if method is None:
+        raise ModelError("no such method", field="model", found=name, expected=" or ".join(METHODS))
+    module = import_module(f"cvgl_train.models.{method.module}")
+    chosen = settings_of(getattr(module, method.settings), {**method.preset, **settings}, name)
+    model: CrossViewModel = getattr(module, method.model)(chosen, name)
+    return model
+
+
 def create_model(
     name: str, *, weights: str | Path | None = None, pretrained: bool = False, **settings: Any
 ) -> CrossViewModel:
@@ -71,12 +83,7 @@ def create_model(
         ModelError: no such method or setting, a setting that cannot be, or weights that do not fit.
         MissingDependencyError: pretrained weights cannot be downloaded here.
     """
-    method = METHODS.get(name)
-    if method is None:
-        raise ModelError("no such method", field="model", found=name, expected=" or ".join(METHODS))
-    module = import_module(f"cvgl_train.models.{method.module}")
-    chosen = settings_of(getattr(module, method.settings), {**method.preset, **settings}, name)
-    model: CrossViewModel = getattr(module, method.model)(chosen, name)
+    model = build_model(name, settings)
     if weights is not None or pretrained:
         from .weights import load_backbone, load_pretrained
 

@@ -291,7 +291,8 @@ def from_authors(state: dict[str, Tensor], name: str) -> tuple[dict[str, Any], d
     )
     for required in ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.norm1.weight"):
         if required not in state:
-            raise ModelError(f"not a DINOv2 checkpoint for {name}", field="state_dict", expected=required)
+            found = ", ".join(list(state)[:3])
+            raise ModelError(f"not a DINOv2 checkpoint for {name}", field="state_dict", found=found, expected=required)
     for tensor in state:
         if known.fullmatch(tensor) is None:
             message = f"not a DINOv2 checkpoint without registers, for {name}"

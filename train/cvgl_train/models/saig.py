@@ -251,10 +251,13 @@ def from_authors(state: dict[str, Tensor], name: str) -> tuple[dict[str, Any], d
     256 x 256, so the settings' sizes hold where the caller gives no others.
 
     Raises:
-        ModelError: weights of the other depth.
+        ModelError: no such checkpoint, or weights of the other depth.
     """
     found = [re.match(r"model_(?:grd|sat)\.backbone\.blocks\.(\d+)\.", key) for key in state]
     depth = 1 + max((int(match[1]) for match in found if match), default=-1)
+    if not depth:
+        expected = "names from model_grd.backbone. and model_sat.backbone. on"
+        raise ModelError("not SAIG's", field="state_dict", found=", ".join(list(state)[:3]), expected=expected)
     if depth != _DEPTHS.get(name, depth):
         other = " ".join(f"({method})" for method, blocks in _DEPTHS.items() if blocks == depth)
         raise ModelError(
