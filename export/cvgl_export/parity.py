@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from cvgl.engines.onnxruntime import OnnxEngine
@@ -556,14 +557,27 @@ def describe(
 
 
 def torch_descriptors(
-    model: CrossViewModel, tiles: ParityTiles, view: View, *, batch: int = _BATCH, progress: Progress | None = None
+    model: CrossViewModel,
+    tiles: ParityTiles,
+    view: View,
+    *,
+    batch: int = _BATCH,
+    unit: bool = True,
+    progress: Progress | None = None,
 ) -> Floats:
     """(N, D) descriptors by PyTorch, on the model's device; the model is put into evaluation mode.
+
+    Args:
+        model, tiles, view: whose and of what.
+        batch: images at a time.
+        unit: of unit length whatever the model's metric is, as exported graphs give them; otherwise as
+            `CrossViewModel.embed` does.
+        progress: told how far it is.
 
     Raises:
         ModelError: images of another size than the model's.
     """
-    return describe(_torch_runner(model, view), tiles, view, batch=batch, progress=progress)
+    return describe(_torch_runner(model, view, unit), tiles, view, batch=batch, progress=progress)
 
 
 def onnx_descriptors(
@@ -648,13 +662,14 @@ def onnx_runner(model: str | Path | Any, *, threads: int | None = None, exact: b
     return run, fixed if isinstance(fixed, int) else None
 
 
-def _torch_runner(model: CrossViewModel, view: View) -> Run:
+def _torch_runner(model: CrossViewModel, view: View, unit: bool = True) -> Run:
     model.eval()
     device = next(model.parameters()).device
 
     def run(images: Floats) -> Floats:
         with torch.inference_mode():
-            descriptors: Floats = model.embed(torch.from_numpy(images).to(device), view).float().cpu().numpy()
+            found = model.embed(torch.from_numpy(images).to(device), view).float()
+            descriptors: Floats = (F.normalize(found, dim=1) if unit else found).cpu().numpy()
         return descriptors
 
     return run
@@ -852,7 +867,7 @@ def _layer_norm(node: Any, kind: int, ranks: Mapping[str, int]) -> list[Any]:
     base = node.output[0]
     axes, epsilon = f"{base}.axes", f"{base}.epsilon"
     least = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
-    constants = {axes: np.array(behind, np.int64), epsilon: np.array(least, np.float32)}
+    constants: dict[str, Any] = {axes: np.array(behind, np.int64), epsilon: np.array(least, np.float32)}
     nodes = [
         helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value, name))
         for name, value in constants.items()
