@@ -35,7 +35,7 @@ Percent = Literal["university-1652", "cvusa", "cvm-net"]
 ONE_PERCENT: dict[Percent, str] = {
     "university-1652": "round(R / 100) + 1: University-1652, SUES-200, DenseUAV, GTA-UAV",
     "cvusa": "R // 100: TransGeo, Sample4Geo and those after them on CVUSA, CVACT and VIGOR",
-    "cvm-net": "R // 100 + 1: CVM-Net, SAFA and VIGOR's own",
+    "cvm-net": "R // 100 + 1: CVM-Net, SAFA, SAIG and VIGOR's own",
 }
 """How many of R references the published codes call "1 %"; they differ by one or two."""
 

@@ -141,9 +141,10 @@ class _Block(nn.Module):
 
 
 def resize_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Position embeddings of a square grid of patches for another grid, bicubic; unchanged where it is the same.
+    """Position embeddings of a square grid of patches for another grid, bilinear as FSRA's authors resize them;
+    unchanged where it is the same.
 
-    Public weights are of squares, so a square number of patches is taken as one. (FSRA's authors resize bilinearly.)
+    Public weights are of squares, so a square number of patches is taken as one.
 
     Args:
         positions: (1, 1 + s * s, C), that of the class token first.
@@ -166,5 +167,5 @@ def resize_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
     if not square:
         raise ModelError("not a square grid of patches", field="pos_embed", found=count, expected="a square number")
     spread = positions[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
-    resized = F.interpolate(spread, grid, mode="bicubic", align_corners=False).to(positions.dtype)
+    resized = F.interpolate(spread, grid, mode="bilinear", align_corners=False).to(positions.dtype)
     return torch.cat([positions[:, :1], resized.flatten(2).transpose(1, 2)], 1)
