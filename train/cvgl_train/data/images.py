@@ -63,6 +63,8 @@ def _normalise(image: Tensor, view: ViewInput) -> Tensor:
 
 def _crop(view: ViewInput, scale: Sequence[float] = (0.7, 1.0), ratio: Sequence[float] = (1.0, 1.0)) -> v2.Transform:
     """A part of the image, `scale` of its area, instead of all of it."""
+    _rising("crop: scale", scale)
+    _rising("crop: ratio", ratio)
     size = (view.height, view.width)
     return v2.RandomResizedCrop(size, tuple(scale), tuple(ratio), _INTERPOLATION[view.interpolation], antialias=True)
 
@@ -73,6 +75,8 @@ def _pad_crop(view: ViewInput, pad: int = 10, mode: str = "edge", degrees: float
     With `degrees` turned by up to so many either way before it is cut out, black where nothing is, nearest pixels: how
     LPN and FSRA turn their satellite images.
     """
+    if pad < 0:
+        raise AugmentationError("out of range", field="augmentation pad_crop: pad", found=pad, expected="0 or more")
     shifted = v2.RandomCrop((view.height, view.width))
     turned = [v2.RandomRotation(degrees)] if degrees else []
     return v2.Compose([v2.Pad(pad, padding_mode=mode), *turned, shifted])
@@ -113,6 +117,13 @@ def _grey(view: ViewInput, share: float = 0.2) -> v2.Transform:
 def _blur(view: ViewInput, kernel: int = 5, share: float = 0.2) -> v2.Transform:
     """Blurred by a Gaussian."""
     return v2.RandomApply([v2.GaussianBlur(kernel)], share)
+
+
+def _rising(field: str, span: Sequence[float]) -> None:
+    """What torchvision only warns of."""
+    if len(span) != 2 or not 0 < span[0] <= span[1]:
+        expected = "two numbers above 0, the smaller first"
+        raise AugmentationError("out of range", field=f"augmentation {field}", found=list(span), expected=expected)
 
 
 AUGMENTATIONS: dict[str, Callable[..., v2.Transform]] = {

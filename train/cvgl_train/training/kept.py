@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ from cvgl.files import atomic_path, write_json
 from ..models.base import CrossViewModel
 from .plan import Plan
 
-__all__ = ["CHECKPOINT", "CURVE", "RunState", "load_run", "save_run"]
+__all__ = ["CHECKPOINT", "CURVE", "RunState", "load_run", "restoring", "save_run"]
 
 CHECKPOINT = "checkpoint.pt"
 CURVE = "curve.json"
 _FORMAT, _VERSION = "cvgl-run", 1
+_NEEDED = "an empty folder, resume=false, or the run that was begun here"
 # A run may be made longer or go on elsewhere; everything else would make it another one.
 _MAY_CHANGE = {"epochs", "steps", "minutes", "checkpoint_seconds", "precision", "threads"}
 
@@ -85,15 +88,14 @@ def load_run(
     path = folder / CHECKPOINT
     if not path.exists():
         return None
-    another = "an empty folder, resume=false, or the run that was begun here"
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
         if data["format"] != _FORMAT or data["version"] != _VERSION:
             raise ValueError(f"{data['format']} {data['version']}")
-        begun, now = data["run"], _identity(model, plan, seed, about)
+        begun, now = dict(data["run"]), _identity(model, plan, seed, about)
     except Exception as reason:
         # torch raises pickle's, zipfile's and its own errors, depending on where the damage is.
-        raise ModelError(f"not a checkpoint of a run: {reason}", file=path, expected=another) from reason
+        raise ModelError(f"not a checkpoint of a run: {reason}", file=path, expected=_NEEDED) from reason
     differs = sorted(key for key in begun.keys() | now.keys() if begun.get(key) != now.get(key))
     if differs:
         raise ModelError(
@@ -101,13 +103,22 @@ def load_run(
             file=path,
             field=", ".join(differs),
             found=begun.get(differs[0]),
-            expected=f"{now.get(differs[0])!r}; {another}",
+            expected=f"{now.get(differs[0])!r}; {_NEEDED}",
         )
-    try:
+    with restoring(folder):
         model.load_state_dict(data["model"])
         return {"optimiser": data["optimiser"], "sampler": data["sampler"], "state": RunState(**data["state"])}
-    except (RuntimeError, TypeError, KeyError) as reason:
-        raise ModelError(f"not a checkpoint of this run: {reason}", file=path, expected=another) from reason
+
+
+@contextmanager
+def restoring(folder: Path) -> Iterator[None]:
+    """Names the checkpoint where PyTorch finds that a part of it fits nothing here. Raises ModelError."""
+    try:
+        yield
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as reason:
+        raise ModelError(
+            f"not a checkpoint of this run: {reason}", file=folder / CHECKPOINT, expected=_NEEDED
+        ) from reason
 
 
 def _identity(model: CrossViewModel, plan: Plan, seed: int, about: dict[str, Any]) -> dict[str, Any]:

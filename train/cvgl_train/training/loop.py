@@ -25,7 +25,7 @@ from ..data.batch import Batch
 from ..losses.terms import Objective, build_objective
 from ..models.base import CrossViewModel, Features
 from ..optimisers import build_optimiser, build_schedule
-from .kept import RunState, load_run, save_run
+from .kept import RunState, load_run, restoring, save_run
 from .plan import Plan, PlanError
 from .source import Descriptors, Source
 from .threads import Threads
@@ -168,8 +168,9 @@ class _Run:
         self.optimiser = build_optimiser(self.model, dict(plan.optimiser))
         self.schedule = build_schedule(dict(plan.schedule))
         if kept is not None:
-            self.optimiser.load_state_dict(kept["optimiser"])
-            self.source.load_state_dict(kept["sampler"])
+            with restoring(self.folder):
+                self.optimiser.load_state_dict(kept["optimiser"])
+                self.source.load_state_dict(kept["sampler"])
             self.state = kept["state"]
         base = self.optimiser.base if isinstance(self.optimiser, Asam) else self.optimiser
         self.rates = [(group, float(group.get("initial_lr", group["lr"]))) for group in base.param_groups]
