@@ -98,7 +98,7 @@ def test_no_loss_is_without_a_recipe_or_a_test_of_its_own() -> None:
         ("cvm-net-2", "plan.batch", 12),
         ("dinov2-cvv", "plan.schedule", {"name": "steps", "at": [50, 100, 150], "factor": 0.1}),
         ("vgg16", "plan.loss", [{"term": "max_margin_triplet", "margin": 0.5}]),
-        ("pssr-hard", "sampler", {"name": "clusters", "clusters": 3}),
+        ("pssr-hard", "sampler", {"name": "clusters", "clusters": 3, "first": 0}),
     ],
 )
 def test_recipes_state_the_authors_settings(name: str, where: str, value: Any) -> None:

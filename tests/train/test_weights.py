@@ -54,7 +54,9 @@ def test_safetensors_are_read(tmp_path: Path) -> None:
     assert same(read_state(tmp_path / "weights.safetensors"), STATE)
 
 
-@pytest.mark.parametrize("beside", [np.float64(0.9), np.int64(3), Namespace(rate=0.1, name="run"), [1, "a"], None])
+@pytest.mark.parametrize(
+    "beside", [np.float64(0.9), np.int64(3), np.ones((2, 3)), Namespace(rate=0.1, name="run"), [1, "a"], None]
+)
 def test_what_training_scripts_save_beside_weights_is_no_obstacle(tmp_path: Path, beside: Any) -> None:
     torch.save({"model": STATE, "beside": beside}, tmp_path / "weights.pth")
     assert same(read_state(tmp_path / "weights.pth"), STATE)

@@ -61,10 +61,12 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def _harmless() -> list[Any]:
-    """What training scripts save beside the weights: their best score as a NumPy number, and their command line."""
-    scalar = np.float64(0).__reduce__()[0]
+    """What training scripts save beside the weights: their scores as NumPy numbers or arrays, their command line."""
+    makers = [np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]]
+    # NumPy 1 and 2 say differently where these are.
+    aliases = [(maker, f"numpy.core.multiarray.{maker.__name__}") for maker in makers]
     kinds = [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64)]
-    return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds, Namespace]
+    return [*makers, *aliases, np.ndarray, np.dtype, *kinds, Namespace]
 
 
 def fill_exactly(
