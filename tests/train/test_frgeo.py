@@ -282,8 +282,12 @@ class TestBackbone:
         with pytest.raises(ModelError, match="of another shape"):
             model.load_backbone(timm.create_model("convnext_femto").state_dict())
         state = timm.create_model("vit_tiny_patch16_224").state_dict()
-        for shape in ((1, 20, 192), (197, 192), (1, 197, 64)):
-            with pytest.raises(ModelError, match=r"of another shape: trunk\.pos_embed"):
+        for shape, message in (
+            ((1, 20, 192), "pos_embed: not of a square grid"),
+            ((197, 192), "pos_embed: not of a square grid"),
+            ((1, 197, 64), r"of another shape: trunk\.pos_embed"),
+        ):
+            with pytest.raises(ModelError, match=message):
                 small(backbone="vit_tiny_patch16_224").load_backbone(state | {"pos_embed": torch.zeros(shape)})
 
 

@@ -214,7 +214,7 @@ class TestBackbone:
         with pytest.raises(ModelError, match=r"missing: blocks\.2\.attention\.out\.bias"):
             small(depth=3).load_backbone(pretrained)
         for shape in ((1, 15, 24), (16, 24), (2, 16, 24)):
-            with pytest.raises(ModelError, match=r"pos_embed: not of a square image"):
+            with pytest.raises(ModelError, match=r"pos_embed: not of a square grid"):
                 small().load_backbone({**pretrained, "pos_embed": torch.zeros(shape)})
         with pytest.raises(ModelError, match=r"position \(1, 8, 25\) for \(1, 8, 24\)"):
             small().load_backbone({**pretrained, "pos_embed": torch.zeros(1, 16, 25)})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from math import isqrt
 from typing import Any, Literal, cast, get_args
 
 import timm
@@ -22,6 +21,7 @@ from cvgl.errors import ModelError
 
 from ..weights import fill_exactly
 from .base import CrossViewModel, Features, ModelInfo, View, ViewInput
+from .positions import regrid
 
 __all__ = [
     "CvvHead",
@@ -259,16 +259,12 @@ def resize_positions(positions: Tensor, grid: tuple[int, int], prefix: int = 1) 
     Raises:
         ModelError: no square grid.
     """
-    side = isqrt(max(positions.shape[1] - prefix, 0))
-    if positions.ndim != 3 or side < 1 or side**2 + prefix != positions.shape[1]:
-        expected = f"(1, {prefix} + a square number, C)"
-        raise ModelError("no square grid", field="pos_embed", found=tuple(positions.shape), expected=expected)
-    if grid == (side, side):
-        return positions
-    codes = positions[:, prefix:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    factors = tuple((length + 0.1) / side for length in grid)
-    codes = F.interpolate(codes, scale_factor=factors, mode="bicubic", antialias=False)
-    return torch.cat([positions[:, :prefix], codes.flatten(2).transpose(1, 2)], 1)
+
+    def resize(codes: Tensor, size: tuple[int, int]) -> Tensor:
+        factors = tuple((length + 0.1) / codes.shape[-1] for length in size)
+        return F.interpolate(codes, scale_factor=factors, mode="bicubic", antialias=False)
+
+    return regrid(positions, grid, resize, prefix=prefix)
 
 
 def from_authors(state: dict[str, Tensor], name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -12,14 +12,14 @@ What the released code does, and where this differs on purpose:
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
 import timm
 import torch
-from timm.layers import PatchEmbed, resample_abs_pos_embed
+import torch.nn.functional as F
+from timm.layers import PatchEmbed
 from timm.models.convnext import ConvNeXt
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from cvgl.errors import ModelError
 
 from ..weights import fill_exactly
 from .base import CrossViewModel, Features, ModelInfo, View, ViewInput
+from .positions import regrid
 from .recombination import Layout, check_layout, part_count, recombine, region_index, token_map
 
 __all__ = ["FrGeo", "FrGeoSettings", "from_authors"]
@@ -90,7 +91,8 @@ class ViewNet(nn.Module):
         """Fill from a pretrained backbone under this module's names; returns those that are not in it."""
         state = dict(state)
         if isinstance(self.trunk, VisionTransformer) and "trunk.pos_embed" in state:
-            state["trunk.pos_embed"] = _position(state["trunk.pos_embed"], self.trunk, self.grid)
+            prefix = 0 if self.trunk.no_embed_class else self.trunk.num_prefix_tokens
+            state["trunk.pos_embed"] = regrid(state["trunk.pos_embed"], self.grid, _antialiased, prefix=prefix)
         own = self.state_dict()
         fill_exactly(self, {name: value for name, value in state.items() if name in own}, "the backbone")
         return [name for name in state if name not in own]
@@ -141,18 +143,9 @@ def _normalisation(trunk: Any) -> tuple[tuple[float, float, float], tuple[float,
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
 
-def _position(values: Tensor, trunk: VisionTransformer, grid: tuple[int, int]) -> Tensor:
-    """Pretrained (1, N, C) position embeddings on another grid of patches; those of a square image are expected.
-
-    What no square image has is left as it is, and fits or is refused by its shape.
-    """
-    prefix = 0 if trunk.no_embed_class else trunk.num_prefix_tokens
-    if values.ndim != 3 or values.shape[0] != 1:
-        return values
-    side = math.isqrt(max(values.shape[1] - prefix, 0))
-    if side * side + prefix != values.shape[1] or (side, side) == grid:
-        return values
-    return resample_abs_pos_embed(values, list(grid), [side, side], num_prefix_tokens=prefix)
+def _antialiased(spread: Tensor, grid: tuple[int, int]) -> Tensor:
+    """As timm resizes position embeddings."""
+    return F.interpolate(spread, grid, mode="bicubic", antialias=True)
 
 
 class FrGeo(CrossViewModel):

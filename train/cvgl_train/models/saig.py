@@ -25,6 +25,7 @@ from cvgl.errors import ModelError
 
 from ..weights import fill_exactly
 from .base import CrossViewModel, Features, ModelInfo, View, ViewInput
+from .positions import regrid
 
 __all__ = ["Saig", "SaigSettings", "from_authors"]
 
@@ -192,7 +193,7 @@ class Saig(CrossViewModel):
         for net in (self.query.backbone, self.reference.backbone):
             mine = {name: value for name, value in renamed.items() if name in net.state_dict()}
             if "position" in mine:
-                mine["position"] = _resampled(mine["position"], net.grid)
+                mine["position"] = regrid(mine["position"], net.grid, _bicubic, prefix=0)
             fill_exactly(net, mine, "the backbone of SAIG")
         own = self.query.backbone.state_dict()
         return [name for name in state if names[name] not in own]
@@ -214,15 +215,9 @@ def _check(settings: SaigSettings) -> None:
         raise ModelError("not a depth", field="depth", found=settings.depth, expected="1 or more")
 
 
-def _resampled(position: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(1, N, C) position embeddings of a square image on another grid: bicubic, as released."""
-    side = math.isqrt(position.shape[1]) if position.ndim == 3 and position.shape[0] == 1 else 0
-    if side < 1 or side * side != position.shape[1]:
-        found = tuple(position.shape)
-        raise ModelError("not of a square image", field="pos_embed", found=found, expected="(1, s * s, width)")
-    square = position.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    resampled = F.interpolate(square.float(), size=grid, mode="bicubic", align_corners=False)
-    return resampled.flatten(2).transpose(1, 2).to(position.dtype)
+def _bicubic(spread: Tensor, grid: tuple[int, int]) -> Tensor:
+    """As in the authors' code."""
+    return F.interpolate(spread, grid, mode="bicubic")
 
 
 _NAMES = (

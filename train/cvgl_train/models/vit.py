@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import isqrt
-
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 from cvgl.errors import ModelError
 
 from ..weights import fill_exactly
+from .positions import regrid
 
 __all__ = ["PATCH", "VisionTransformer", "resize_positions"]
 
@@ -141,31 +140,9 @@ class _Block(nn.Module):
 
 
 def resize_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Position embeddings of a square grid of patches for another grid, bilinear as FSRA's authors resize them;
-    unchanged where it is the same.
-
-    Public weights are of squares, so a square number of patches is taken as one.
-
-    Args:
-        positions: (1, 1 + s * s, C), that of the class token first.
-        grid: rows and columns wanted.
-
-    Returns:
-        (1, 1 + rows * columns, C).
+    """(1, 1 + s * s, C) position embeddings for another grid of patches, bilinear as FSRA's authors resize them.
 
     Raises:
-        ModelError: no square grid to start from.
+        ModelError: as `regrid`.
     """
-    if positions.ndim != 3 or positions.shape[0] != 1:
-        found = tuple(positions.shape)
-        raise ModelError("not position embeddings", field="pos_embed", found=found, expected="(1, 1 + s * s, C)")
-    count = positions.shape[1] - 1
-    side = isqrt(max(count, 0))
-    square = side > 0 and side * side == count
-    if grid == (side, side) or (not square and count == grid[0] * grid[1]):
-        return positions
-    if not square:
-        raise ModelError("not a square grid of patches", field="pos_embed", found=count, expected="a square number")
-    spread = positions[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
-    resized = F.interpolate(spread, grid, mode="bilinear", align_corners=False).to(positions.dtype)
-    return torch.cat([positions[:, :1], resized.flatten(2).transpose(1, 2)], 1)
+    return regrid(positions, grid, lambda spread, size: F.interpolate(spread, size, mode="bilinear"))
