@@ -1,0 +1,211 @@
+"""INT8 as TensorRT takes it: explicit quantisers around the layers, symmetric, calibrated on images of the gallery."""
+
+from __future__ import annotations
+
+import io
+import logging
+import tempfile
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+from cvgl.errors import ModelError
+
+from .precision import check_types, half_graph, name_nodes
+
+__all__ = ["CalibrationKind", "int8_graph", "quantisable"]
+
+CalibrationKind = Literal["minmax", "entropy", "percentile"]
+
+_METHODS = {
+    "minmax": CalibrationMethod.MinMax,
+    "entropy": CalibrationMethod.Entropy,
+    "percentile": CalibrationMethod.Percentile,
+}
+_LAYERS = ("Conv", "Gemm", "MatMul")
+_MARK = "onnx.quant.pre_process"
+
+
+def int8_graph(
+    model: ModelProto,
+    batches: Iterable[NDArray[np.float32]],
+    *,
+    keep: Collection[str] = (),
+    method: CalibrationKind = "percentile",
+    rest: Literal["fp32", "fp16"] = "fp32",
+) -> ModelProto:
+    """An FP32 graph as one whose layers take INT8, with explicit QuantizeLinear and DequantizeLinear nodes.
+
+    Convolutions, Gemm and MatMul with weights are quantised, but for the first and the last layers; norms, softmax,
+    pooling and everything else are not. All is symmetric with zero points 0, the only scheme that TensorRT has:
+    weights per output channel, stored as INT8 in -127..127 before a DequantizeLinear; activations per tensor, on the
+    way into a layer only, so that sums of branches stay in high precision. Biases stay in floating point: TensorRT
+    refuses INT32 ones. The same batches give the same graph.
+
+    Args:
+        model: FP32, as for `half_graph`; its nodes keep their names.
+        batches: (B, 3, H, W) normalised images, some hundreds in all, of the gallery's own tiles and frames by
+            preference; all are held in memory, the network's activations of one batch at a time.
+        keep: names of nodes that are not quantised.
+        method: how an activation's range follows from what was seen: "minmax", all of it; "entropy", what keeps the
+            most information (Migacz 2017); "percentile", all but the outermost 0.001 %.
+        rest: what is not quantised: "fp32", or "fp16" by `half_graph`, which raises the opset to 19.
+
+    Raises:
+        ModelError: no images, images of another shape, a name in `keep` that is not there, nothing to quantise, an
+            activation that is 0 throughout the images, or as `half_graph`.
+    """
+    if method not in _METHODS:
+        raise ModelError("no such method", field="method", found=method, expected=" or ".join(_METHODS))
+    if rest not in ("fp32", "fp16"):
+        raise ModelError("no such precision", field="rest", found=rest, expected="fp32 or fp16")
+    model = name_nodes(model)
+    images = _checked(model, batches)
+    known = {node.name for node in model.graph.node}
+    for name in keep:
+        if name not in known:
+            raise ModelError("no such node to leave as it is", field="keep", found=name)
+    chosen = [name for name in quantisable(model) if name not in keep]
+    if not chosen:
+        raise ModelError("nothing to quantise", field="model", expected="layers between the first and the last")
+    # Otherwise ONNX Runtime asks in its log for an optimisation that merges nodes and loses their names.
+    model.metadata_props.append(onnx.StringStringEntryProto(key=_MARK, value="onnxruntime.quant"))
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        file = Path(folder) / "int8.onnx"
+        quantize_static(
+            model,
+            file,
+            _Reader(model.graph.input[0].name, images),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(_LAYERS),
+            nodes_to_quantize=chosen,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=_METHODS[method],
+            calibration_providers=["CPUExecutionProvider"],
+            extra_options={
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "CalibTensorRangeSymmetric": True,
+                # One batch's activations in memory, not all batches'.
+                "CalibStridedMinMax": 1,
+                "MatMulConstBOnly": True,
+                "OpTypesToExcludeOutputQuantization": list(_LAYERS),
+                "QuantizeBias": False,
+            },
+        )
+        quantised = onnx.load(str(file))
+    _finish(quantised)
+    if rest == "fp16":
+        return half_graph(quantised)
+    check_types(quantised)
+    return quantised
+
+
+def quantisable(model: ModelProto) -> list[str]:
+    """Names of the layers that `int8_graph` quantises if it may: with weights, and neither first nor last.
+
+    A layer is first if no layer is before it on any way from the input, last if none is after it; the heads of a method
+    with parts are all last.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    nodes = list(model.graph.node)
+    after: set[str] = set()
+    inner = []
+    for node in nodes:
+        if any(value in after for value in node.input):
+            after.update(node.output)
+            if _is_layer(node, weights):
+                inner.append(node.name)
+        elif _is_layer(node, weights):
+            after.update(node.output)
+    before: set[str] = set()
+    found = []
+    for node in reversed(nodes):
+        leads = any(value in before for value in node.output)
+        if _is_layer(node, weights) and leads and node.name in inner:
+            found.append(node.name)
+        if leads or _is_layer(node, weights):
+            before.update(value for value in node.input if value)
+    return found[::-1]
+
+
+def _is_layer(node: NodeProto, weights: Collection[str]) -> bool:
+    return node.op_type in _LAYERS and node.input[1] in weights
+
+
+def _checked(model: ModelProto, batches: Iterable[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    if len(model.graph.input) != 1:
+        raise ModelError("not a graph of one input", field="input", found=len(model.graph.input))
+    wanted = [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
+    images = [np.ascontiguousarray(batch, np.float32) for batch in batches]
+    if not images:
+        raise ModelError("no images to calibrate with", field="batches")
+    for batch in images:
+        # A free side has the value 0.
+        fits = batch.ndim == len(wanted) and all(w in (0, have) for w, have in zip(wanted, batch.shape, strict=True))
+        if not fits or not len(batch):
+            expected = f"({', '.join(str(side or 'any') for side in wanted)})"
+            raise ModelError("wrong images", field="batches", found=batch.shape, expected=expected)
+    return images
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Batches as ONNX Runtime asks for them, stretch by stretch."""
+
+    def __init__(self, name: str, batches: list[NDArray[np.float32]]) -> None:
+        self.name = name
+        self.batches = batches
+        self.set_range(0, len(batches))
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        self.waiting: Iterator[NDArray[np.float32]] = iter(self.batches[start_index:end_index])
+
+    def get_next(self) -> dict[str, Any] | None:
+        batch = next(self.waiting, None)
+        return None if batch is None else {self.name: batch}
+
+
+def _finish(model: ModelProto) -> None:
+    """Check what TensorRT needs of the quantisers, on the graph that came out, and take the library's marks off."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        zero = numpy_helper.to_array(weights[node.input[2]])
+        if weights[node.input[2]].data_type != TensorProto.INT8 or zero.any():
+            raise ModelError("a quantiser that is not symmetric INT8", field=node.name)
+        scale = numpy_helper.to_array(weights[node.input[1]])
+        if not (np.isfinite(scale).all() and (scale > 0).all()):
+            raise ModelError("a quantiser without a range", field=node.name, found=float(np.min(scale)))
+    others = [
+        onnx.StringStringEntryProto(key=e.key, value=e.value)
+        for e in model.metadata_props
+        if e.key not in (_MARK, "onnx.infer")
+    ]
+    del model.metadata_props[:]
+    model.metadata_props.extend(others)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the library reports of its progress, which it prints."""
+    logger = logging.getLogger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(before)
