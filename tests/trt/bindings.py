@@ -104,8 +104,11 @@ def _run(version: str, file: str) -> int:
     sys.path[:0] = [str(folder), str(Path(__file__).with_name("doubles"))]
     import pytest
 
-    settings = ["-p", "no:cacheprovider", "--rootdir", str(_ROOT), "-c", str(_ROOT / "pyproject.toml")]
-    return int(pytest.main([*settings, "-p", "tensorrt_double", file]))
+    # On their own: neither the project's settings and plugins nor its conftest are theirs.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    here = str(Path(__file__).parent)
+    settings = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", here, "--confcutdir", here]
+    return int(pytest.main([*settings, "--import-mode=importlib", "-p", "tensorrt_double", file]))
 
 
 def _compiler() -> str:

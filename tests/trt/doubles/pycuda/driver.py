@@ -132,6 +132,8 @@ class Context:
 
 
 class Stream:
+    handle = 0
+
     def __init__(self, flags: int = 0) -> None:
         _current("Stream")
         if flags != 1:
@@ -152,6 +154,8 @@ class Stream:
             self.work.pop(0)()
 
     def __del__(self) -> None:
+        if not self.handle:  # it was refused
+            return
         _ended("stream")
         if self.work:
             faults.append("a stream with work under way was destroyed")
