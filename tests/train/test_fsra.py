@@ -317,12 +317,16 @@ def test_another_method_than_asked_for_is_refused() -> None:
 @pytest.mark.parametrize(
     ("gone", "added", "named"),
     [
-        ("model_1.transformer.norm.weight", {}, "1 missing: backbone.norm.weight"),
+        ("model_1.transformer.norm.weight", {}, "1 missing: backbone.norm.weight [model_1.transformer.norm.weight]"),
         ("model_1.transformer.pos_embed", {}, "missing: backbone.pos_embed"),
         ("model_1.transformer.cls_token", {}, "missing: backbone.cls_token"),
         ("model_1.transformer.blocks.0.mlp.fc1.weight", {}, "missing: backbone.blocks.0.mlp.fc1.weight"),
         ("model_1.classifier1.classifier.0.weight", {}, "missing: classifier.blocks.3.classifier.weight"),
-        ("model_1.classifier_heat2.add_block.1.running_mean", {}, "missing: classifier.blocks.1.norm.running_mean"),
+        (
+            "model_1.classifier_heat2.add_block.1.running_mean",
+            {},
+            "[model_1.classifier_heat2.add_block.1.running_mean]",
+        ),
         ("", {"model_1.transformer.fc2.weight": (3, 3)}, "backbone.fc2.weight [model_1.transformer.fc2.weight]"),
         (
             "",

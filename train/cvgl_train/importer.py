@@ -54,10 +54,20 @@ def import_state(state: dict[str, Tensor], kind: str, **settings: Any) -> CrossV
     if kind == "dinov2":
         model.load_backbone(renamed)
     else:
-        names = {id(value): key for key, value in state.items()}
-        called = {key: names[id(value)] for key, value in renamed.items() if id(value) in names}
-        fill_exactly(model, renamed, f"the authors' {kind}", called)
+        fill_exactly(model, renamed, f"the authors' {kind}", _called(model, state, renamed))
     return model.eval()
+
+
+def _called(model: CrossViewModel, state: dict[str, Tensor], renamed: dict[str, Tensor]) -> dict[str, str]:
+    """The authors' name of each tensor; of one that is missing, where another of its layer is there to tell."""
+    names = {id(value): key for key, value in state.items()}
+    called = {key: names[id(value)] for key, value in renamed.items() if id(value) in names}
+    layers = {key.rpartition(".")[0]: there.rpartition(".")[0] for key, there in called.items()}
+    for key in model.state_dict().keys() - called.keys():
+        layer, _, leaf = key.rpartition(".")
+        if layer in layers:
+            called[key] = f"{layers[layer]}.{leaf}".lstrip(".")
+    return called
 
 
 def import_checkpoint(path: str | Path, kind: str, **settings: Any) -> CrossViewModel:

@@ -100,7 +100,7 @@ def fill_exactly(
         for name in own.keys() & state.keys()
         if state[name].shape != own[name].shape
     ]
-    missing = list(own.keys() - state.keys())
+    missing = [told(name) for name in own.keys() - state.keys()]
     problems = [
         f"{len(names)} {kind}: {', '.join(sorted(names))}"
         for kind, names in (("missing", missing), ("not of this network", left), ("of another shape", shapes))
