@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from cvgl_train.evaluation.metrics import pssr, recall_at
 from cvgl_train.evaluation.ranks import Ranks, rank_descriptors
 from cvgl_train.models.base import CrossViewModel, View
 
+from .precision import describe_types, emulate
 from .tiles import ParityTiles
 
 __all__ = [
@@ -41,7 +42,6 @@ __all__ = [
     "onnx_latency",
     "onnx_runner",
     "processor",
-    "rounded",
     "torch_descriptors",
     "torch_latency",
 ]
@@ -617,8 +617,8 @@ def onnx_runner(model: str | Path | Any, *, threads: int | None = None, exact: b
     Args:
         model: an ONNX file or a ModelProto.
         threads: of one inference; ONNX Runtime's default without.
-        exact: run what the graph says: the graph of `rounded` where it has values in half precision, and Q/DQ pairs as
-            they stand. Otherwise as ONNX Runtime sees fit.
+        exact: run what the graph says: `cvgl_export.precision.emulate` of it where it computes in half precision, and
+            Q/DQ pairs as they stand. Otherwise as ONNX Runtime sees fit.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -639,7 +639,7 @@ def onnx_runner(model: str | Path | Any, *, threads: int | None = None, exact: b
     if exact:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         if is_half(graph):
-            graph = rounded(graph)
+            graph = emulate(graph)
     try:
         session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as reason:  # the runtime's own exceptions have no common base
@@ -750,184 +750,9 @@ def processor() -> str:
     return f"CPU {names[0] if names else platform.machine()}"
 
 
-# Half precision as the graph says it.
-
-# What these give was among what they were given: there is nothing to round.
-# fmt: off
-_MOVES = frozenset((
-    "Abs", "Clip", "Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "GatherElements",
-    "GatherND", "Identity", "Max", "MaxPool", "Min", "Neg", "Pad", "Relu", "Reshape",
-    "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
-))
-# fmt: on
-_PLAIN = 1  # TensorProto.FLOAT
-_HALVES = (10, 16)  # TensorProto.FLOAT16 and BFLOAT16
-
-
 def is_half(model: Any) -> bool:
-    """Whether a ModelProto has values in FP16 or BF16, other than weights that are cast before their use."""
-    types, _ = _values(model)
-    halves = {tensor.name for tensor in model.graph.initializer if tensor.data_type in _HALVES}
-    for node in model.graph.node:
-        if node.op_type == "Cast" and _attribute(node, "to") == _PLAIN and node.input[0] in halves:
-            continue
-        if any(types.get(name) in _HALVES for name in node.output) or any(name in halves for name in node.input):
-            return True
-    return False
-
-
-def rounded(model: Any) -> Any:
-    """A typed graph as one of FP32 whose values are rounded where the graph says FP16 or BF16, and stay rounded.
-
-    Each value in half precision becomes one in FP32 that went through a cast there and back, so that ranges and steps
-    are those of half precision whatever the runtime's kernels are. Sums inside a node (of a convolution, of a matrix
-    product, of a mean) are taken in FP32, as tensor cores take them; a LayerNormalization is, where its `stash_type`
-    says half precision, computed step by step in it. A fused GPU kernel rounds less often than this.
-
-    Args:
-        model: a ModelProto; left as it is.
-
-    Raises:
-        ModelError: a graph with subgraphs, or one whose types cannot be told.
-    """
-    import onnx
-    from onnx import inliner
-
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    types, ranks = _values(model)
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    graph = result.graph
-    del graph.value_info[:]
-    for tensor in graph.initializer:
-        _widen(tensor)
-    renamed: dict[str, str] = {}
-    nodes: list[Any] = []
-    for value in graph.input:
-        kind = types.get(value.name)
-        if kind in _HALVES:
-            value.type.tensor_type.elem_type = _PLAIN
-            renamed[value.name] = f"{value.name}.rounded"
-            nodes += _round(value.name, renamed[value.name], int(kind))
-    for value in graph.output:
-        if value.type.tensor_type.elem_type in _HALVES:
-            value.type.tensor_type.elem_type = _PLAIN
-    for node in graph.node:
-        nodes += _rounded_node(node, types, ranks, renamed)
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return result
-
-
-def _rounded_node(
-    node: Any, types: Mapping[str, int], ranks: Mapping[str, int], renamed: Mapping[str, str]
-) -> list[Any]:
-    """A node in FP32, and the roundings of what it gives."""
-    for i, name in enumerate(node.input):
-        node.input[i] = renamed.get(name, name)
-    for attribute in node.attribute:
-        if attribute.HasField("g") or attribute.graphs:
-            raise ModelError("a graph within the graph cannot be rounded", field=node.name, found=node.op_type)
-        if attribute.HasField("t"):
-            _widen(attribute.t)
-        if attribute.name in ("to", "dtype", "output_dtype") and attribute.i in _HALVES:
-            attribute.i = _PLAIN
-    kinds = {name: types[name] for name in node.output if name and types.get(name) in _HALVES}
-    if node.op_type == "LayerNormalization" and _attribute(node, "stash_type", _PLAIN) in _HALVES:
-        return _layer_norm(node, _attribute(node, "stash_type", _PLAIN), ranks)
-    if not kinds or node.op_type in _MOVES or node.op_type in ("Constant", "ConstantOfShape"):
-        return [node]
-    found = [node]
-    for i, name in enumerate(node.output):
-        if name in kinds:
-            node.output[i] = f"{name}.exact"
-            found += _round(f"{name}.exact", name, kinds[name])
-    return found
-
-
-def _round(source: str, target: str, kind: int) -> list[Any]:
-    from onnx import helper
-
-    # Both casts are the graph's own, which ONNX Runtime keeps since the first loses something.
-    return [
-        helper.make_node("Cast", [source], [f"{target}.half"], name=f"{target}.half", to=kind),
-        helper.make_node("Cast", [f"{target}.half"], [target], name=f"{target}.wide", to=_PLAIN),
-    ]
-
-
-def _layer_norm(node: Any, kind: int, ranks: Mapping[str, int]) -> list[Any]:
-    """A layer normalisation whose every step is rounded."""
-    from onnx import helper, numpy_helper
-
-    axis, rank = _attribute(node, "axis", -1), ranks.get(node.output[0])
-    if (axis >= 0 and rank is None) or any(node.output[1:]):
-        raise ModelError("a normalisation that cannot be taken apart", field=node.name, found=node.op_type)
-    behind = range(axis - (rank or 0) if axis >= 0 else axis, 0)
-    base = node.output[0]
-    axes, epsilon = f"{base}.axes", f"{base}.epsilon"
-    least = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
-    constants: dict[str, Any] = {axes: np.array(behind, np.int64), epsilon: np.array(least, np.float32)}
-    nodes = [
-        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value, name))
-        for name, value in constants.items()
-    ]
-
-    def step(operation: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        target = base if name == "" else f"{base}.{name}"
-        nodes.append(helper.make_node(operation, inputs, [f"{target}.exact"], name=f"{target}.exact", **attributes))
-        nodes.extend(_round(f"{target}.exact", target, kind))
-        return target
-
-    mean = step("ReduceMean", [node.input[0], axes], "mean", keepdims=1)
-    centred = step("Sub", [node.input[0], mean], "centred")
-    squares = step("Mul", [centred, centred], "squares")
-    variance = step("ReduceMean", [squares, axes], "variance", keepdims=1)
-    shifted = step("Add", [variance, epsilon], "shifted")
-    deviation = step("Sqrt", [shifted], "deviation")
-    affine = len(node.input) > 2 and bool(node.input[2])
-    unit = step("Div", [centred, deviation], "unit")
-    scaled = step("Mul", [unit, node.input[1]], "scaled" if affine else "")
-    if affine:
-        step("Add", [scaled, node.input[2]], "")
-    return nodes
-
-
-def _values(model: Any) -> tuple[dict[str, int], dict[str, int]]:
-    """The element type of every value that has one, and the rank of every value whose shape is known."""
-    import onnx
-
-    try:
-        whole = onnx.shape_inference.infer_shapes(model)
-    except Exception as reason:  # onnx's own errors have no common base
-        raise ModelError(f"the types of the graph's values cannot be told: {_first_line(reason)}") from reason
-    graph = whole.graph
-    tensors = {value.name: value.type.tensor_type for value in (*graph.value_info, *graph.input, *graph.output)}
-    ranks = {name: len(tensor.shape.dim) for name, tensor in tensors.items() if tensor.HasField("shape")}
-    types = {name: int(tensor.elem_type) for name, tensor in tensors.items()}
-    types.update({tensor.name: int(tensor.data_type) for tensor in graph.initializer})
-    for node in graph.node:
-        if node.op_type == "Cast":
-            types[node.output[0]] = _attribute(node, "to")
-        # An operation that onnx does not know: what comes out is taken to be like what goes in.
-        given = [types[name] for name in node.input if name in types and types[name] in (_PLAIN, *_HALVES)]
-        for name in node.output:
-            if name and not types.get(name) and given:
-                types[name] = given[0]
-    return types, ranks
-
-
-def _attribute(node: Any, name: str, default: int = 0) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)
-
-
-def _widen(tensor: Any) -> None:
-    """A tensor in half precision to FP32, in place."""
-    from onnx import numpy_helper
-
-    if tensor.data_type in _HALVES:
-        values: Any = numpy_helper.to_array(tensor)
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float32), tensor.name))
+    """Whether a ModelProto computes anything in FP16 or BF16; weights that are cast before their use do not count."""
+    return any(counts["fp16"] + counts["bf16"] for counts in describe_types(model).values())
 
 
 def _first_line(reason: Exception) -> str:
