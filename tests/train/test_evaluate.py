@@ -202,7 +202,7 @@ def test_everything_is_json_and_a_table(capsys: pytest.CaptureFixture[str]) -> N
     data = json.loads(json.dumps(found.as_dict()))
     forward = data["directions"][FORWARD]
     assert sum(forward["pssr_distribution"]["counts"]) == 12
-    assert forward["first_percent"] == {"university-1652": 1, "cvusa": 1}
+    assert forward["first_percent"] == {"university-1652": 1, "cvusa": 1, "cvm-net": 1}
     assert data["seconds_per_image"].keys() == {"query", "reference"}
 
     sheet = evaluation_sheet([found, found])

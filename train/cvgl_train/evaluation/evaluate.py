@@ -81,7 +81,7 @@ class Direction:
         values: by metric: shares in 0..1, distances in metres, ranks from 1. ``R@k`` with ties broken by chance, and
             ``R@k_ties_against`` where that is another value; ``R@k`` as published counts references that are neither
             true nor false as false, ``R@k_semi_out`` leaves them out; ``R@1_chance`` is what a random order gives.
-        first_percent: how many references the two rules of R@1 % take.
+        first_percent: how many references the three rules of R@1 % take.
         tied: queries that have a false reference exactly as close as the true one.
         most_tied: the most that any has.
         pssr: (Q,) each query's share of the gallery that is farther than its true reference (which counts itself).
@@ -334,10 +334,7 @@ def measure(found: Search, groups: Mapping[str, NDArray[np.int64]] | None = None
         queries=len(ranks),
         gallery=ranks.gallery,
         values=values(everyone),
-        first_percent={
-            "university-1652": metrics.first_percent(ranks.gallery, "university-1652"),
-            "cvusa": metrics.first_percent(ranks.gallery, "cvusa"),
-        },
+        first_percent={str(rule): metrics.first_percent(ranks.gallery, rule) for rule in metrics.ONE_PERCENT},
         tied=int((tied > 0).sum()),
         most_tied=int(tied.max(initial=0)),
         pssr=metrics.pssr(counted),
@@ -359,6 +356,7 @@ def _rank_values(ranks: Ranks, has_semi: bool) -> dict[str, float]:
         **{f"R@{k}": partial(metrics.recall_at, counted, k) for k in RECALLS},
         "R@1%_university1652": partial(metrics.recall_at_percent, counted, "university-1652"),
         "R@1%_cvusa": partial(metrics.recall_at_percent, counted, "cvusa"),
+        "R@1%_cvmnet": partial(metrics.recall_at_percent, counted, "cvm-net"),
     }
     values = {name: recall("chance") for name, recall in recalls.items()}
     lower = {name: recall("against") for name, recall in recalls.items()}
