@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.engines import Engine
+from cvgl.engines.choose import choose_engine
 from cvgl.errors import ModelError
 from cvgl.files import atomic_folder, check_files, hash_files, read_json, write_json
 from cvgl.manifest import MANIFEST, Fields, is_plain_name, refuse_to_replace_others
@@ -54,9 +55,10 @@ class Model:
         descriptor_size: length of a descriptor.
         views: by name, "query" for frames and "reference" for tiles.
         fingerprint: SHA-256 over everything that decides what a descriptor is; a gallery belongs to one.
+        runtime: what runs it here, and why that.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any], engines: dict[str, Engine]) -> None:
+    def __init__(self, path: Path, manifest: dict[str, Any], engines: dict[str, Engine], runtime: str = "") -> None:
         fields = Fields(manifest, path / MANIFEST, ModelError)
         self.path = path
         self.name = fields.text("name")
@@ -67,39 +69,48 @@ class Model:
         self.opset = fields.integer("opset")
         self.training: dict[str, Any] = manifest.get("training", {})
         self.fingerprint = _fingerprint(self.descriptor_size, self.views, fields.files())
+        self.runtime = runtime
         self._engines = engines
 
     @classmethod
-    def open(cls, path: str | Path, threads: int | None = None, views: tuple[str, ...] = _VIEWS) -> Model:
+    def open(
+        cls, path: str | Path, threads: int | None = None, views: tuple[str, ...] = _VIEWS, engine: str = "auto"
+    ) -> Model:
         """Check every file's hash, then load the network and run it once.
 
         Args:
             path: the bundle's folder.
-            threads: threads of one inference; by default two, or one on a single core.
+            threads: threads of one inference on the CPU; by default two, or one on a single core.
             views: those that will be embedded. A drone needs no reference network where the two differ.
+            engine: "auto" takes TensorRT where the bundle has an engine that fits this GPU (`cvgl.engines.choose`
+                says where it lies), else ONNX Runtime; "tensorrt" or "onnxruntime" insists on one.
 
         Raises:
             ModelError: no bundle, a field missing or unusable, a file absent or altered, or a network that
                 does not load or does not do what the manifest says.
+            MissingDependencyError: TensorRT is insisted on, and it or a GPU is not here.
         """
-        # Imported here: reading what a bundle is must not cost the load of a runtime.
-        from cvgl.engines.onnxruntime import OnnxEngine
-
         path = Path(path)
         manifest = read_manifest(path)
         fields = Fields(manifest, path / MANIFEST, ModelError)
         check_files(path, fields.files(), ModelError)
         size, descriptions = fields.integer("descriptor_size"), _read_views(fields)
+        fingerprint = _fingerprint(size, descriptions, fields.files())
         engines: dict[str, Engine] = {}
         by_file: dict[str, Engine] = {}
+        runtimes = []
         for name in views:
             view = descriptions[_known(name, path)]
             if view.file not in by_file:
-                by_file[view.file] = OnnxEngine(path / view.file, threads)
-            engine = engines[name] = by_file[view.file]
+                served = [other for other in views if descriptions[_known(other, path)].file == view.file]
+                by_file[view.file], why = choose_engine(
+                    path / view.file, views=served, fingerprint=fingerprint, engine=engine, threads=threads
+                )
+                runtimes.append(f"{by_file[view.file].description} ({why})")
+            network = engines[name] = by_file[view.file]
             for field, found, expected in (
-                (f"views.{name}.input_size", engine.input_size, view.input_size),
-                ("descriptor_size", engine.descriptor_size, size),
+                (f"views.{name}.input_size", network.input_size, view.input_size),
+                ("descriptor_size", network.descriptor_size, size),
             ):
                 if found != expected:
                     raise ModelError(
@@ -109,7 +120,7 @@ class Model:
                         found=found,
                         expected=str(expected),
                     )
-        return cls(path, manifest, engines)
+        return cls(path, manifest, engines, "; ".join(dict.fromkeys(runtimes)))
 
     def embed(
         self, patches: NDArray[np.uint8], masks: NDArray[Any] | None = None, view: str = "query"

@@ -55,7 +55,6 @@ REMOVED = {
     "device_memory_size",
     "all_shape_inputs_specified",
     "create_execution_context_without_device_memory",
-    "has_implicit_batch_dimension",
     "set_dynamic_range",
     "set_output_type",
     "reset_precision",

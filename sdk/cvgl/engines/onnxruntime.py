@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the engine that works everywhere."""
+"""ONNX Runtime: the engine that works everywhere, on an NVIDIA GPU where its CUDA provider is installed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cvgl.errors import ModelError
 __all__ = ["OnnxEngine"]
 
 _FATAL_ONLY = 4
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 class OnnxEngine:
@@ -22,7 +23,7 @@ class OnnxEngine:
 
     Args:
         path: the ONNX file. Check its hash before: what is read here goes to a C++ parser.
-        threads: threads of one inference; by default two, or one on a single core.
+        threads: threads of one inference on the CPU; by default two, or one on a single core.
 
     Raises:
         ModelError: the file does not load, or has other inputs and outputs than these.
@@ -43,7 +44,9 @@ class OnnxEngine:
         options.log_severity_level = _FATAL_ONLY
         try:
             self._session = onnxruntime.InferenceSession(
-                os.fspath(self.path), sess_options=options, providers=["CPUExecutionProvider"]
+                os.fspath(self.path),
+                sess_options=options,
+                providers=[name for name in (_CUDA, _CPU) if name in onnxruntime.get_available_providers()],
             )
         except Exception as reason:  # the runtime's own exceptions have no common base of their own
             raise ModelError(f"ONNX Runtime does not load it: {_first_line(reason)}", file=self.path) from reason
@@ -68,7 +71,9 @@ class OnnxEngine:
         (self.descriptor_size,) = self._fixed(outputs[0], 2)
         self.input_size = (height, width)
         self.batch = inputs[0].shape[0] if isinstance(inputs[0].shape[0], int) else None
-        self.description = f"ONNX Runtime {onnxruntime.__version__}, CPU, {self.threads} threads"
+        # What is in use, which is not what was asked for where the GPU or its libraries are absent.
+        where = "CUDA" if _CUDA in self._session.get_providers() else f"CPU, {self.threads} threads"
+        self.description = f"ONNX Runtime {onnxruntime.__version__}, {where}"
         self._input = inputs[0].name
         # The first run allocates and picks kernels; it must not be the first frame's.
         self.run(np.zeros((self.batch or 1, 3, height, width), np.float32))

@@ -1,0 +1,125 @@
+"""Which runtime a model gets: with engines and a GPU in check_choice.py, and here what needs neither."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+import cvgl
+from cvgl.engines.choose import engine_files
+from cvgl.errors import MissingDependencyError, ModelError
+from cvgl.model import Model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    shipped = Path(cvgl.__file__).parent / "models" / "cvgl-nano.cvgl"
+    return Path(shutil.copytree(shipped, tmp_path / "copy.cvgl"))
+
+
+@pytest.mark.parametrize("version", ["10.3.0", "11.4.0.106"])
+def test_with_the_genuine_bindings(version: str) -> None:
+    pytest.importorskip("onnx")
+    # In a process of its own: the bindings of two versions cannot live in one.
+    command = [sys.executable, str(ROOT / "tests" / "trt" / "bindings.py"), "--run", version]
+    done = subprocess.run(
+        [*command, str(ROOT / "tests" / "trt" / "check_choice.py")],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, "PYTEST_ADDOPTS": ""},
+    )
+    if done.returncode == 77:
+        pytest.skip(done.stdout.strip())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+def test_without_engines_onnx_runtime_says_why(bundle: Path) -> None:
+    runtime = Model.open(bundle).runtime
+    assert runtime.startswith(f"ONNX Runtime {onnxruntime.__version__}, ")
+    assert runtime.endswith(" (no TensorRT engine in the bundle)")
+    with pytest.raises(ModelError, match=r"embed\.engine: no TensorRT engine in the bundle"):
+        Model.open(bundle, engine="tensorrt")
+    with pytest.raises(ModelError, match=r"engine: unknown runtime .*auto or tensorrt or onnxruntime"):
+        Model.open(bundle, engine="torch")
+
+
+def test_an_engine_without_a_sidecar_is_refused_and_never_loaded(bundle: Path) -> None:
+    (bundle / "embed.engine").write_bytes(b"who knows")
+    with pytest.raises(ModelError, match="sidecar: no sidecar"):
+        Model.open(bundle)
+    assert Model.open(bundle, engine="onnxruntime").runtime.endswith("(asked for)")
+
+
+def test_without_tensorrt_the_reason_is_its_absence(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cvgl.engines import sidecar
+
+    # None in sys.modules is how Python itself marks a module that must not be found.
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    fingerprint = Model.open(bundle).fingerprint
+    known = sidecar.Sidecar(
+        tensorrt="10.3.0",
+        cuda="12.6.0",
+        driver="12.6",
+        gpu="Orin",
+        compute_capability=(8, 7),
+        hardware_compatibility="none",
+        version_compatible=False,
+        dla_core=None,
+        tf32=False,
+        plan_sha256="0" * 64,
+        plan_bytes=9,
+        source_sha256="0" * 64,
+        fingerprint=fingerprint,
+        views=("query", "reference"),
+        input_size=(224, 224),
+        batch=(1, 1, 16),
+        descriptor_size=384,
+        precision="fp16",
+        achieved={},
+        made_at="",
+        made_with="",
+    )
+    (bundle / "embed.engine").write_bytes(b"who knows")
+    sidecar.write_sidecar(bundle / "embed.engine", known)
+    assert "(TensorRT is not usable here: " in Model.open(bundle).runtime
+    with pytest.raises(MissingDependencyError, match="TensorRT is not usable here"):
+        Model.open(bundle, engine="tensorrt")
+
+
+def test_engines_belong_to_the_file_they_are_named_after(tmp_path: Path) -> None:
+    for name in ("query.engine", "query.thor.engine", "query.orin.engine", "reference.engine", "query2.engine"):
+        (tmp_path / name).touch()
+    names = [path.name for path in engine_files(tmp_path / "query.onnx")]
+    assert names == ["query.engine", "query.orin.engine", "query.thor.engine"]
+
+
+@pytest.mark.parametrize(("works", "says"), [(True, "CUDA"), (False, "CPU, ")])
+def test_the_cuda_provider_is_used_where_it_works(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, works: bool, says: str
+) -> None:
+    genuine, asked = onnxruntime.InferenceSession, []
+
+    class Session(genuine):  # type: ignore[misc, valid-type]
+        def __init__(self, path: str, sess_options: object, providers: list[str]) -> None:
+            asked.append(providers)
+            super().__init__(path, sess_options=sess_options, providers=["CPUExecutionProvider"])
+
+        def get_providers(self) -> list[str]:
+            return ["CUDAExecutionProvider", *super().get_providers()] if works else super().get_providers()
+
+    both = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    runtime = Model.open(bundle).runtime
+    assert asked == [both[1:]]
+    assert f"ONNX Runtime {onnxruntime.__version__}, {says}" in runtime
