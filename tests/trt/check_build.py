@@ -233,3 +233,17 @@ def test_this_harness_refuses_what_the_version_does_not_have(world: World) -> No
     ):
         with pytest.raises(TypeError):
             wrong()
+
+
+def test_an_interrupted_build_ends_as_an_interruption(
+    world: World, graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rich.progress.Progress.update", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(graph, tmp_path / "embed.engine", EngineOptions(progress=True), **RECORD)
+    assert world.faults == ["interrupted"]
+    world.faults.clear()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["embed.onnx"]
