@@ -32,8 +32,9 @@ from .training.source import DatasetSource
 
 __all__ = ["augmentations", "finished_record", "make_model", "open_data", "train_method"]
 
-# Images from which a method prepares itself (NetVLAD's clusters): they give some 10 000 local features.
-_PREPARATION_IMAGES, _PREPARATION_BATCH = 256, 16
+# Images of a view from which a method prepares itself: NetVLAD's clusters, which CVM-Net's authors take from some
+# 50 000 local features, a hundred an image here.
+_PREPARATION_IMAGES, _PREPARATION_BATCH = 500, 16
 
 
 def train_method(recipe: MethodRecipe, progress: Progress | None = None) -> tuple[Path, dict[str, Any]]:
