@@ -496,13 +496,10 @@ def _formal(graph: _Graph, node: NodeProto, place: int) -> tuple[str, frozenset[
     return formal.type_str, frozenset(allowed.get(formal.type_str, [formal.type_str]))
 
 
-def _written(elem_type: int) -> str:
-    return {
-        TensorProto.FLOAT: "tensor(float)",
-        TensorProto.FLOAT16: "tensor(float16)",
-        TensorProto.BFLOAT16: "tensor(bfloat16)",
-        TensorProto.DOUBLE: "tensor(double)",
-    }[elem_type]
+def _written(kind: int) -> str:
+    """A type as ONNX's schemas write it."""
+    words = {"fp32": "float", "fp16": "float16", "bf16": "bfloat16", "fp64": "double"}
+    return f"tensor({words[_NAMES[kind]]})"
 
 
 def _is_fixed(graph: _Graph, node: NodeProto, place: int, half: int) -> bool:
