@@ -91,8 +91,10 @@ def _read(name: str) -> tuple[Path, str, list[dict[str, Any]]]:
     if not isinstance(values, dict) or not isinstance(values.get("recipe"), str):
         raise RecipeError("not an ablation", file=path, field="recipe", expected="the recipe that the rows change")
     rows = values.get("rows")
-    if not isinstance(rows, list) or not all(
-        isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows
-    ):
+    if not rows or not isinstance(rows, list) or not all(map(_is_row, rows)):
         raise RecipeError("not an ablation", file=path, field="rows", expected="a list of {name, changes}")
     return path, values["recipe"], rows
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("name"), str) and isinstance(row.get("changes") or {}, dict)

@@ -25,7 +25,7 @@ from .pairs import MapPairs
 from .training.loop import Progress
 from .training.stream import FitSettings, fit
 
-__all__ = ["Adapted", "adapt", "base_weights", "read_map", "view_settings"]
+__all__ = ["AdaptRecipe", "Adapted", "adapt", "base_weights", "read_map", "view_settings"]
 
 _STRIP_ROWS = 512
 _IN_MEMORY = 300_000_000
@@ -47,6 +47,20 @@ class Adapted:
     tile_size_m: float
     gsd_m: float
     record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class AdaptRecipe:
+    """What is adapted to which map; the fields are those of `recipes/nano-adapt.yaml`, which explains them."""
+
+    map: str
+    camera: str
+    height_m: float = 120.0
+    init: str | None = None
+    minutes: float = 10.0
+    seed: int = 0
+    device: str = "auto"
+    out: str = "runs/nano-adapt"
 
 
 def base_weights() -> Path:
@@ -94,7 +108,10 @@ def adapt(
         MapError: the map is smaller than a tile, or damaged.
         ModelError: the weights are not usable, the device is not there, or `out_dir` holds another run's
             checkpoint.
+        CvglError: a height or a time that is not above 0.
     """
+    if not height_m > 0:
+        raise CvglError("not a height above ground", field="height_m", found=height_m, expected="metres, above 0")
     out = Path(out_dir)
     start = Path(init_weights) if init_weights is not None else base_weights()
     net = load_weights(start)

@@ -13,6 +13,7 @@ from cvgl.files import write_json
 
 from .models.nano import Nano, NanoConfig, save_weights
 from .places import PlacePairs, dated_place, load_place, render_places
+from .recipes import RecipeError
 from .training.loop import Progress
 from .training.stream import FitSettings, fit
 
@@ -36,6 +37,19 @@ class BaseRecipe:
     batch: int = 64
     rate: float = 2e-3
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Raises RecipeError for a value out of range."""
+        for name, good, expected in (
+            ("seed", self.seed >= 0, "0 or more"),
+            ("validation_places", self.validation_places >= 1, "1 or more"),
+            ("places", self.places > self.validation_places, f"more than validation_places={self.validation_places}"),
+            ("enlarge", bool(self.enlarge) and min(self.enlarge) > 0, "numbers above 0"),
+            ("dated_share", 0 < self.dated_share < 1, "between 0 and 1"),
+            ("rendered", 0 <= self.rendered <= 1, "from 0 to 1"),
+        ):
+            if not good:
+                raise RecipeError("out of range", field=name, found=getattr(self, name), expected=expected)
 
 
 def train_base(

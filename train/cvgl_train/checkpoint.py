@@ -14,7 +14,7 @@ from cvgl.files import atomic_path
 
 from .models.base import CrossViewModel
 from .registry import build_model
-from .weights import fill_exactly, naming
+from .weights import fill_exactly, naming, unreadable
 
 __all__ = ["load_model", "read_checkpoint", "save_model"]
 
@@ -57,7 +57,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ModelError("no such file", file=path) from None
     except Exception as reason:
         # torch raises pickle's, zipfile's and its own errors, depending on where the damage is.
-        raise ModelError(f"not readable as a checkpoint: {reason}", file=path) from reason
+        raise ModelError(f"not readable as a checkpoint: {unreadable(reason)}", file=path) from reason
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ModelError(
             "not a checkpoint of this project",

@@ -96,9 +96,10 @@ def evaluate(
     from .evaluation.robustness import robustness as measure_robustness
     from .evaluation.tables import as_table, cost_sheet, evaluation_sheet, group_sheet, robustness_sheet
 
-    data, turned, groups = _read(reader, root, split, options)
+    # The model first: a reader may take minutes, or make its dataset.
     embedder = open_embedder(model, device)
     _set(embedder, score, mirror)
+    data, turned, groups = _read(reader, root, split, options)
     compare = own_score(embedder.model) if isinstance(embedder, ModelEmbedder) and score == "classifier" else None
     on = "cuda" if device.startswith("cuda") else "cpu"
     found: Robustness | None = None
@@ -150,7 +151,10 @@ def _options(given: list[str]) -> dict[str, Any]:
         key, sign, value = text.partition("=")
         if not sign or not key:
             raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--option")
-        options[key] = yaml.safe_load(value)
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError as reason:
+            raise typer.BadParameter(f"{text!r}: not a value in YAML", param_hint="--option") from reason
     return options
 
 

@@ -16,7 +16,7 @@ from cvgl.errors import MissingDependencyError, ModelError
 
 from .models.base import CrossViewModel
 
-__all__ = ["fill_exactly", "load_backbone", "load_pretrained", "naming", "read_state"]
+__all__ = ["fill_exactly", "load_backbone", "load_pretrained", "naming", "read_state", "unreadable"]
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "teacher")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -44,7 +44,13 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         raise ModelError("no such file", file=path) from None
     except Exception as reason:
         # torch raises pickle's, zipfile's and its own errors, depending on where the damage is.
-        raise ModelError(f"not readable as weights: {reason}", file=path) from reason
+        raise ModelError(f"not readable as weights: {unreadable(reason)}", file=path) from reason
+    if isinstance(data, dict) and str(data.get("format", "")).startswith("cvgl-"):
+        # A run's or a model's own checkpoint; `state` is not among the wrappers.
+        found = data["format"]
+        raise ModelError(
+            "this project's own checkpoint", file=path, field="format", found=found, expected="a file of weights alone"
+        )
     for _ in _WRAPPERS:
         inner = next(
             (data[key] for key in _WRAPPERS if isinstance(data, dict) and isinstance(data.get(key), dict)), None
@@ -58,6 +64,12 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     while prefix := next((each for each in _PREFIXES if all(name.startswith(each) for name in state)), None):
         state = {name[len(prefix) :]: value for name, value in state.items()}
     return state
+
+
+def unreadable(reason: Exception) -> str:
+    """What PyTorch found wrong with a file, without its advice to read the file in a way that runs its code."""
+    text = str(reason).partition("WeightsUnpickler error:")[2] or str(reason)
+    return text.strip().partition("\n")[0].partition(" Please ")[0]
 
 
 def _harmless() -> list[Any]:

@@ -14,6 +14,7 @@ from cvgl.errors import ModelError
 from cvgl.files import atomic_path, write_json
 
 from ..models.base import CrossViewModel
+from ..weights import unreadable
 from .plan import Plan
 
 __all__ = ["CHECKPOINT", "CURVE", "RunState", "load_run", "restoring", "save_run"]
@@ -95,7 +96,7 @@ def load_run(
         begun, now = dict(data["run"]), _identity(model, plan, seed, about)
     except Exception as reason:
         # torch raises pickle's, zipfile's and its own errors, depending on where the damage is.
-        raise ModelError(f"not a checkpoint of a run: {reason}", file=path, expected=_NEEDED) from reason
+        raise ModelError(f"not a checkpoint of a run: {unreadable(reason)}", file=path, expected=_NEEDED) from reason
     differs = sorted(key for key in begun.keys() | now.keys() if begun.get(key) != now.get(key))
     if differs:
         raise ModelError(

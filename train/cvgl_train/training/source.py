@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from cvgl.errors import CvglError
 from cvgl_train.data.base import CrossViewSet
 from cvgl_train.data.batch import Batch
 from cvgl_train.data.images import Augmentation
@@ -48,7 +49,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class _Epoch(Dataset[Batch]):
+class _Epoch(Dataset[Batch | CvglError]):
     """One epoch's batches, each made when it is asked for."""
 
     dataset: CrossViewSet
@@ -62,7 +63,14 @@ class _Epoch(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> Batch | CvglError:
+        try:
+            return self._batch(index)
+        except CvglError as error:
+            # Raised in a worker, it would arrive with PyTorch's traceback for a message.
+            return error
+
+    def _batch(self, index: int) -> Batch:
         pairs = self.pairs[index]
         seed = int(np.random.SeedSequence(self.seeds[index]).generate_state(1)[0])
         with torch.random.fork_rng(devices=[]):
@@ -134,9 +142,13 @@ class DatasetSource:
             self._world,
         )
         # Batches travel whole; the workers end with the epoch, since the next one's pairs are not known yet.
-        yield from DataLoader(
+        loader = DataLoader(
             ahead, batch_size=None, num_workers=self.workers, prefetch_factor=2 if self.workers else None
         )
+        for batch in loader:
+            if isinstance(batch, CvglError):
+                raise batch
+            yield batch
 
     def state_dict(self) -> dict[str, Any]:
         return {name: torch.from_numpy(np.asarray(value)) for name, value in self.sampler.state_dict().items()}
