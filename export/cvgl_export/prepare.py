@@ -60,6 +60,7 @@ STAGES = ("map", "adapt", "model", "gallery", "calibrate", "check")
 SELF_CHECK = "selfcheck.json"
 
 _PLAN, _LOCK, _REPLACED, _GROWING = "plan.json", "lock", "replaced", "mission"
+_PROOF_TILES = 64
 _BASEMAP_PIXELS = 172
 """Pixels of the basemap across the footprint's short side: finer ones cost time and do not register better."""
 _NEEDED_TO_ADAPT = ("torch", "onnx", "onnxscript")
@@ -406,15 +407,19 @@ class _Job:
         if bundle is not None:
             shutil.copytree(bundle, target)
         else:
-            from cvgl_export.onnx import export_bundle
-            from cvgl_train.models.nano import load_weights, normalise
+            from cvgl_export.bundle import ExportOptions, export_bundle
+            from cvgl_export.source import open_source
+            from cvgl_export.tiles import map_tiles
 
-            net = load_weights(self.work.folder / "adapted" / "weights.npz")
-            drone = self._drone(tile_m, net.config.input_px)
-            views = [_view(self.source, place, drone, self.seed, i) for i, place in enumerate(self._anywhere(16))]
-            patches = normalise(np.stack([v[0] for v in views]), np.stack([v[1] for v in views]))
+            source = open_source(self.work.folder / "adapted" / "weights.npz")
+            views = source.inputs
+            tiles = map_tiles(
+                self.source.path, views["query"], views["reference"], count=_PROOF_TILES, seed=self.seed, tile_m=tile_m
+            )
+            gsd = self._drone(tile_m, views["query"].height).gsd_m
             name = f"cvgl-nano-{self.source.path.stem}"
-            export_bundle(net, target, drone.gsd_m, adapted, name=name, patches=patches)
+            # In float32: most CPUs compute nothing faster.
+            export_bundle(source, target, tiles, ExportOptions("fp32"), gsd_m=gsd, name=name, record=adapted)
         model = Model.open(target, self.threads)
         return {"name": model.name, "fingerprint": model.fingerprint}
 

@@ -67,6 +67,10 @@ class Fields:
             raise self.refuse(name, "a number above 0")
         return value
 
+    def positive_or_none(self, name: str) -> float | None:
+        """A finite number above 0, or null for what is not known."""
+        return None if self._get(name, "a number above 0, or null") is None else self.positive(name)
+
     def integer(self, name: str, low: int = 1) -> int:
         """A whole number of at least ``low``."""
         value = self._get(name, f"a whole number from {low}")

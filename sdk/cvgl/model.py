@@ -34,7 +34,7 @@ class View:
         file: name of the network's file in the bundle; both views name the same one where they share weights.
         input_size: (height, width) of a patch, pixels.
         mean, std: of the red, green and blue values scaled to 0..1; the network sees (value - mean) / std.
-        gsd_m: ground sampling distance that the network was made for, m/px.
+        gsd_m: ground sampling distance that the network was made for, m/px; None where its maker does not say.
         channels: order in which the network takes them; "rgb".
     """
 
@@ -42,7 +42,7 @@ class View:
     input_size: tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    gsd_m: float
+    gsd_m: float | None
     channels: str = "rgb"
 
 
@@ -183,9 +183,10 @@ class Model:
     def __repr__(self) -> str:
         query = self.views["query"]
         height, width = query.input_size
+        at = "" if query.gsd_m is None else f" at {query.gsd_m:g} m/px"
         return (
             f"<Model {self.name}: {self.architecture}, {self.precision}, {height} x {width} px"
-            f" at {query.gsd_m:g} m/px -> {self.descriptor_size}-d, fingerprint {self.fingerprint[:12]}>"
+            f"{at} -> {self.descriptor_size}-d, fingerprint {self.fingerprint[:12]}>"
         )
 
 
@@ -282,7 +283,7 @@ def _read_views(fields: Fields) -> dict[str, View]:
             raise view.refuse("input_size", "two whole numbers of pixels")
         if view.text("channels") != "rgb":
             raise view.refuse("channels", "'rgb'")
-        gsd = view.positive("gsd_m")
+        gsd = view.positive_or_none("gsd_m")
         red, green, blue = view.numbers("mean", 3)
         std = view.numbers("std", 3)
         if min(std) <= 0.0:

@@ -24,8 +24,10 @@ from cvgl.model import Model
 from cvgl.sim import World, write_map
 from cvgl_export import cli, prepare_cli
 from cvgl_export import prepare as preparing
-from cvgl_export.onnx import export_bundle
+from cvgl_export.bundle import ExportOptions, export_bundle
 from cvgl_export.prepare import CheckSize, prepare, worries
+from cvgl_export.source import open_source
+from cvgl_export.tiles import map_tiles
 from cvgl_train.models.nano import Nano, NanoConfig, save_weights
 
 CAMERA = Camera.from_field_of_view(320, 240, 60.0)
@@ -70,7 +72,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     net = Nano(SMALL).eval()
     save_weights(net, folder / "weights.npz")
-    export_bundle(net, folder / "model.cvgl", 0.8)
+    source = open_source(folder / "weights.npz")
+    tiles = map_tiles(folder / "map.tif", source.inputs["query"], source.inputs["reference"], count=8)
+    export_bundle(source, folder / "model.cvgl", tiles, ExportOptions("fp32"), gsd_m=0.8)
     return folder
 
 

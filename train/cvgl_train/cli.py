@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from cvgl.cli.common import main
+from cvgl.cli.common import command_when_none_is_named, main
 
 from .recipes import RecipeError, read_recipe, shipped_recipes
 
@@ -19,22 +18,7 @@ __all__ = ["app", "app_main"]
 _KINDS = ["method", "base", "adapt"]
 
 
-class _RecipeFirst(TyperGroup):
-    """Whatever is no command is a recipe: ``cvgl-train fsra`` is short for ``cvgl-train run fsra``."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in self.commands:
-            args.insert(0, "run")
-        return super().resolve_command(ctx, args)
-
-    def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        # Options of `run` may come before its recipe; the group itself has only --help.
-        if args and args[0].startswith("-") and args[0] != "--help":
-            args.insert(0, "run")
-        return super().parse_args(ctx, args)
-
-
-app = typer.Typer(add_completion=False, cls=_RecipeFirst, no_args_is_help=True)
+app = typer.Typer(add_completion=False, cls=command_when_none_is_named("run"), no_args_is_help=True)
 
 
 @app.callback()
@@ -73,6 +57,15 @@ def run(
     What it made lies in the folder that the recipe's `out` names: model.pt
     and best.pt (or weights.npz), record.json, curve.json, checkpoint.pt to
     go on from, and files for TensorBoard.
+
+    A change names a field as the recipe's file does, with dots into
+    mappings; fields of `plan` may stand alone. Values are YAML.
+
+    Examples:
+
+      cvgl-train fsra data.root=/data/University-1652 epochs=10 device=cuda
+
+      cvgl-train fsra --small model.regions=2 'plan.loss=[{term: triplet}]'
     """
     kind, values = read_recipe(recipe, changes or [], _KINDS, small)
     with _bar() as show:
@@ -106,7 +99,7 @@ def import_(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="The authors' file: .pth, .pt, .safetensors.")
     ],
-    kind: Annotated[str, typer.Option("--as", metavar="METHOD", help="Whose it is: fsra, frgeo, saig-s, dinov2 ...")],
+    kind: Annotated[str, typer.Option("--as", metavar="METHOD", help="Whose it is.")],
     out: Annotated[Path | None, typer.Option(help="What to write; by default the same name with .cvgl.pt.")] = None,
     setting: Annotated[
         list[str] | None,
@@ -115,9 +108,15 @@ def import_(
 ) -> None:
     """Take over an authors' checkpoint.
 
-    Every tensor has to find its place; those that do not are named.
+    METHOD is one of fsra, vit-baseline, lpn, frgeo, saig-s, saig-d, dinov2
+    (the frozen backbone of dinov2-cvv). Every tensor has to find its place;
+    those that do not are named. The result is what cvgl-eval reads.
 
-    Example: cvgl-train import fsra_university.pth --as fsra
+    Examples:
+
+      cvgl-train import fsra_university.pth --as fsra
+
+      cvgl-train import saig.pth --as saig-s --setting query_size=[128,512]
     """
     import yaml
 
@@ -131,7 +130,10 @@ def import_(
         key, sign, text = change.partition("=")
         if not sign:
             raise RecipeError("not a setting", field="--setting", found=change, expected="KEY=VALUE")
-        settings[key] = yaml.safe_load(text)
+        try:
+            settings[key] = yaml.safe_load(text)
+        except yaml.YAMLError as reason:
+            raise RecipeError("not a value", field=f"--setting {key}", found=text, expected="YAML") from reason
     model = import_checkpoint(checkpoint, kind, **settings)
     path = out or checkpoint.with_name(f"{checkpoint.stem}.cvgl.pt")
     source = {"file": checkpoint.name, "sha256": sha256_file(checkpoint), "as": kind}
@@ -164,38 +166,36 @@ def ablation(
 
 
 def _base(values: dict[str, Any], show: Any) -> tuple[Path, dict[str, Any]]:
-    from dataclasses import fields
-
     from .base import BaseRecipe, train_base
+    from .factories import checked_fields
 
-    known = {field.name for field in fields(BaseRecipe)}
-    for key in values:
-        if key not in known:
-            raise RecipeError("unknown field", field=key, expected=", ".join(sorted(known)))
-    values["enlarge"] = tuple(values.get("enlarge") or (2.0, 3.0))
-    values["dated"] = values.get("dated") or ""
-    return train_base(BaseRecipe(**values), progress=show)
+    # An empty field is the default, but for the imagery, which may be left out.
+    given = {"dated": "", **{name: value for name, value in values.items() if value is not None}}
+    return train_base(BaseRecipe(**checked_fields(BaseRecipe, given, RecipeError, "recipe")), progress=show)
 
 
 def _adapt(values: dict[str, Any], show: Any) -> tuple[Path, dict[str, Any]]:
     from cvgl.camera import Camera
     from cvgl.imagery import MapSource
 
-    from .adapt import adapt
+    from .adapt import AdaptRecipe, adapt
+    from .factories import checked_fields
 
+    given = {name: value for name, value in values.items() if value is not None}
     for key in ("map", "camera"):
-        if not values.get(key):
+        if not given.get(key):
             raise RecipeError("missing field", field=key, expected=f"{key}=PATH after the recipe's name")
-    with MapSource.open(values["map"]) as source:
+    recipe = AdaptRecipe(**checked_fields(AdaptRecipe, given, RecipeError, "recipe"))
+    with MapSource.open(recipe.map) as source:
         made = adapt(
             source,
-            Camera.from_yaml(values["camera"]),
-            float(values["height_m"]),
-            values["init"],
-            float(values["minutes"]),
-            values["out"],
-            seed=int(values["seed"]),
-            device=str(values["device"]),
+            Camera.from_yaml(recipe.camera),
+            recipe.height_m,
+            recipe.init,
+            recipe.minutes,
+            recipe.out,
+            seed=recipe.seed,
+            device=recipe.device,
             progress=show,
         )
     return made.weights, made.record

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from cvgl.errors import CvglError
 
-__all__ = ["main"]
+__all__ = ["command_when_none_is_named", "main"]
 
 
 def main(app: typer.Typer) -> None:
@@ -18,3 +20,21 @@ def main(app: typer.Typer) -> None:
     except CvglError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
+
+
+def command_when_none_is_named(name: str) -> type[TyperGroup]:
+    """A group for `typer.Typer(cls=...)` whose command ``name`` may be left out: ``tool FILE`` is ``tool name FILE``."""
+
+    class Group(TyperGroup):
+        def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+            if args and args[0] not in self.commands:
+                args.insert(0, name)
+            return super().resolve_command(ctx, args)
+
+        def parse_args(self, ctx: Any, args: list[str]) -> Any:
+            # Options of the command may come before its argument; the group itself has only --help.
+            if args and args[0].startswith("-") and args[0] != "--help":
+                args.insert(0, name)
+            return super().parse_args(ctx, args)
+
+    return Group

@@ -70,6 +70,7 @@ def build(
 
     Example: cvgl-gallery build area.tif --model area.cvgl --out area.gallery --stride 20
     """
+    from cvgl.errors import ModelError
     from cvgl.gallery import build_gallery
     from cvgl.imagery import MapSource
     from cvgl.model import Model
@@ -77,7 +78,14 @@ def build(
     with MapSource.open(map_path) as source:
         model = Model.open(model_path or _shipped_model(), views=("reference",))
         view = model.views["reference"]
-        size = tile_size or view.input_size[1] * view.gsd_m
+        if tile_size is None and view.gsd_m is None:
+            raise ModelError(
+                "does not say which ground sampling distance it was made for",
+                file=model.path,
+                field="views.reference.gsd_m",
+                expected="--tile-size METRES",
+            )
+        size = tile_size or view.input_size[1] * float(view.gsd_m or 0.0)
         with _Bars() as bars:
             gallery = build_gallery(
                 source,
