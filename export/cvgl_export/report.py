@@ -445,7 +445,7 @@ def _plain(value: Any) -> Any:
 # As a page.
 
 _WIDTH, _HEIGHT = 560.0, 220.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 14.0, 22.0, 46.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 24.0, 36.0, 46.0
 # Below this, single precision cannot tell 1 - cosine from 0.
 _LEAST = 1e-8
 _BINS_A_DECADE = 4
@@ -483,14 +483,14 @@ def cosine_histogram(parity: Parity) -> Markup:
             parts.append(element("rect", css="count", x=x, y=floor - height, width=width, height=height, title=title))
     for number, (label, limit) in enumerate(sorted(limits, key=lambda item: item[1])):
         x = x_of(limit)
-        parts.append(element("line", css="limit", x1=x, y1=_TOP, x2=x, y2=floor, title=f"limit: {label}"))
-        # One above the other: the two limits lie close together.
-        anchor = "end" if number == 0 else "start"
-        parts.append(element("text", label, css="limit", x=x + (-4 if number == 0 else 4), y=14.0, text_anchor=anchor))
+        parts.append(element("line", css="limit", x1=x, y1=4.0, x2=x, y2=floor, title=f"limit: {label}"))
+        # One above the other, and towards the middle: the two may lie close together, or at the edge.
+        anchor, aside = ("end", -5) if x > 0.6 * _WIDTH else ("start", 5)
+        parts.append(element("text", label, css="limit", x=x + aside, y=12.0 + 16.0 * number, text_anchor=anchor))
     parts.append(element("text", str(top), x=_LEFT - 8, y=_TOP + 4, text_anchor="end"))
     parts.append(element("text", "0", x=_LEFT - 8, y=floor + 4, text_anchor="end"))
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(element("text", "1 - cosine with the original", x=middle, y=_HEIGHT - 8, text_anchor="middle"))
+    parts.append(element("text", "1 − cosine with the original", x=middle, y=_HEIGHT - 8, text_anchor="middle"))
     return drawing("chart", (_WIDTH, _HEIGHT), f"Distances of {len(distances)} tiles from the original", parts)
 
 
@@ -521,6 +521,7 @@ def _page(data: ReportData) -> str:
             precisions=[
                 (found, _precision_bar(found.by_precision) if found.by_precision else None) for found in data.precisions
             ],
+            reasons=Counter(node.why for node in data.kept).most_common(),
             worst=_worst(data.tiles, last.parity) if last is not None and last.parity is not None else [],
             rows=[_row(stage) for stage in data.stages],
         )
@@ -540,13 +541,19 @@ def _environment() -> jinja2.Environment:
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
     environment.filters["points"] = lambda value: f"{100 * value:+.2f} points"
     environment.filters["bytes"] = _bytes
-    environment.filters["tiny"] = lambda value: f"{value:.2g}" if math.isfinite(value) else "–"
+    environment.filters["figure"] = _figure
     return environment
 
 
 def _cosine(value: float) -> str:
     """Cut, not rounded: 0.99996 must not become 1.0000."""
     return f"{math.floor(value * 1e7) / 1e7:.7f}" if math.isfinite(value) else "–"
+
+
+def _figure(value: float, digits: int = 2) -> str:
+    if math.isfinite(value):
+        return f"{value:.{digits}g}"
+    return "–" if math.isnan(value) else "not finite"
 
 
 def _bytes(value: int | None) -> str:
@@ -567,8 +574,8 @@ def _row(stage: Stage) -> dict[str, Any]:
     def cell(text: str, limit: str, metric: str) -> dict[str, Any]:
         return {"text": text, "limit": limit, "failed": metric in failed}
 
-    def least(value: float | None, digits: str = "g") -> str:
-        return "" if value is None else f"≥ {value:{digits}}"
+    def least(value: float | None) -> str:
+        return "" if value is None else f"≥ {value:g}"
 
     def fall(value: float | None) -> str:
         return "" if value is None else f"≥ −{100 * value:g} points"
@@ -609,7 +616,8 @@ def _row(stage: Stage) -> dict[str, Any]:
 def _worst(tiles: ParityTiles, parity: Parity) -> list[dict[str, Any]]:
     """Queries worth a look: those that are no numbers, those whose nearest reference changed, then by cosine."""
     known = np.isfinite(parity.cosine_query)
-    moved = (parity.nearest_before[:, 0] != parity.nearest_after[:, 0]) & known
+    before, after = parity.nearest_before[:, 0], parity.nearest_after[:, 0]
+    moved = (before != after) & (before >= 0) & (after >= 0)
     order = np.lexsort((np.where(known, parity.cosine_query, -2.0), ~moved, known))[:_WORST]
     return [
         {
