@@ -96,6 +96,7 @@ def test_training_that_cannot_be(tell: Any, words: list[str], status: int, named
 @pytest.mark.parametrize(
     ("change", "named"),
     [
+        ("out=/dev/null/run", ["/dev/null/run: Not a directory"]),
         ("sampler.name=foo", ["no such sampler", "'foo'", "shuffled"]),
         ("model.widths=large", ["widths: a value of another kind", "'large'", "a list of 3 numbers"]),
         ("augment.query=flip", ["augment: not a list", "'flip'"]),

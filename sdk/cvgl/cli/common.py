@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from cvgl.errors import CvglError
+from cvgl.errors import EXIT_BAD_INPUT, CvglError
 
 __all__ = ["command_when_none_is_named", "main"]
 
 
 def main(app: typer.Typer) -> None:
-    """Run a command line; an error of ours ends it with one line and its exit status (see cvgl.errors)."""
+    """Run a command line; an error of ours ends it with one line and its exit status (see cvgl.errors), and
+    so does a file or folder that the system does not give."""
     try:
         app()
     except CvglError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
+    except OSError as error:
+        # A folder that cannot be written, a full disk. What has no file is a fault of ours and keeps its traceback.
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"error: {where}{error.strerror}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
 
 
 def command_when_none_is_named(name: str) -> type[TyperGroup]:
-    """A group for `typer.Typer(cls=...)` whose command ``name`` may be left out: ``tool FILE`` is ``tool name FILE``."""
+    """A group for `typer.Typer(cls=...)` whose command ``name`` may be left out: ``tool FILE`` is short for
+    ``tool name FILE``."""
 
     class Group(TyperGroup):
         def resolve_command(self, ctx: Any, args: list[str]) -> Any:
