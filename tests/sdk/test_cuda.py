@@ -23,17 +23,18 @@ DOUBLES = Path(__file__).resolve().parents[1] / "trt" / "doubles"
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The double in the place of ``pycuda.driver``."""
-    for name in [name for name in sys.modules if name.split(".")[0] == "pycuda"]:
-        monkeypatch.delitem(sys.modules, name)
+    names = ("pycuda", "pycuda.driver")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.MonkeyPatch.context() as path:
         path.syspath_prepend(DOUBLES)
         import pycuda.driver as double
+    for name in names:  # again, so that whatever a test does to them is undone
+        monkeypatch.setitem(sys.modules, name, sys.modules.pop(name))
     monkeypatch.setattr(ours, "_gpus", {})
     double.reset()
     yield double
     assert (double.faults, double.depth()) == ([], 0)
-    for name in ("pycuda.driver", "pycuda"):
-        sys.modules.pop(name, None)
 
 
 def test_the_gpu_is_described_and_opened_once(driver: ModuleType) -> None:
@@ -148,6 +149,18 @@ def test_no_driver_library_and_an_old_one(driver: ModuleType, monkeypatch: pytes
         with pytest.raises(CudaError, match=r"no cuGraphLaunch: it is older than 11\.4"):
             stream.capture(lambda: None)
         stream.free()
+
+
+def test_the_context_is_given_back_with_the_gpu_in_any_thread(driver: ModuleType) -> None:
+    gpu = open_gpu()
+    assert len(driver.retained) == 1
+    ours._gpus.clear()
+    held = [gpu]
+    del gpu
+    thread = threading.Thread(target=held.clear)
+    thread.start()
+    thread.join()
+    assert driver.retained == []
 
 
 def test_time_is_measured_on_the_stream(driver: ModuleType) -> None:

@@ -17,6 +17,7 @@ import ctypes
 import importlib
 import platform
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,6 +111,9 @@ class Gpu:
             driver=_driver_version(driver.get_driver_version()),
         )
         self._context = device.retain_primary_context()
+        # Left to itself, pycuda would destroy the context as if it were one of its own, and complain that it cannot.
+        # Finalizers run in reverse: those of engines, which need the context, come first.
+        weakref.finalize(self, _release, self._context)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -301,6 +305,12 @@ class _GraphApi:
             name = ctypes.c_char_p()
             self._name(result, ctypes.byref(name))
             raise CudaError(f"{call}: {(name.value or b'unknown error').decode()} ({result})")
+
+
+def _release(context: Any) -> None:
+    """Give the primary context back; pycuda does that in the thread that took it, or where it is current."""
+    context.push()
+    context.detach()
 
 
 def _import_pycuda() -> Any:

@@ -21,6 +21,9 @@ import numpy as np
 faults: list[str] = []
 """What went wrong where nothing can be raised."""
 
+retained: list[Context] = []
+"""Primary contexts that were not given back."""
+
 integrated = False
 """Whether the GPU shares its memory with the CPU."""
 
@@ -53,6 +56,7 @@ def reset(*, shared: bool = False) -> None:
     global integrated
     integrated = shared
     faults.clear()
+    retained.clear()
     _memory.clear()
     _streams.clear()
 
@@ -114,7 +118,8 @@ class Device:
         return int(integrated)
 
     def retain_primary_context(self) -> Context:
-        return Context(self._index)
+        retained.append(Context(self._index))
+        return retained[-1]
 
 
 class Context:
@@ -129,6 +134,12 @@ class Context:
         if not _stack():
             raise LogicError("cannot pop non-current context")
         _stack().pop()
+
+    def detach(self) -> None:
+        if not _stack() or _stack()[-1] is not self:
+            faults.append("a context that is not current was detached")
+        _stack().remove(self)
+        retained.remove(self)
 
 
 class Stream:
