@@ -172,17 +172,17 @@ def removed_names(source: str) -> set[str]:
     named |= {
         alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
     }
+    asks_tensorrt = bool({"trt", "tensorrt"} & named)
     found = set()
     for node in ast.walk(tree):
-        if not {"trt", "tensorrt"} & named:
+        if isinstance(node, ast.Attribute) and node.attr in REMOVED:
+            of = ast.unparse(node.value)
             # Elsewhere INT8 is ONNX's own, and only a flag that says it is one counts.
-            if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("BuilderFlag"):
-                found |= {node.attr} & REMOVED
-        elif isinstance(node, ast.Attribute) and not ast.unparse(node.value).endswith("DataType"):
-            found |= {node.attr} & REMOVED
-            if node.attr == "precision" and isinstance(node.ctx, ast.Store):
-                found.add("precision =")
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if of.endswith("BuilderFlag") or (asks_tensorrt and not of.endswith("DataType")):
+                found.add(node.attr)
+        elif asks_tensorrt and isinstance(node, ast.Attribute) and node.attr == "precision":
+            found |= {"precision ="} if isinstance(node.ctx, ast.Store) else set()
+        elif asks_tensorrt and isinstance(node, ast.Constant) and isinstance(node.value, str):
             found |= {node.value} & REMOVED
     return found
 
