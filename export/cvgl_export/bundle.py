@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +24,7 @@ from cvgl_train.models.base import View
 
 from .bisect import Bisection, bisect, parity_check
 from .parity import (
+    COLLAPSED,
     Descriptors,
     Latency,
     Parity,
@@ -181,6 +183,7 @@ class _Export:
             typed.mkdir()
             self.tell("writing the graph", 0, 1)
             graphs = self.source.write_graphs(plain, self.options.batch)
+            self._check_names(graphs)
             self._original(graphs)
             if self.source.model is not None:
                 self._onnx("ONNX Runtime, fp32", graphs, Thresholds.of("fp32"))
@@ -198,7 +201,7 @@ class _Export:
                     files=files,
                     precision=precision,
                     opset=_opset(self.files),
-                    training=record,
+                    training={**record, "export": self._summary()},
                 )
 
             # Written once to know its fingerprint, by which engine and report name it.
@@ -340,6 +343,16 @@ class _Export:
             if self.options.precision != "fp32":
                 self.wide += [KeptNode(name, node, op, why) for node, op, why in fp32_nodes(graph)]
 
+    def _summary(self) -> dict[str, Any]:
+        """The proof in a few figures, for the manifest; all of it is in the report."""
+        summary: dict[str, Any] = {"tiles": self.tiles.fingerprint, "queries": len(self.tiles)}
+        for name, parity in self.parities.items():
+            figures = {"cosine_median": parity.cosine_median, "cosine_minimum": parity.cosine_minimum}
+            if parity.retrieval is not None:
+                figures["top_1_agreement"] = parity.retrieval.agreement
+            summary[name] = {key: round(value, 7) for key, value in figures.items()}
+        return summary
+
     def _report(self, name: str, fingerprint: str | None) -> ReportData:
         notes = [f"Made from {self.source.path.name}, SHA-256 or fingerprint {self.source.sha256[:16]}."]
         if self.source.metric != "cosine":
@@ -349,6 +362,11 @@ class _Export:
             )
         for file, graph_note in self.lost.items():
             notes.append(f"{file}: {graph_note} weights are too small for half precision and became 0.")
+        if any(parity.spread < COLLAPSED for parity in self.parities.values()):
+            notes.append(
+                "The network gives much the same descriptor for every tile (see the spread): that two engines agree on"
+                " it proves little. Is it trained?"
+            )
         engines = [report.path for report in self.engines.values()]
         return ReportData(
             model=name,
@@ -395,6 +413,17 @@ class _Export:
             made[name] = folder / name
             onnx.save(graph, str(made[name]))
         return made, label
+
+    def _check_names(self, graphs: Mapping[str, Path]) -> None:
+        import onnx
+
+        known = {node.name for path in graphs.values() for node in onnx.load(str(path)).graph.node}
+        for name in self.options.keep:
+            if name not in known:
+                close = ", ".join(get_close_matches(name, known)) or "the name of a node, as the report has them"
+                raise ModelError(
+                    "no such node to keep", file=self.source.path, field="keep", found=name, expected=close
+                )
 
     def _present(self, graph: Any) -> list[str]:
         """Of the nodes to keep those that this network has: a name may belong to the other view's."""

@@ -201,6 +201,8 @@ def _affordable(source: Source) -> int:
 def _say(made: Exported) -> None:
     from cvgl.model import read_manifest
 
+    from .parity import COLLAPSED
+
     for stage, parity in made.parities.items():
         words = f"cosine median {parity.cosine_median:.6f}, least {parity.cosine_minimum:.6f}"
         if parity.retrieval is not None:
@@ -209,6 +211,8 @@ def _say(made: Exported) -> None:
                 f", same nearest tile {seen.agreement:.1%}, R@1 {seen.recall_before:.1%} -> {seen.recall_after:.1%}"
             )
         typer.echo(f"{stage}: {words}")
+    if any(parity.spread < COLLAPSED for parity in made.parities.values()):
+        typer.echo("warning: it gives much the same descriptor for every tile; is it trained?", err=True)
     for name, nodes in made.kept.items():
         typer.echo(f"{name}: {len(nodes)} nodes kept in FP32: {', '.join(nodes) or 'none needed'}")
     for report in made.engines.values():

@@ -25,6 +25,7 @@ from .precision import describe_types, emulate
 from .tiles import ParityTiles
 
 __all__ = [
+    "COLLAPSED",
     "TIE",
     "Descriptors",
     "Failure",
@@ -56,6 +57,9 @@ Run = Callable[[Floats], Floats]
 TIE = 1e-6
 """Two references whose similarities differ by no more than this are as close as each other: about ten times what the
 order of summation changes in single precision. Of distances, as a share of their median."""
+
+COLLAPSED = 0.01
+"""Spread below which a model's descriptors of different tiles hardly differ."""
 
 _VIEWS: tuple[View, View] = ("query", "reference")
 _BATCH = 16
@@ -162,7 +166,8 @@ class Thresholds:
         agreement: see `Retrieval`.
         recall_drop, pssr_drop: by how much R@1 and PSSR may fall.
         error: largest difference of any value.
-        spread: see `Parity`; what lies below is a collapsed model, on which agreement proves nothing.
+        spread: see `Parity`. Below `COLLAPSED` a model gives much the same for every tile, and agreement with it proves
+            little; to export it is the user's right all the same, so that by default this is said and not judged.
     """
 
     cosine_median: float | None = 0.9999
@@ -171,7 +176,7 @@ class Thresholds:
     recall_drop: float | None = 0.005
     pssr_drop: float | None = 0.001
     error: float | None = None
-    spread: float | None = 0.01
+    spread: float | None = None
 
     @classmethod
     def of(cls, precision: str) -> Thresholds:

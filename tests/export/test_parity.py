@@ -19,6 +19,7 @@ from cvgl.errors import GalleryError, MapError, ModelError
 from cvgl.mission import GALLERY
 from cvgl.sim import World, write_map
 from cvgl_export.parity import (
+    COLLAPSED,
     Descriptors,
     Latency,
     Thresholds,
@@ -146,11 +147,11 @@ def test_a_tie_of_the_original_is_excused_and_one_of_the_candidate_is_not() -> N
 def test_a_collapsed_model_proves_nothing() -> None:
     rng = np.random.default_rng(0)
     same = Descriptors(*(unit(np.ones((10, 8)) + 1e-4 * rng.normal(size=(10, 8))) for _ in range(2)))
-    parity = compare(same, same, np.arange(10))
-    assert not parity and parity.cosine_minimum == pytest.approx(1.0)
+    parity = compare(same, same, np.arange(10), replace(Thresholds(), spread=0.01))
+    assert not parity and parity.cosine_minimum == pytest.approx(1.0) and parity.spread < COLLAPSED
     (failure,) = parity.failures
     assert failure.metric == "spread of the original's descriptors" and "proves nothing" in str(failure)
-    assert compare(same, same, np.arange(10), replace(Thresholds(), spread=None))
+    assert compare(same, same, np.arange(10))
     constant = Descriptors(unit(np.ones((10, 8))), unit(np.ones((10, 8))))
     seen = compare(constant, constant, np.arange(10)).retrieval
     assert seen is not None
