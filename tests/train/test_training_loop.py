@@ -227,6 +227,15 @@ def test_batches_are_the_same_however_they_are_made() -> None:
         assert torch.equal(one.labels, two.labels)
 
 
+def test_a_batch_that_does_not_go_round_is_named() -> None:
+    net, data = model(), places(1)
+    plain = build_augmentation([], net.info.query)
+    sampler = build_sampler({"name": "shuffled"}, data, 4)
+    source = DatasetSource(data, sampler, plain, plain, seed=0, workers=0, rank=1, world=2)
+    with pytest.raises(CvglError, match=r"batch: fewer pairs than processes \(found 1, expected 2 or more"):
+        list(source.batches(0, 0))
+
+
 SCRIPT = """
 import json, sys
 from pathlib import Path

@@ -15,7 +15,7 @@ from cvgl.sim.views import MapImage, ViewSettings, drone_view, reference_tile
 
 from .models.nano import normalise
 
-__all__ = ["MapPairs", "PairBatch", "PairSource", "clustered_places", "collate"]
+__all__ = ["MapPairs", "PairBatch", "PairSource", "clustered_places", "collate", "covered_cells"]
 
 Pair = tuple[
     NDArray[np.uint8],

@@ -11,7 +11,7 @@ from cvgl.errors import CvglError
 
 from ..data.base import CrossViewSet
 
-__all__ = ["Sampler", "SamplerError", "batches_of", "deal", "draw_references", "ignored_pairs", "share"]
+__all__ = ["Sampler", "SamplerError", "Unlearning", "batches_of", "deal", "draw_references", "ignored_pairs", "share"]
 
 Pairs = NDArray[np.int64]
 

@@ -18,7 +18,7 @@ from cvgl_train.data.batch import Batch
 from cvgl_train.data.images import Augmentation
 from cvgl_train.losses.infonce import same_place
 from cvgl_train.pairs import PairSource
-from cvgl_train.sampling import Sampler, ignored_pairs
+from cvgl_train.sampling import Sampler, ignored_pairs, share
 
 __all__ = ["DatasetSource", "Descriptors", "Embed", "Source", "StreamSource"]
 
@@ -76,7 +76,7 @@ class _Epoch(Dataset[Batch | CvglError]):
         with torch.random.fork_rng(devices=[]):
             # The augmentations draw from the global generator; a batch must depend on nothing but its number.
             torch.manual_seed(seed)
-            own = _share(pairs, self.rank, self.world)
+            own = share(pairs, self.rank, self.world)
             query = torch.stack([self.query(self.dataset.queries[int(i)].read()) for i in own[:, 0]])
             reference = torch.stack([self.reference(self.dataset.references[int(i)].read()) for i in own[:, 1]])
         return Batch(
@@ -161,12 +161,6 @@ class DatasetSource:
 def _whole(pairs: NDArray[np.int64], world: int) -> NDArray[np.int64]:
     """Without the few that cannot be divided evenly."""
     return pairs[: max(len(pairs) // world, 1) * world]
-
-
-def _share(pairs: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int64]:
-    """A process's part, in the order in which the parts are gathered."""
-    size = len(pairs) // world
-    return pairs[rank * size : (rank + 1) * size]
 
 
 class StreamSource:
