@@ -33,6 +33,7 @@ __all__ = [
     "half_graph",
     "half_weights",
     "name_nodes",
+    "name_uniquely",
     "ranges",
     "underflowed",
 ]
@@ -182,7 +183,7 @@ def name_nodes(model: ModelProto) -> ModelProto:
             continue
         modules = ast.literal_eval(scopes)[:-1]
         node.name = f"{modules[-1]}/{node.op_type}" if modules and modules[-1] else node.op_type
-    _name_uniquely(model.graph)
+    name_uniquely(model.graph)
     return model
 
 
@@ -248,7 +249,7 @@ def ranges(model: ModelProto, images: NDArray[np.float32]) -> dict[str, float]:
     import onnxruntime
 
     model = _copy(model)
-    _name_uniquely(model.graph)
+    name_uniquely(model.graph)
     model = _inferred(model)
     graph = _Graph(model)
     outputs = {
@@ -300,7 +301,7 @@ def emulate(model: ModelProto) -> ModelProto:
         if tensor.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
             tensor.CopyFrom(numpy_helper.from_array(_array(tensor).astype(np.float32), tensor.name))
     _set_nodes(model.graph, nodes)
-    _name_uniquely(model.graph)
+    name_uniquely(model.graph)
     return _inferred(model)
 
 
@@ -547,7 +548,7 @@ class _Retyper:
         del model.graph.initializer[:]
         model.graph.initializer.extend(self.weights.values())
         _set_nodes(model.graph, _alive(self.nodes, {value.name for value in model.graph.output}))
-        _name_uniquely(model.graph)
+        name_uniquely(model.graph)
         _note_underflow(model, self.lost)
         return _inferred(model)
 
@@ -794,7 +795,7 @@ def _prepared(model: ModelProto, kind: str) -> ModelProto:
     del model.graph.initializer[:]
     model.graph.initializer.extend(copies)
     _set_nodes(model.graph, nodes)
-    _name_uniquely(model.graph)
+    name_uniquely(model.graph)
     model = _inferred(model)
     _bypass_idle_casts(model)
     return model
@@ -844,7 +845,7 @@ def _bypass_idle_casts(model: ModelProto) -> None:
     _set_nodes(model.graph, nodes)
 
 
-def _name_uniquely(graph: GraphProto) -> None:
+def name_uniquely(graph: GraphProto) -> None:
     """Give a name to every node that has none, and a number to every one that shares its name."""
     seen: set[str] = set()
     for node in graph.node:
