@@ -50,6 +50,8 @@ _MOST_PX = 256
 _FIELD_OF_VIEW_DEG = 70.0
 # As the trained models saw it: the image's middle is off the tile's centre by up to an eighth of a tile.
 _OFFSET_PER_TILE = 0.125
+# Half of what training draws: a search that finds next to nothing tells next to nothing about an engine.
+_LIGHT = 0.5
 _WINDOW_PER_TILE = 1.6
 _TILE_M = 100.0
 # Tiles may overlap so that a small map gives enough of them, but not by more than three quarters: the view of one
@@ -420,7 +422,7 @@ def _cut(
     px = _cut_px(query, reference)
     lens = Camera.from_field_of_view(1600, 1200, _FIELD_OF_VIEW_DEG)
     height = 100.0 * tile_m / choose_tile_size(lens, 100.0)
-    drone = ViewSettings(lens, height, tile_m / px, px, offset_m=_OFFSET_PER_TILE * tile_m)
+    drone = ViewSettings(lens, height, tile_m / px, px, offset_m=_OFFSET_PER_TILE * tile_m, light=_LIGHT)
     order = np.random.default_rng([seed, 64]).permutation(len(places))
     pairs: list[tuple[int, Images, Masks, Images, Masks]] = []
     seen: set[bytes] = set()
