@@ -414,6 +414,7 @@ def _values_of(model: Any, tensors: Sequence[str], images: Floats) -> list[NDArr
     opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         session = onnxruntime.InferenceSession(opened.SerializeToString(), options, providers=["CPUExecutionProvider"])
         inputs = session.get_inputs()[0]

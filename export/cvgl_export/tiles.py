@@ -27,6 +27,7 @@ from cvgl_train.data.images import resize, to_tensor
 from cvgl_train.models.base import View, ViewInput
 
 __all__ = [
+    "COUNT",
     "ParityTiles",
     "disturbed",
     "folder_tiles",
@@ -43,7 +44,6 @@ Progress = Callable[[int, int], None]
 
 COUNT = 500
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
-_MAP_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 
 # Tiles are cut at no more pixels than this and resized from there: finer detail costs time and proves nothing more.
 _MOST_PX = 256
