@@ -23,7 +23,7 @@ __all__ = ["app", "app_main"]
 
 # Tiles of each view by default: as many as so many billions of multiply-adds allow. Deterministic, unlike a clock, and
 # a minute or two of an ordinary processor for the largest method.
-_BUDGET_GMACS, _LEAST_TILES, _MOST_TILES = 2000.0, 16, 500
+_BUDGET_GMACS, _LEAST_TILES, _MOST_TILES = 600.0, 8, 500
 _CALIBRATION_TILES = 128
 
 app = typer.Typer(add_completion=False, cls=command_when_none_is_named("run"), no_args_is_help=True)
@@ -84,7 +84,7 @@ def run(
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option(min=2, help="Tiles to prove it on.", show_default="16 to 500, by the network's size"),
+        typer.Option(min=2, help="Tiles to prove it on.", show_default="8 to 500, by the network's size"),
     ] = None,
     keep: Annotated[
         list[str] | None, typer.Option(metavar="NODE", help="A node to keep in FP32; may be given again.")
