@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.engines.onnxruntime import OnnxEngine
+from cvgl.engines.sidecar import publish_engine, sidecar_path
 from cvgl.errors import MissingDependencyError, ModelError
 from cvgl.model import View as BundleView
 from cvgl.model import write_bundle
@@ -129,7 +131,7 @@ def export_bundle(
         record: how it was trained; by default what the source says.
         calibration: images for int8's ranges; by default `tiles`.
         engine: of the query's TensorRT plan; where the views do not share a network, the reference's gets
-            ``.reference`` before its suffix.
+            ``.reference`` before its suffix. Copies lie in the bundle, where the SDK finds them by itself.
         engine_options: how it is built.
         command: that repeats this, for the report.
         progress: told how far it is.
@@ -166,6 +168,7 @@ class _Export:
         self.files: dict[str, Path] = {}
         self.lost: dict[str, int] = {}
         self.engines: dict[str, EngineReport] = {}
+        self.targets: dict[str, Path] = {}
         self.bisection: Bisection | None = None
         self.kept: dict[str, tuple[str, ...]] = {}
 
@@ -211,28 +214,35 @@ class _Export:
                 self.stages.append(Stage("TensorRT", "", skipped="no engine was asked for (--engine PATH)"))
             else:
                 try:
-                    self._engines(engine, engine_options, fingerprint)
+                    self._engines(Path(scratch) / "engines", engine, engine_options, fingerprint)
                 except MissingDependencyError as reason:
                     # Everything else is done, and worth having.
                     missing = reason
                     self.stages.append(Stage("TensorRT", "", skipped=str(reason)))
             write_report(proof, self._report(name, fingerprint))
             write(self.path, {**self.files, **{file.name: file for file in sorted(proof.iterdir())}})
+            # Last, since writing a bundle replaces the whole folder.
+            for name, report in self.engines.items():
+                _place(report.path, self.path / report.path.name)
+                _place(report.path, self.targets[name])
+                self.engines[name] = replace(report, path=self.targets[name])
         if missing is not None:
             raise missing
         return Exported(self.path, fingerprint, self.parities, self.kept, self.engines)
 
-    def _engines(self, path: Path, options: EngineOptions | None, fingerprint: str) -> None:
-        """A plan of every network, each compared with the network it came from before it appears."""
+    def _engines(self, folder: Path, path: Path, options: EngineOptions | None, fingerprint: str) -> None:
+        """A plan of every network in `folder`, each compared with the network it came from before it appears."""
         from cvgl.engines.tensorrt import TensorRTEngine
 
         from .tensorrt import build_engine
 
         for name, file in self.files.items():
             views = [view for view in VIEWS if self.source.file_of(view) == name]
-            target = path if "query" in views else path.with_suffix(f".reference{path.suffix}")
+            self.targets[name] = path if "query" in views else path.with_suffix(f".reference{path.suffix}")
+            # The name under which the SDK finds it in the bundle.
+            built = folder / Path(name).with_suffix(".engine")
 
-            def check(plan: Path, views: list[View] = views, target: Path = target) -> None:
+            def check(plan: Path, views: list[View] = views, name: str = name) -> None:
                 engine = TensorRTEngine(plan, fingerprint=fingerprint)
                 made = {"query": self.original.query, "reference": self.original.reference}
                 for view in views:
@@ -240,11 +250,11 @@ class _Export:
                     made[view] = describe(engine.run, self.tiles, view, batch=engine.batch or _BATCH, progress=tell)
                 found = Descriptors(made["query"], made["reference"], engine.description)
                 times = {view: self._time(engine.run, view, engine.description, engine.batch) for view in views}
-                self._judge(f"TensorRT, {target.name}", found, self._thresholds, engine.description, times, [plan])
+                self._judge(f"TensorRT, {name}", found, self._thresholds, engine.description, times, [plan])
 
             report = build_engine(
                 file,
-                target,
+                built,
                 options,
                 fingerprint=fingerprint,
                 views=views,
@@ -253,7 +263,7 @@ class _Export:
             )
             self.engines[name] = report
             layers = tuple(Layer(layer.name, layer.kind, layer.precision) for layer in report.achieved.layers)
-            self.precisions.append(Precision(target.name, "TensorRT's engine inspector", layers))
+            self.precisions.append(Precision(built.name, "TensorRT's engine inspector", layers))
 
     @property
     def _thresholds(self) -> Thresholds:
@@ -454,7 +464,14 @@ class _Export:
 def view_of(source: Source, view: View, gsd_m: float | None) -> BundleView:
     """How a view's patches enter the network, as the bundle's manifest says it."""
     wanted = source.inputs[view]
-    return BundleView(source.file_of(view), (wanted.height, wanted.width), wanted.mean, wanted.std, gsd_m)
+    return BundleView(
+        source.file_of(view),
+        (wanted.height, wanted.width),
+        wanted.mean,
+        wanted.std,
+        gsd_m,
+        interpolation=wanted.interpolation,
+    )
 
 
 def _smaller(graph: Any) -> tuple[Any, bool]:
@@ -471,6 +488,16 @@ def _batches(tiles: ParityTiles, views: list[View]) -> Iterator[NDArray[np.float
     for view in views:
         for start in range(0, len(tiles.images(view)), _CALIBRATION_BATCH):
             yield tiles.batch(view, start, start + _CALIBRATION_BATCH)
+
+
+def _place(built: Path, target: Path) -> None:
+    """A copy of a plan and its sidecar, which appear together or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.stem}.", dir=target.parent) as folder:
+        copied = Path(folder) / target.name
+        shutil.copyfile(built, copied)
+        shutil.copyfile(sidecar_path(built), sidecar_path(copied))
+        publish_engine(copied, target)
 
 
 def _opset(files: Mapping[str, Path]) -> int:

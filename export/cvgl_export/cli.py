@@ -60,7 +60,10 @@ def run(
         typer.Option("--out", metavar="BUNDLE", help="The bundle.", show_default="NAME.cvgl beside the checkpoint"),
     ] = None,
     engine: Annotated[
-        Path | None, typer.Option("--engine", metavar="PATH", help="Also build this TensorRT engine, on this GPU.")
+        Path | None,
+        typer.Option(
+            "--engine", metavar="PATH", help="Also build a TensorRT engine for this GPU, here and in the bundle."
+        ),
     ] = None,
     precision: Annotated[
         Literal["fp32", "fp16", "bf16", "int8"],

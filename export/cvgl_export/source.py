@@ -159,7 +159,8 @@ def _of_bundle(path: Path) -> Source:
         architecture=bundle.architecture,
         descriptor_size=bundle.descriptor_size,
         inputs={
-            view: ViewInput(*v.input_size, v.mean, v.std) for view, v in zip(VIEWS, (query, reference), strict=True)
+            view: ViewInput(*v.input_size, v.mean, v.std, "bicubic" if v.interpolation == "bicubic" else "bilinear")
+            for view, v in zip(VIEWS, (query, reference), strict=True)
         },
         shared=query.file == reference.file,
         sha256=bundle.fingerprint,

@@ -36,6 +36,8 @@ class View:
         mean, std: of the red, green and blue values scaled to 0..1; the network sees (value - mean) / std.
         gsd_m: ground sampling distance that the network was made for, m/px; None where its maker does not say.
         channels: order in which the network takes them; "rgb".
+        interpolation: "bilinear" or "bicubic", always antialiased: how images of another size were brought to this one
+            in training. Flight resamples to the input's very size and has no use for it.
     """
 
     file: str
@@ -44,6 +46,7 @@ class View:
     std: tuple[float, float, float]
     gsd_m: float | None
     channels: str = "rgb"
+    interpolation: str = "bilinear"
 
 
 class Model:
@@ -283,6 +286,9 @@ def _read_views(fields: Fields) -> dict[str, View]:
             raise view.refuse("input_size", "two whole numbers of pixels")
         if view.text("channels") != "rgb":
             raise view.refuse("channels", "'rgb'")
+        interpolation = view.text("interpolation") if "interpolation" in view.names() else "bilinear"
+        if interpolation not in ("bilinear", "bicubic"):
+            raise view.refuse("interpolation", "'bilinear' or 'bicubic'")
         gsd = view.positive_or_none("gsd_m")
         red, green, blue = view.numbers("mean", 3)
         std = view.numbers("std", 3)
@@ -294,6 +300,7 @@ def _read_views(fields: Fields) -> dict[str, View]:
             mean=(red, green, blue),
             std=(std[0], std[1], std[2]),
             gsd_m=gsd,
+            interpolation=interpolation,
         )
     return views
 
@@ -308,9 +315,17 @@ def _fingerprint(descriptor_size: int, views: Mapping[str, View], files: Mapping
     """Over content, not names: renaming a bundle or rewording its record leaves its galleries usable."""
     decisive = {
         "descriptor_size": descriptor_size,
-        "views": {name: {**asdict(view), "file": files[view.file]["sha256"]} for name, view in views.items()},
+        "views": {name: {**_decisive(view), "file": files[view.file]["sha256"]} for name, view in views.items()},
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _decisive(view: View) -> dict[str, Any]:
+    """A view's fields; the interpolation came later than the first galleries, which must keep their fingerprints."""
+    fields = asdict(view)
+    if view.interpolation == "bilinear":
+        del fields["interpolation"]
+    return fields
 
 
 def _normalise(patches: NDArray[np.uint8], masks: NDArray[Any] | None, view: View) -> NDArray[np.float32]:

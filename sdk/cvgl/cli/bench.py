@@ -83,6 +83,7 @@ def bench(
         "versions": versions(),
         "mission": {"path": str(mission), "fingerprint": mission_fingerprint(mission)},
         "flight": str(flight),
+        "engine": localizer.model.runtime,
         "options": {"frames": frames, "repeat": repeat, "threads": threads, **options},
         **timed,
         "cold_start": cold,

@@ -197,6 +197,7 @@ def locate(
         if prior is None
         else {"latitude": prior.latitude, "longitude": prior.longitude, "sigma_m": prior.sigma_m},
         "options": {"height_m": height, "heading": heading, "threads": threads},
+        "engine": localizer.model.runtime,
         "notes": list(frames.notes),
         "started": datetime.fromtimestamp(began, timezone.utc).isoformat(timespec="seconds"),
         "took_s": round(time.time() - began, 1),

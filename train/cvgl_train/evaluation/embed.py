@@ -103,7 +103,9 @@ class BundleEmbedder:
         self.name = model.name
         self.descriptor_size = model.descriptor_size
         query, reference = (
-            ViewInput(*view.input_size, view.mean, view.std)
+            ViewInput(
+                *view.input_size, view.mean, view.std, "bicubic" if view.interpolation == "bicubic" else "bilinear"
+            )
             for view in (model.views["query"], model.views["reference"])
         )
         self.inputs: Mapping[View, ViewInput] = {"query": query, "reference": reference}
