@@ -41,7 +41,7 @@ def int8_graph(
     batches: Iterable[NDArray[np.float32]],
     *,
     keep: Collection[str] = (),
-    method: CalibrationKind = "percentile",
+    method: CalibrationKind = "entropy",
     rest: Literal["fp32", "fp16"] = "fp32",
 ) -> ModelProto:
     """An FP32 graph as one whose layers take INT8, with explicit QuantizeLinear and DequantizeLinear nodes.
