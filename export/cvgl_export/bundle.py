@@ -41,7 +41,7 @@ from .parity import (
 )  # fmt: skip
 from .precision import Kind, describe_types, fp32_nodes, half_graph, half_weights, underflowed
 from .quantise import CalibrationKind, int8_graph
-from .report import FileFact, KeptNode, Layer, Precision, ReportData, Stage, write_report
+from .report import PAGE, REPORT, FileFact, KeptNode, Layer, Precision, ReportData, Stage, write_report
 from .source import VIEWS, Source
 from .tiles import ParityTiles
 
@@ -221,6 +221,7 @@ class _Export:
                     self.stages.append(Stage("TensorRT", "", skipped=str(reason)))
             write_report(proof, self._report(name, fingerprint))
             write(self.path, {**self.files, **{file.name: file for file in sorted(proof.iterdir())}})
+            self._forget_failure()
             # Last, since writing a bundle replaces the whole folder.
             for name, report in self.engines.items():
                 _place(report.path, self.path / report.path.name)
@@ -328,10 +329,22 @@ class _Export:
         self.parities[name] = parity
         self.stages.append(Stage(name, ran, parity, latency=times, bytes=_size(files), note=note))
         if not parity:
-            folder = self.path.with_suffix(".failed")
-            write_report(folder, self._report(self.path.stem, None))
+            write_report(self._failed, self._report(self.path.stem, None))
             failures = "; ".join(map(str, parity.failures))
-            raise ModelError(f"not the same model any more: {failures}; see {folder}", file=self.path, field=name)
+            where = self._failed / PAGE
+            raise ModelError(f"not the same model any more: {failures}; see {where}", file=self.path, field=name)
+
+    @property
+    def _failed(self) -> Path:
+        """Where the report of an export that failed is left."""
+        return self.path.with_suffix(".failed")
+
+    def _forget_failure(self) -> None:
+        """Of an earlier attempt, whose report would contradict the bundle beside it."""
+        for name in (REPORT, PAGE):
+            (self._failed / name).unlink(missing_ok=True)
+        with suppress(OSError):  # not there, or something of the user's is in it
+            self._failed.rmdir()
 
     def _time(self, run: Run, view: View, engine: str, batch: int | None) -> Latency:
         """Of one image, or of as many as the network insists on."""
