@@ -34,6 +34,7 @@ __all__ = [
     "half_weights",
     "name_nodes",
     "name_uniquely",
+    "plain_graph",
     "ranges",
     "underflowed",
 ]
@@ -129,7 +130,7 @@ def half_graph(model: ModelProto, *, kind: Kind = "fp16", keep: Collection[str] 
     # onnxruntime.transformers.float16 was tried and left: between two neighbouring FP32 nodes it rounds to half (norms
     # of descriptors included), it clips weights that overflow, and a value that two FP32 nodes read is cast twice under
     # one name, which is no valid graph.
-    model = _prepared(model, kind)
+    model = plain_graph(model, kind)
     graph = _Graph(model)
     known = {node.name for node in graph.nodes}
     for name in keep:
@@ -765,9 +766,13 @@ def _refuse_what_is_not_fp32(graph: _Graph) -> None:
                 raise ModelError("not an FP32 graph", field=node.name, found=f"{value}: {_NAMES[kind]}")
 
 
-def _prepared(model: ModelProto, kind: str) -> ModelProto:
+def plain_graph(model: ModelProto, kind: str = "fp16") -> ModelProto:
     """A copy in which constants are initialisers, casts of weights and casts to the same type are gone, and types and
-    names are there."""
+    names are there; what the other functions start from. For "bf16" the opset is raised to 22, for quantisers to 19.
+
+    Raises:
+        ModelError: no such precision, or types that do not fit.
+    """
     if kind not in _KINDS:
         raise ModelError("no such precision", field="kind", found=kind, expected=" or ".join(_KINDS))
     model = onnx.inliner.inline_local_functions(model) if model.functions else _copy(model)

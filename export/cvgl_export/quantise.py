@@ -21,7 +21,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 
 from cvgl.errors import ModelError
 
-from .precision import check_types, half_graph, name_uniquely
+from .precision import check_types, half_graph, plain_graph
 
 __all__ = ["CalibrationKind", "int8_graph", "quantisable"]
 
@@ -74,8 +74,7 @@ def int8_graph(
         raise ModelError("no such method", field="method", found=method, expected=" or ".join(_METHODS))
     if rest not in ("fp32", "fp16"):
         raise ModelError("no such precision", field="rest", found=rest, expected="fp32 or fp16")
-    model = _copy(model)
-    name_uniquely(model.graph)
+    model = plain_graph(model)
     images = _checked(model, batches)
     known = {node.name for node in model.graph.node}
     for name in keep:

@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import nn
 
 from cvgl.errors import ModelError
-from cvgl_export.precision import describe_types, emulate, fp32_nodes
+from cvgl_export.precision import describe_types, emulate, fp32_nodes, half_weights
 from cvgl_export.quantise import int8_graph, quantisable
 
 SIDE = 24
@@ -185,6 +185,12 @@ def test_every_way_of_calibrating_is_deterministic(model: ModelProto, batches: l
     assert first.SerializeToString(deterministic=True) == int8_graph(
         model, iter(batches[:3]), method=method
     ).SerializeToString(deterministic=True)
+
+
+def test_a_bundle_whose_weights_are_stored_in_half_is_quantised_too(
+    model: ModelProto, batches: list[np.ndarray]
+) -> None:
+    assert describe_types(int8_graph(half_weights(model), batches[:1]))["Conv"] == {"int8": 4, "fp32": 1}
 
 
 def test_what_is_kept_is_not_quantised(model: ModelProto, batches: list[np.ndarray]) -> None:
