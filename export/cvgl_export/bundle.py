@@ -78,7 +78,7 @@ class ExportOptions:
     batch: int | None = None
     keep: tuple[str, ...] = ()
     bisect: bool = False
-    calibration: CalibrationKind = "percentile"
+    calibration: CalibrationKind = "entropy"
     thresholds: Thresholds | None = None
 
 

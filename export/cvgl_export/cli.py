@@ -96,8 +96,8 @@ def run(
         bool, typer.Option("--bisect", help="Where the halved graph fails, find the nodes that must stay in FP32.")
     ] = False,
     calibration: Annotated[
-        Literal["percentile", "minmax", "entropy"], typer.Option(help="How ranges for int8 follow from the tiles.")
-    ] = "percentile",
+        Literal["entropy", "percentile", "minmax"], typer.Option(help="How ranges for int8 follow from the tiles.")
+    ] = "entropy",
     workspace: Annotated[
         int | None, typer.Option(min=1, help="Memory for TensorRT's trials, MiB.", show_default="all")
     ] = None,
