@@ -141,7 +141,7 @@ def test_a_map_smaller_than_a_tile_is_refused(town: Path, start: Path, tmp_path:
 
 
 def test_an_unknown_device_is_refused() -> None:
-    with pytest.raises(ModelError, match="not available"):
+    with pytest.raises(ModelError, match="no such device"):
         pick_device("abacus")
 
 

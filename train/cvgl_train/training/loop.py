@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
-from cvgl.errors import ModelError
+from cvgl.errors import MissingDependencyError, ModelError
 from cvgl.files import write_json
 from cvgl.versions import versions
 
@@ -44,16 +44,23 @@ RECORD = "record.json"
 
 
 def pick_device(device: str) -> torch.device:
-    """`"auto"` is the GPU where there is one. Raises ModelError for a device that is not there."""
+    """`"auto"` is the GPU where there is one.
+
+    Raises:
+        ModelError: not the name of a device.
+        MissingDependencyError: a device that is not here.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
+    except RuntimeError:
+        raise ModelError("no such device", field="device", found=device, expected="auto, cpu or cuda") from None
+    try:
         torch.zeros(1, device=chosen)
-    except (RuntimeError, AssertionError) as reason:
-        raise ModelError(
-            f"not available: {reason}", field="device", found=device, expected="auto, cpu or cuda"
-        ) from None
+    except (RuntimeError, AssertionError, NotImplementedError) as reason:
+        first = (str(reason).splitlines() or [""])[0]
+        raise MissingDependencyError(f"cannot be used: {first}", field="device", found=device) from reason
     return chosen
 
 
@@ -61,7 +68,7 @@ def launch(device: str = "auto", precision: str = "auto") -> tuple[Fabric, bool]
     """The processes of a run, several where ``torchrun`` started them, and whether it computes in bfloat16.
 
     Raises:
-        ModelError: the device is not there.
+        ModelError, MissingDependencyError: as `pick_device`.
     """
     target = pick_device(device)
     half = _half_precision(target) if precision == "auto" else precision == "bf16"
