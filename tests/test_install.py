@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     "cvgl-bench",
     "cvgl-demo",
+    "cvgl-eval",
     "cvgl-export",
     "cvgl-gallery",
     "cvgl-locate",
