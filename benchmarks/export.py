@@ -28,9 +28,10 @@ from record import ROOT, commit, slug
 from cvgl.bench import machine
 from cvgl.errors import CvglError
 from cvgl.files import atomic_path, write_json
+from cvgl_export.graphs.half import half_graph
+from cvgl_export.graphs.quantise import int8_graph
+from cvgl_export.graphs.types import describe_types
 from cvgl_export.parity import Descriptors, Parity, Thresholds, compare, onnx_descriptors, torch_descriptors
-from cvgl_export.precision import describe_types, half_graph
-from cvgl_export.quantise import int8_graph
 from cvgl_export.source import VIEWS, Source, open_source
 from cvgl_export.tiles import ParityTiles, procedural_tiles
 from cvgl_train.checkpoint import save_model

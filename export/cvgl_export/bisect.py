@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from cvgl.errors import ModelError
 from cvgl_train.models.base import View
 
-from .parity import Descriptors, Metric, Thresholds, compare, describe, is_half, onnx_runner
-from .precision import emulate, fp32_nodes
+from .graphs.emulate import emulate
+from .graphs.types import fp32_nodes, is_half
+from .parity import Descriptors, Metric, Thresholds, compare, describe, onnx_runner
 from .tiles import ParityTiles
 
 __all__ = ["Bisection", "Check", "Kept", "Suspect", "Verdict", "bisect", "local_errors", "parity_check"]
@@ -175,8 +176,8 @@ def bisect(
         make: halves all but the nodes named.
         check: whether a graph will do, see `parity_check`.
         images: (B, 3, H, W) normalised; a few are enough.
-        among: the only nodes that may be kept, such as `cvgl_export.quantise.quantisable` ones for INT8; None for all
-            that compute in less than FP32 otherwise.
+        among: the only nodes that may be kept, such as `cvgl_export.graphs.quantise.quantisable` ones for INT8; None
+            for all that compute in less than FP32 otherwise.
         most_runs: how often at most a graph is made and checked; 3 or more.
         progress: told what is tried.
 
@@ -253,7 +254,7 @@ def parity_check(
 def local_errors(fp32: Any, half: Any, images: Floats) -> list[Suspect]:
     """The error that each node of a graph makes in half precision, the largest first.
 
-    Both graphs are run on the same images, the halved one as `cvgl_export.precision.emulate` has it, and what nodes of
+    Both graphs are run on the same images, the halved one as `cvgl_export.graphs.emulate` has it, and what nodes of
     the same name give is compared: the norm of the difference over the norm, beyond the largest that comes in. What is
     not finite already when it comes in tells nothing and counts as none.
 

@@ -25,6 +25,10 @@ from cvgl.versions import versions
 from cvgl_train.models.base import View
 
 from .bisect import Bisection, bisect, parity_check
+from .graphs.floats import Kind
+from .graphs.half import half_graph, half_weights, underflowed
+from .graphs.quantise import CalibrationKind, int8_graph
+from .graphs.types import describe_types, fp32_nodes
 from .parity import (
     COLLAPSED,
     Descriptors,
@@ -39,8 +43,6 @@ from .parity import (
     processor,
     torch_descriptors,
 )  # fmt: skip
-from .precision import Kind, describe_types, fp32_nodes, half_graph, half_weights, underflowed
-from .quantise import CalibrationKind, int8_graph
 from .report import PAGE, REPORT, FileFact, KeptNode, Layer, Precision, ReportData, Stage, write_report
 from .source import VIEWS, Source
 from .tiles import ParityTiles

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cvgl.errors import ModelError
 from cvgl_train.models.base import CrossViewModel, View
 
-from .precision import name_nodes
+from .graphs.edit import name_nodes
 
 __all__ = ["INPUT", "OPSET", "OUTPUT", "write_onnx"]
 

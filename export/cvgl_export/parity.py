@@ -21,7 +21,8 @@ from cvgl_train.evaluation.metrics import pssr, recall_at
 from cvgl_train.evaluation.ranks import Ranks, rank_descriptors
 from cvgl_train.models.base import CrossViewModel, View
 
-from .precision import describe_types, emulate
+from .graphs.emulate import emulate
+from .graphs.types import is_half
 from .tiles import ParityTiles
 
 __all__ = [
@@ -36,7 +37,6 @@ __all__ = [
     "Thresholds",
     "compare",
     "describe",
-    "is_half",
     "judge",
     "latency",
     "onnx_descriptors",
@@ -623,7 +623,7 @@ def onnx_runner(model: str | Path | Any, *, threads: int | None = None, exact: b
     Args:
         model: an ONNX file or a ModelProto.
         threads: of one inference; ONNX Runtime's default without.
-        exact: run what the graph says: `cvgl_export.precision.emulate` of it where it computes in half precision, and
+        exact: run what the graph says: `cvgl_export.graphs.emulate` of it where it computes in half precision, and
             Q/DQ pairs as they stand. Otherwise as ONNX Runtime sees fit.
 
     Raises:
@@ -754,11 +754,6 @@ def processor() -> str:
         lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.lower().startswith("model name") and ":" in line]
     return f"CPU {names[0] if names else platform.machine()}"
-
-
-def is_half(model: Any) -> bool:
-    """Whether a ModelProto computes anything in FP16 or BF16; weights that are cast before their use do not count."""
-    return any(counts["fp16"] + counts["bf16"] for counts in describe_types(model).values())
 
 
 def _first_line(reason: Exception) -> str:

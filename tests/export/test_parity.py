@@ -18,6 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from cvgl.errors import GalleryError, MapError, ModelError
 from cvgl.mission import GALLERY
 from cvgl.sim import World, write_map
+from cvgl_export.graphs.half import half_graph
+from cvgl_export.graphs.types import is_half
 from cvgl_export.parity import (
     COLLAPSED,
     Descriptors,
@@ -25,7 +27,6 @@ from cvgl_export.parity import (
     Thresholds,
     compare,
     describe,
-    is_half,
     judge,
     latency,
     onnx_descriptors,
@@ -34,7 +35,6 @@ from cvgl_export.parity import (
     torch_descriptors,
     torch_latency,
 )
-from cvgl_export.precision import half_graph
 from cvgl_export.tiles import ParityTiles, disturbed, open_tiles
 from cvgl_train import create_model
 from cvgl_train.data.base import DatasetError

@@ -16,19 +16,13 @@ from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from cvgl.errors import ModelError
+from cvgl_export.graphs.edit import name_nodes
+from cvgl_export.graphs.emulate import emulate
+from cvgl_export.graphs.floats import HALF_MAX
+from cvgl_export.graphs.half import half_graph, half_weights, underflowed
+from cvgl_export.graphs.ranges import ranges
+from cvgl_export.graphs.types import check_types, describe_types, fp32_nodes
 from cvgl_export.onnx import write_onnx
-from cvgl_export.precision import (
-    HALF_MAX,
-    check_types,
-    describe_types,
-    emulate,
-    fp32_nodes,
-    half_graph,
-    half_weights,
-    name_nodes,
-    ranges,
-    underflowed,
-)
 from cvgl_train.recipes import read_recipe
 from cvgl_train.registry import METHODS, create_model
 

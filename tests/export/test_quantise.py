@@ -14,8 +14,10 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import nn
 
 from cvgl.errors import ModelError
-from cvgl_export.precision import describe_types, emulate, fp32_nodes, half_weights
-from cvgl_export.quantise import int8_graph, quantisable
+from cvgl_export.graphs.emulate import emulate
+from cvgl_export.graphs.half import half_weights
+from cvgl_export.graphs.quantise import int8_graph, quantisable
+from cvgl_export.graphs.types import describe_types, fp32_nodes
 
 SIDE = 24
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import tempfile
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -15,13 +14,17 @@ import numpy as np
 import onnx
 import onnx.shape_inference
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from onnxruntime import InferenceSession, SessionOptions
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from cvgl.errors import ModelError
 
-from .precision import check_types, half_graph, plain_graph
+from .correct import correct_means
+from .edit import copy_model
+from .equalise import equalise
+from .half import half_graph
+from .plain import plain_graph
+from .types import check_types
 
 __all__ = ["CalibrationKind", "int8_graph", "quantisable"]
 
@@ -83,10 +86,10 @@ def int8_graph(
     chosen = [name for name in quantisable(model) if name not in keep]
     if not chosen:
         raise ModelError("nothing to quantise", field="model", expected="layers between the first and the last")
-    _equalise(model, chosen, images)
+    equalise(model, chosen, images)
     # Otherwise ONNX Runtime asks in its log for an optimisation that merges nodes and loses their names.
     # It gets a copy, since it moves the weights of what it is given to a temporary file.
-    handed = _copy(model)
+    handed = copy_model(model)
     handed.metadata_props.append(onnx.StringStringEntryProto(key=_MARK, value="onnxruntime.quant"))
     with tempfile.TemporaryDirectory() as folder, _quiet():
         file = Path(folder) / "int8.onnx"
@@ -115,7 +118,7 @@ def int8_graph(
         )
         quantised = onnx.load(str(file))
     _finish(quantised)
-    _correct_means(model, quantised, images)
+    correct_means(model, quantised, images)
     if rest == "fp16":
         return half_graph(quantised)
     check_types(quantised)
@@ -220,137 +223,6 @@ def _finish(model: ModelProto) -> None:
     ]
     del model.metadata_props[:]
     model.metadata_props.extend(others)
-
-
-def _equalise(model: ModelProto, chosen: Collection[str], images: list[NDArray[np.float32]]) -> None:
-    """Scale channels between two convolutions, which changes nothing in FP32: down in the first, up in the second.
-
-    One range has to serve all channels of an activation, so that of a channel a hundred times weaker than the strongest
-    little more than a bit is left. The scale is the root of the channel's range in the images over its greatest weight
-    in the second convolution: all of the range would move the difference into those weights, which share a range too.
-    """
-    pairs = list(_pairs(model, chosen))
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    weights = {
-        name: numpy_helper.to_array(tensors[name]).copy()
-        for first, second in pairs
-        for name in (*first.input[1:], second.input[1])
-    }
-    greatest: dict[str, NDArray[Any]] = {}
-    for value, seen in _observed(model, [second.input[0] for _, second in pairs], images):
-        found = np.abs(seen).max(axis=(0, 2, 3))
-        greatest[value] = np.maximum(greatest.get(value, found), found)
-    for first, second in pairs:
-        ranges = greatest[second.input[0]].astype(np.float64)
-        used = np.abs(weights[second.input[1]]).max(axis=(0, 2, 3)).astype(np.float64)
-        live = (ranges > 1e-6) & (used > 1e-9)
-        scale = np.ones_like(ranges)
-        if live.any():
-            roots = np.sqrt(ranges[live] / used[live])
-            scale[live] = np.clip(roots / np.exp(np.log(roots).mean()), 0.01, 100.0)
-        scale = scale.astype(np.float32)
-        weights[second.input[1]] *= scale[:, None, None]
-        weights[first.input[1]] /= scale[:, None, None, None]
-        for bias in first.input[2:]:
-            weights[bias] /= scale
-    for name, values in weights.items():
-        tensors[name].CopyFrom(numpy_helper.from_array(values, name))
-
-
-def _pairs(model: ModelProto, chosen: Collection[str]) -> Iterator[tuple[NodeProto, NodeProto]]:
-    """Convolutions and the convolution before each, with nothing between that a positive factor does not pass through,
-    nothing else that reads it, and weights of their own."""
-    producers = {output: node for node in model.graph.node for output in node.output}
-    readers = Counter(value for node in model.graph.node for value in node.input)
-    readers.update(output.name for output in model.graph.output)
-    for second in model.graph.node:
-        if second.op_type != "Conv" or second.name not in chosen or _groups(second) != 1:
-            continue
-        value = second.input[0]
-        first = producers.get(value)
-        while first is not None and readers[value] == 1 and first.op_type in ("Relu", "MaxPool", "AveragePool"):
-            value = first.input[0]
-            first = producers.get(value)
-        if first is None or first.op_type != "Conv" or readers[value] != 1:
-            continue
-        own = {tensor.name for tensor in model.graph.initializer if readers[tensor.name] == 1}
-        if own.issuperset([*first.input[1:], second.input[1]]):
-            yield first, second
-
-
-def _correct_means(model: ModelProto, quantised: ModelProto, images: list[NDArray[np.float32]]) -> None:
-    """Take out of the biases of quantised convolutions what quantisation adds to their output on average.
-
-    Images' borders, where convolutions read zeros, are not told apart.
-    """
-    exact = {tensor.name: tensor for tensor in model.graph.initializer}
-    tensors = {tensor.name: tensor for tensor in quantised.graph.initializer}
-    producers = {output: node for node in quantised.graph.node for output in node.output}
-    before = {node.name: node for node in model.graph.node}
-    layers = [
-        node
-        for node in quantised.graph.node
-        if node.op_type == "Conv" and node.input[1] in producers and node.name in before
-    ]
-    steps = {
-        before[node.name].input[0]: float(numpy_helper.to_array(tensors[producers[node.input[0]].input[1]]))
-        for node in layers
-    }
-    sums: dict[str, NDArray[np.float64]] = {}
-    count = len(images)
-    for value, seen in _observed(model, list(steps), images):
-        rounded = np.clip(np.round(seen / steps[value]), -128, 127) * steps[value]
-        both = np.stack([part.mean(axis=(0, 2, 3), dtype=np.float64) for part in (seen, rounded)])
-        sums[value] = sums.get(value, 0.0) + both / count
-    for node in layers:
-        source = before[node.name]
-        scaling = producers[node.input[1]]
-        whole = numpy_helper.to_array(tensors[scaling.input[0]]).astype(np.float64)
-        stored = whole * numpy_helper.to_array(tensors[scaling.input[1]]).reshape(-1, 1, 1, 1)
-        wanted = numpy_helper.to_array(exact[source.input[1]]).astype(np.float64)
-        outputs, inputs = wanted.shape[:2]
-        # Which input channels each output channel reads.
-        start = np.arange(outputs) // (outputs // _groups(node)) * inputs
-        read = sums[source.input[0]][:, start[:, None] + np.arange(inputs)]
-        error = (stored.sum((2, 3)) * read[1] - wanted.sum((2, 3)) * read[0]).sum(1)
-        if len(node.input) > 2:
-            error = error - numpy_helper.to_array(tensors[node.input[2]])
-        # A tensor of its own: another layer may share the bias.
-        name = f"{node.name}/bias"
-        quantised.graph.initializer.append(numpy_helper.from_array((-error).astype(np.float32), name))
-        del node.input[2:]
-        node.input.append(name)
-    used = {value for node in quantised.graph.node for value in node.input}
-    unused = [tensor for tensor in quantised.graph.initializer if tensor.name not in used]
-    for tensor in unused:
-        quantised.graph.initializer.remove(tensor)
-
-
-def _observed(
-    model: ModelProto, values: list[str], images: list[NDArray[np.float32]]
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """What (B, C, H, W) values are on each batch."""
-    if not values:
-        return
-    copy = _copy(model)
-    del copy.graph.output[:]
-    copy.graph.output.extend(helper.make_tensor_value_info(value, TensorProto.FLOAT, None) for value in values)
-    options = SessionOptions()
-    options.log_severity_level = 3
-    session = InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    entry = model.graph.input[0].name
-    for batch in images:
-        yield from zip(values, session.run(values, {entry: batch}), strict=True)
-
-
-def _copy(model: ModelProto) -> ModelProto:
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    return copy
-
-
-def _groups(node: NodeProto) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
 
 
 @contextmanager
