@@ -28,10 +28,12 @@ from record import ROOT, commit, slug
 from cvgl.bench import machine
 from cvgl.errors import CvglError
 from cvgl.files import atomic_path, write_json
+from cvgl_export.descriptors import Descriptors
 from cvgl_export.graphs.half import half_graph
 from cvgl_export.graphs.quantise import int8_graph
 from cvgl_export.graphs.types import describe_types
-from cvgl_export.parity import Descriptors, Parity, Thresholds, compare, onnx_descriptors, torch_descriptors
+from cvgl_export.parity import Parity, Thresholds, compare
+from cvgl_export.running import onnx_descriptors, torch_descriptors
 from cvgl_export.source import VIEWS, Source, open_source
 from cvgl_export.tiles import ParityTiles, procedural_tiles
 from cvgl_train.checkpoint import save_model

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from cvgl.errors import ModelError
 from cvgl_train.models.base import View
 
+from .descriptors import Descriptors
 from .graphs.emulate import emulate
 from .graphs.types import fp32_nodes, is_half
-from .parity import Descriptors, Metric, Thresholds, compare, describe, onnx_runner
+from .parity import Thresholds, compare
+from .retrieval import Metric
+from .running import describe, onnx_runner
 from .tiles import ParityTiles
 
 __all__ = ["Bisection", "Check", "Kept", "Suspect", "Verdict", "bisect", "local_errors", "parity_check"]

@@ -25,25 +25,15 @@ from cvgl.versions import versions
 from cvgl_train.models.base import View
 
 from .bisect import Bisection, bisect, parity_check
+from .descriptors import Descriptors
 from .graphs.floats import Kind
 from .graphs.half import half_graph, half_weights, underflowed
 from .graphs.quantise import CalibrationKind, int8_graph
 from .graphs.types import describe_types, fp32_nodes
-from .parity import (
-    COLLAPSED,
-    Descriptors,
-    Latency,
-    Parity,
-    Run,
-    Thresholds,
-    compare,
-    describe,
-    latency,
-    onnx_descriptors,
-    processor,
-    torch_descriptors,
-)  # fmt: skip
+from .latency import Latency, latency, processor
+from .parity import COLLAPSED, Parity, Thresholds, compare
 from .report import PAGE, REPORT, FileFact, KeptNode, Layer, Precision, ReportData, Stage, write_report
+from .running import Run, describe, onnx_descriptors, torch_descriptors
 from .source import VIEWS, Source
 from .tiles import ParityTiles
 

@@ -24,7 +24,8 @@ from cvgl.report.svg import drawing, element
 from cvgl_train.models.base import View
 
 from .bisect import Bisection
-from .parity import Failure, Latency, Parity, Thresholds
+from .latency import Latency
+from .parity import Failure, Parity, Thresholds
 from .tiles import ParityTiles
 
 __all__ = [

@@ -11,8 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cvgl.errors import ModelError
 from cvgl_export.bisect import Verdict, bisect, local_errors, parity_check
+from cvgl_export.descriptors import Descriptors
 from cvgl_export.graphs.half import half_graph
-from cvgl_export.parity import Descriptors, Thresholds, describe, onnx_runner
+from cvgl_export.parity import Thresholds
+from cvgl_export.running import describe, onnx_runner
 from cvgl_export.tiles import ParityTiles
 from cvgl_train.models.base import ViewInput
 

@@ -14,7 +14,9 @@ import pytest
 
 from cvgl.errors import ModelError
 from cvgl_export.bisect import Bisection, Kept
-from cvgl_export.parity import Descriptors, Latency, Parity, Thresholds, compare
+from cvgl_export.descriptors import Descriptors
+from cvgl_export.latency import Latency
+from cvgl_export.parity import Parity, Thresholds, compare
 from cvgl_export.report import (
     FileFact,
     KeptNode,
