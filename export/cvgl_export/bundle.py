@@ -32,7 +32,8 @@ from .graphs.quantise import CalibrationKind, int8_graph
 from .graphs.types import describe_types, fp32_nodes
 from .latency import Latency, latency, processor
 from .parity import COLLAPSED, Parity, Thresholds, compare
-from .report import PAGE, REPORT, FileFact, KeptNode, Layer, Precision, ReportData, Stage, write_report
+from .report import PAGE, REPORT, write_report
+from .report_data import FileFact, KeptNode, Layer, Precision, ReportData, Stage
 from .running import Run, describe, onnx_descriptors, torch_descriptors
 from .source import VIEWS, Source
 from .tiles import ParityTiles

@@ -17,17 +17,9 @@ from cvgl_export.bisect import Bisection, Kept
 from cvgl_export.descriptors import Descriptors
 from cvgl_export.latency import Latency
 from cvgl_export.parity import Parity, Thresholds, compare
-from cvgl_export.report import (
-    FileFact,
-    KeptNode,
-    Layer,
-    Precision,
-    ReportData,
-    Stage,
-    cosine_histogram,
-    read_report,
-    write_report,
-)
+from cvgl_export.report import read_report, write_report
+from cvgl_export.report_charts import cosine_histogram
+from cvgl_export.report_data import FileFact, KeptNode, Layer, Precision, ReportData, Stage
 from cvgl_export.tiles import ParityTiles
 from cvgl_train.models.base import ViewInput
 
