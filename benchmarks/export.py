@@ -35,7 +35,8 @@ from cvgl_export.graphs.types import describe_types
 from cvgl_export.parity import Parity, Thresholds, compare
 from cvgl_export.running import onnx_descriptors, torch_descriptors
 from cvgl_export.source import VIEWS, Source, open_source
-from cvgl_export.tiles import ParityTiles, procedural_tiles
+from cvgl_export.tile_sources import procedural_tiles
+from cvgl_export.tiles import ParityTiles
 from cvgl_train.checkpoint import save_model
 from cvgl_train.registry import METHODS, create_model
 

@@ -128,7 +128,7 @@ def run(
     from .bundle import ExportOptions, export_bundle
     from .source import open_source
     from .tensorrt import EngineOptions
-    from .tiles import open_tiles
+    from .tile_sources import open_tiles
 
     source = open_source(checkpoint, kind)
     path = out if out is not None else checkpoint.with_suffix(".cvgl")

@@ -409,7 +409,7 @@ class _Job:
         else:
             from cvgl_export.bundle import ExportOptions, export_bundle
             from cvgl_export.source import open_source
-            from cvgl_export.tiles import map_tiles
+            from cvgl_export.tile_sources import map_tiles
 
             source = open_source(self.work.folder / "adapted" / "weights.npz")
             views = source.inputs

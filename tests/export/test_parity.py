@@ -19,12 +19,14 @@ from cvgl.errors import GalleryError, MapError, ModelError
 from cvgl.mission import GALLERY
 from cvgl.sim import World, write_map
 from cvgl_export.descriptors import Descriptors
+from cvgl_export.disturbing import disturbed
 from cvgl_export.graphs.half import half_graph
 from cvgl_export.graphs.types import is_half
 from cvgl_export.latency import Latency, latency, onnx_latency, torch_latency
 from cvgl_export.parity import COLLAPSED, Thresholds, compare, judge
 from cvgl_export.running import describe, onnx_descriptors, onnx_runner, torch_descriptors
-from cvgl_export.tiles import ParityTiles, disturbed, open_tiles
+from cvgl_export.tile_sources import open_tiles
+from cvgl_export.tiles import ParityTiles
 from cvgl_train import create_model
 from cvgl_train.data.base import DatasetError
 from cvgl_train.data.images import to_input

@@ -26,7 +26,7 @@ from cvgl_export import prepare_cli
 from cvgl_export.bundle import ExportOptions, export_bundle
 from cvgl_export.prepare import CheckSize, prepare, worries
 from cvgl_export.source import open_source
-from cvgl_export.tiles import map_tiles
+from cvgl_export.tile_sources import map_tiles
 from cvgl_train.models.nano import Nano, NanoConfig, save_weights
 
 CAMERA = Camera.from_field_of_view(320, 240, 60.0)

@@ -295,7 +295,13 @@ def world(trt: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
     GENUINE.update({name: value for name, value in vars(trt).items() if isinstance(value, type)})
     monkeypatch.setattr(ours, "_gpus", {})
-    monkeypatch.setattr(ours.ctypes, "CDLL", lambda name: cuda.GraphLibrary())
+    load = ours.ctypes.CDLL
+
+    # The module is everybody's: PyTorch's extensions are loaded through it too.
+    def library(name: str, *arguments: Any, **settings: Any) -> Any:
+        return cuda.GraphLibrary() if name == "libcuda.so.1" else load(name, *arguments, **settings)
+
+    monkeypatch.setattr(ours.ctypes, "CDLL", library)
     engines.logger.cache_clear()
     cuda.reset()
     made = World(trt)
