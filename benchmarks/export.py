@@ -58,7 +58,19 @@ def main(
 ) -> None:
     """Export every method and write how well the exports agree and what they cost."""
     chosen = methods or list(METHODS)
-    rows, costs = [], []
+    rows: list[dict[str, Any]] = []
+    costs: list[dict[str, Any]] = []
+    about = machine()
+    target = out / f"export-{slug(about['processor'])}-{about['cores']}-cores"
+    data: dict[str, Any] = {
+        "made": datetime.now(timezone.utc).date().isoformat(),
+        "commit": commit(),
+        "machine": about,
+        "command": "python benchmarks/export.py",
+        "tiles": tiles,
+        "agreement": rows,
+        "costs": costs,
+    }
     for name in chosen:
         checkpoint = runs / f"{name}-small" / "model.pt"
         if checkpoint.is_file():
@@ -68,20 +80,10 @@ def main(
         if full:
             costs.append(_cost(name))
             print(costs[-1], flush=True)
-    data: dict[str, Any] = {
-        "made": datetime.now(timezone.utc).date().isoformat(),
-        "commit": commit(),
-        "machine": machine(),
-        "command": "python benchmarks/export.py",
-        "tiles": tiles,
-        "agreement": rows,
-        "costs": costs,
-    }
-    about = data["machine"]
-    target = out / f"export-{slug(about['processor'])}-{about['cores']}-cores"
-    write_json(target.with_suffix(".json"), data)
-    with atomic_path(target.with_suffix(".md")) as temporary:
-        temporary.write_text(_page(data), encoding="utf-8")
+        # After each, so that an hour's work is not lost with the last method.
+        write_json(target.with_suffix(".json"), data)
+        with atomic_path(target.with_suffix(".md")) as temporary:
+            temporary.write_text(_page(data), encoding="utf-8")
     print(target.with_suffix(".md"))
 
 
