@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -72,34 +71,6 @@ def types_of(model: ModelProto) -> dict[str, str]:
         if floats:
             found[node.name] = floats[0]
     return found
-
-
-def force_half(model: ModelProto, ops: Collection[str]) -> ModelProto:
-    """A typed graph with some of its FP32 operators in FP16: the mistake that the report has to catch."""
-    broken = ModelProto()
-    broken.CopyFrom(model)
-    types = {v.name: v.type.tensor_type.elem_type for v in broken.graph.value_info}
-    types |= {t.name: t.data_type for t in broken.graph.initializer}
-    nodes = []
-    for node in broken.graph.node:
-        if node.op_type not in ops:
-            nodes.append(node)
-            continue
-        for place, value in enumerate(node.input):
-            if types.get(value) == TensorProto.FLOAT:
-                name = f"{node.name}/{place}"
-                nodes.append(helper.make_node("Cast", [value], [name], name=name, to=TensorProto.FLOAT16))
-                node.input[place] = name
-        result = node.output[0]
-        node.output[0] = f"{result}/forced"
-        nodes.append(node)
-        name = f"{result}/back"
-        nodes.append(helper.make_node("Cast", [node.output[0]], [result], name=name, to=TensorProto.FLOAT))
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del broken.graph.node[:]
-    broken.graph.node.extend(copies)
-    del broken.graph.value_info[:]
-    return broken
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -303,7 +274,7 @@ def test_nodes_are_kept_by_name_and_said_to_be() -> None:
         half_graph(model, keep=["nothing"])
 
 
-def test_what_is_said_of_a_graph_is_read_from_it() -> None:
+def test_what_is_said_of_a_graph_is_read_from_it(force_half: Any) -> None:
     body, weights, _ = CASES["softmax"]
     half = half_graph(network(body, **weights))
     assert describe_types(half)["Softmax"] == {"fp32": 1}
@@ -433,7 +404,7 @@ def test_ranges_takes_whole_batches_of_a_fixed_size() -> None:
         ("Softmax", "a = Add(x, o)\nb = Softmax<axis=-1>(a)\ny = MatMul(b, m)", 1.0),
     ],
 )
-def test_a_norm_or_softmax_forced_to_half_shows(op: str, body: str, scale: float) -> None:
+def test_a_norm_or_softmax_forced_to_half_shows(op: str, body: str, scale: float, force_half: Any) -> None:
     model = network(body, e=LINEAR * scale, m=LINEAR, g=np.ones(8), o=3000.0)
     x = RNG.normal(size=(4, 4, 8, 8)).astype(np.float32)
     expected = run(model, x)
