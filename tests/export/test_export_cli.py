@@ -159,8 +159,8 @@ def test_a_cast_in_the_wrong_place_is_caught_by_the_report(
     model = create_model("vit-baseline", image_size=48, width=48, depth=2, heads=2, bottleneck=32, classes=3).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("pos_embed"):
-                parameter.mul_(3000.0)
+            if "patch_embed" in name:
+                parameter.mul_(5000.0)
     save_model(model, tmp_path / "m.pt", {})
     given = [tmp_path / "m.pt", "--out", tmp_path / "m.cvgl", "--count", 12]
     assert run(monkeypatch, *given) == 0, capsys.readouterr().err
