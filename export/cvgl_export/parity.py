@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +27,9 @@ class Thresholds:
     Args:
         cosine_median, cosine_minimum: between both engines' descriptors of a tile, over all tiles of both views.
         agreement: see `Retrieval`.
-        recall_drop, pssr_drop: by how much R@1 and PSSR may fall.
+        recall_drop, pssr_drop: by how much R@1 and PSSR may fall. Of agreement and R@1 one query may differ in any
+            case: on 22 tiles nothing finer than 4.5 % can be told. On the 500 for which they are meant, this changes
+            none of the defaults.
         error: largest difference of any value.
         spread: see `Parity`. Below `COLLAPSED` a model gives much the same for every tile, and agreement with it proves
             little; to export it is the user's right all the same, so that by default this is said and not judged.
@@ -259,12 +262,24 @@ def judge(parity: Parity, thresholds: Thresholds) -> list[Failure]:
     seen = parity.retrieval
     if seen is not None:
         queries = len(parity.cosine_query)
+        # A little more, for the rounding of shares.
+        one = (1 + 1e-9) / queries
         same = f"{round(seen.agreement * queries)} of {queries} queries"
-        least("top-1 agreement", seen.agreement, thresholds.agreement, same)
+        least("top-1 agreement", seen.agreement, _but_one(thresholds.agreement, 1 - one, min), same)
         falls = _fall(seen.recall_change), _fall(seen.pssr_change)
-        most("fall of R@1", falls[0], thresholds.recall_drop, _change(seen.recall_before, seen.recall_after))
+        most(
+            "fall of R@1",
+            falls[0],
+            _but_one(thresholds.recall_drop, one, max),
+            _change(seen.recall_before, seen.recall_after),
+        )
         most("fall of PSSR", falls[1], thresholds.pssr_drop, _change(seen.pssr_before, seen.pssr_after))
     return found
+
+
+def _but_one(limit: float | None, with_one: float, looser: Callable[[float, float], float]) -> float | None:
+    """A limit of a share, loosened to what it is when one query differs."""
+    return None if limit is None else looser(limit, with_one)
 
 
 def _fall(change: float) -> float:
