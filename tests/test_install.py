@@ -54,6 +54,22 @@ def test_base_install_is_what_a_drone_needs() -> None:
     assert {re.split(r"[ <>=!;\[(]", line)[0].lower() for line in requirements} == BASE
 
 
+@pytest.mark.parametrize(
+    ("module", "arguments", "extra"),
+    [
+        ("cvgl_train.cli", ["fsra", "--small"], "train"),
+        ("cvgl_train.eval_cli", ["model.pt", "procedural:folder"], "train"),
+        ("cvgl_export.cli", ["model.pt"], "train,export"),
+    ],
+)
+def test_a_command_whose_extra_is_not_installed_says_so(module: str, arguments: list[str], extra: str) -> None:
+    code = "import sys\nfor name in ('torch', 'timm', 'onnx', 'sklearn'): sys.modules[name] = None\n"
+    code += f"sys.argv = ['command', *{arguments!r}]\nfrom {module} import app_main\napp_main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3 and f"pip install 'cvgl[{extra}]'" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_missing_core_is_named() -> None:
     # None in sys.modules is how Python itself marks a module that must not be found.
     code = "import sys; sys.modules['cvgl._native'] = None; import cvgl"

@@ -9,19 +9,47 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from cvgl.errors import EXIT_BAD_INPUT, CvglError
+from cvgl.errors import EXIT_BAD_INPUT, EXIT_MISSING, CvglError
 
 __all__ = ["command_when_none_is_named", "main"]
+
+# Commands are there in every install; what some of them import is not.
+_EXTRA_OF = {
+    **dict.fromkeys(
+        [
+            "torch",
+            "torchvision",
+            "timm",
+            "lightning_fabric",
+            "sklearn",
+            "scipy",
+            "tensorboard",
+            "matplotlib",
+            "PIL",
+            "safetensors",
+        ],
+        "train",
+    ),
+    **dict.fromkeys(("onnx", "onnxscript", "ml_dtypes"), "train,export"),
+    "pycuda": "tensorrt",
+    "pymavlink": "mavlink",
+}
 
 
 def main(app: typer.Typer) -> None:
     """Run a command line; an error of ours ends it with one line and its exit status (see cvgl.errors), and
-    so does a file or folder that the system does not give."""
+    so do a file or folder that the system does not give and an extra that is not installed."""
     try:
         app()
     except CvglError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in _EXTRA_OF:
+            raise
+        print(f"error: this needs {module}: pip install 'cvgl[{_EXTRA_OF[module]}]'", file=sys.stderr)
+        sys.exit(EXIT_MISSING)
     except OSError as error:
         # A folder that cannot be written, a full disk. What has no file is a fault of ours and keeps its traceback.
         if error.filename is None and error.errno != errno.ENOSPC:
