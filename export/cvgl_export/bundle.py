@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
@@ -237,13 +237,14 @@ class _Export:
             built = folder / Path(name).with_suffix(".engine")
 
             def check(plan: Path, views: list[View] = views, name: str = name) -> None:
-                engine = TensorRTEngine(plan, fingerprint=fingerprint)
-                made = {"query": self.original.query, "reference": self.original.reference}
-                for view in views:
-                    tell = self._of(f"TensorRT, {view}")
-                    made[view] = describe(engine.run, self.tiles, view, batch=engine.batch or _BATCH, progress=tell)
+                with closing(TensorRTEngine(plan, fingerprint=fingerprint)) as engine:
+                    made = {"query": self.original.query, "reference": self.original.reference}
+                    for view in views:
+                        tell = self._of(f"TensorRT, {view}")
+                        batch = engine.batch or _BATCH
+                        made[view] = describe(engine.run, self.tiles, view, batch=batch, progress=tell)
+                    times = {view: self._time(engine.run, view, engine.description, engine.batch) for view in views}
                 found = Descriptors(made["query"], made["reference"], engine.description)
-                times = {view: self._time(engine.run, view, engine.description, engine.batch) for view in views}
                 self._judge(f"TensorRT, {name}", found, self._thresholds, engine.description, times, [plan])
 
             report = build_engine(
