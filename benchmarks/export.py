@@ -26,8 +26,8 @@ import typer
 from record import ROOT, commit, slug
 
 from cvgl.bench import machine
-from cvgl.errors import CvglError
-from cvgl.files import atomic_path, write_json
+from cvgl.errors import CvglError, ModelError
+from cvgl.files import atomic_path, read_json, write_json
 from cvgl_export.descriptors import Descriptors
 from cvgl_export.graphs.half import half_graph
 from cvgl_export.graphs.quantise import int8_graph
@@ -50,7 +50,9 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    methods: Annotated[list[str] | None, typer.Argument(help="Methods; by default all.")] = None,
+    methods: Annotated[
+        list[str] | None, typer.Argument(help="Methods; by default all. What is known of others stays.")
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of the small runs.")] = Path("runs"),
     tiles: Annotated[int, typer.Option(help="Tiles to compare on.")] = 500,
     full: Annotated[bool, typer.Option(help="Also export at full size, timed.")] = True,
@@ -58,29 +60,32 @@ def main(
 ) -> None:
     """Export every method and write how well the exports agree and what they cost."""
     chosen = methods or list(METHODS)
-    rows: list[dict[str, Any]] = []
-    costs: list[dict[str, Any]] = []
     about = machine()
     target = out / f"export-{slug(about['processor'])}-{about['cores']}-cores"
+    before = read_json(target.with_suffix(".json"), ModelError) if target.with_suffix(".json").is_file() else {}
     data: dict[str, Any] = {
         "made": datetime.now(timezone.utc).date().isoformat(),
-        "commit": commit(),
         "machine": about,
         "command": "python benchmarks/export.py",
-        "tiles": tiles,
-        "agreement": rows,
-        "costs": costs,
+        # What was measured before stands until it is measured again; every row names its commit.
+        "agreement": [row for row in before.get("agreement", []) if row["method"] not in chosen],
+        "costs": [row for row in before.get("costs", []) if row["method"] not in chosen or not full],
     }
     for name in chosen:
         checkpoint = runs / f"{name}-small" / "model.pt"
+        made: list[dict[str, Any]] = []
         if checkpoint.is_file():
-            rows += _agreement(f"{name}, small", open_source(checkpoint), tiles, int8=name in CONVOLUTIONAL)
+            made += _agreement(f"{name}, small", open_source(checkpoint), tiles, int8=name in CONVOLUTIONAL)
         if name == "cvgl-nano":
-            rows += _agreement("cvgl-nano, base", open_source(BASE), tiles, int8=True)
+            made += _agreement("cvgl-nano, base", open_source(BASE), tiles, int8=True)
+        data["agreement"] += [{"method": name, "commit": commit(), **row} for row in made]
         if full:
-            costs.append(_cost(name))
-            print(costs[-1], flush=True)
+            data["costs"].append({"commit": commit(), **_cost(name)})
+            print(data["costs"][-1], flush=True)
         # After each, so that an hour's work is not lost with the last method.
+        order = list(METHODS)
+        for key in ("agreement", "costs"):
+            data[key].sort(key=lambda row: order.index(row["method"]))
         write_json(target.with_suffix(".json"), data)
         with atomic_path(target.with_suffix(".md")) as temporary:
             temporary.write_text(_page(data), encoding="utf-8")
@@ -137,6 +142,7 @@ def _row(title: str, precision: str, parity: Parity, counts: dict[str, int]) -> 
     assert seen is not None
     return {
         "network": title,
+        "queries": len(parity.cosine_query),
         "precision": precision,
         "nodes": counts,
         "cosine_median": parity.cosine_median,
@@ -189,13 +195,15 @@ def _cost(name: str) -> dict[str, Any]:
 
 def _page(data: dict[str, Any]) -> str:
     computer = data["machine"]
+    commits = sorted({row["commit"] for row in (*data["agreement"], *data["costs"])})
+    counts = sorted({row["queries"] for row in data["agreement"]})
     lines = [
         "# Exports",
         "",
-        f"{data['made']}, commit {data['commit']}, {computer['processor']}, {computer['cores']} cores.",
+        f"{data['made']}, commits {', '.join(commits)}, {computer['processor']}, {computer['cores']} cores.",
         "Made by `python benchmarks/export.py`; the JSON file beside this one has every digit.",
         "",
-        f"## Against FP32 on {data['tiles']} procedural tiles",
+        f"## Against FP32 on {' or '.join(map(str, counts))} procedural tiles",
         "",
         "Trained networks. Descriptors by ONNX Runtime with every rounding to half precision done as a GPU does it; no",
         "TensorRT took part. Asked of FP16: median cosine at least 0.9999, least 0.999, same nearest tile for 99.5 %;",
