@@ -55,6 +55,7 @@ def main(
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of the small runs.")] = Path("runs"),
     tiles: Annotated[int, typer.Option(help="Tiles to compare on.")] = 500,
+    agreement: Annotated[bool, typer.Option(help="Compare trained networks on the tiles.")] = True,
     full: Annotated[bool, typer.Option(help="Also export at full size, timed.")] = True,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = ROOT / "benchmarks" / "results",
 ) -> None:
@@ -68,15 +69,15 @@ def main(
         "machine": about,
         "command": "python benchmarks/export.py",
         # What was measured before stands until it is measured again; every row names its commit.
-        "agreement": [row for row in before.get("agreement", []) if row["method"] not in chosen],
+        "agreement": [row for row in before.get("agreement", []) if row["method"] not in chosen or not agreement],
         "costs": [row for row in before.get("costs", []) if row["method"] not in chosen or not full],
     }
     for name in chosen:
         checkpoint = runs / f"{name}-small" / "model.pt"
         made: list[dict[str, Any]] = []
-        if checkpoint.is_file():
+        if agreement and checkpoint.is_file():
             made += _agreement(f"{name}, small", open_source(checkpoint), tiles, int8=name in CONVOLUTIONAL)
-        if name == "cvgl-nano":
+        if agreement and name == "cvgl-nano":
             made += _agreement("cvgl-nano, base", open_source(BASE), tiles, int8=True)
         data["agreement"] += [{"method": name, "commit": commit(), **row} for row in made]
         if full:
