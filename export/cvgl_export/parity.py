@@ -16,6 +16,8 @@ from .source import VIEWS
 
 __all__ = ["COLLAPSED", "Failure", "Parity", "Thresholds", "compare", "judge"]
 
+_STATED_FOR = 500
+
 COLLAPSED = 0.01
 """Spread below which a model's descriptors of different tiles hardly differ."""
 
@@ -28,8 +30,8 @@ class Thresholds:
         cosine_median, cosine_minimum: between both engines' descriptors of a tile, over all tiles of both views.
         agreement: see `Retrieval`.
         recall_drop, pssr_drop: by how much R@1 and PSSR may fall. Of agreement and R@1 one query may differ in any
-            case: on 22 tiles nothing finer than 4.5 % can be told. On the 500 for which they are meant, this changes
-            none of the defaults.
+            case: on 22 tiles nothing finer than 4.5 % can be told. PSSR is a mean rank as a share of the references:
+            with fewer than 500, the limit is that of as many ranks. On 500 none of this changes the defaults.
         error: largest difference of any value.
         spread: see `Parity`. Below `COLLAPSED` a model gives much the same for every tile, and agreement with it proves
             little; to export it is the user's right all the same, so that by default this is said and not judged.
@@ -273,7 +275,9 @@ def judge(parity: Parity, thresholds: Thresholds) -> list[Failure]:
             _but_one(thresholds.recall_drop, one, max),
             _change(seen.recall_before, seen.recall_after),
         )
-        most("fall of PSSR", falls[1], thresholds.pssr_drop, _change(seen.pssr_before, seen.pssr_after))
+        ranks = max(1.0, _STATED_FOR / len(parity.cosine_reference))
+        pssr = None if thresholds.pssr_drop is None else ranks * thresholds.pssr_drop
+        most("fall of PSSR", falls[1], pssr, _change(seen.pssr_before, seen.pssr_after))
     return found
 
 

@@ -86,10 +86,9 @@ def test_the_figures_of_a_small_case_by_hand() -> None:
     assert parity.nearest_before.tolist() == [[0, 1], [1, 0]]
     assert parity.nearest_after.tolist() == [[0, 1], [0, 1]]
     metrics = {failure.metric: failure for failure in parity.failures}
-    # One query of two may find another tile: nothing finer can be told.
-    assert set(metrics) == {"cosine (minimum)", "fall of PSSR"}
+    # One query of two may find another tile, and ranks may move by a quarter on average: nothing finer can be told.
+    assert set(metrics) == {"cosine (minimum)"}
     assert str(metrics["cosine (minimum)"]) == "cosine (minimum) 0.8, expected at least 0.999: in query 1"
-    assert metrics["fall of PSSR"].found == 0.25 and "from 0.5000 to 0.2500" in metrics["fall of PSSR"].note
 
 
 @settings(max_examples=40, deadline=None)
@@ -473,3 +472,15 @@ def test_one_query_may_differ_where_the_limit_is_finer_than_the_tiles_can_tell(
     assert bool(parity) == passes
     said = {failure.metric: str(failure) for failure in parity.failures}
     assert passes or f"{queries - flips} of {queries} queries" in said["top-1 agreement"]
+
+
+def test_pssr_may_fall_by_half_a_rank_however_few_the_references_are() -> None:
+    """0.001 of 500; here 20 references, and ten or eleven queries whose true one falls by a rank."""
+    references = np.eye(20, dtype=np.float32)
+    before = 0.5 * references + 0.49 * np.roll(references, 1, axis=1)
+    limits = Thresholds(agreement=None, recall_drop=None, cosine_median=None, cosine_minimum=None)
+    for moved, passes in ((10, True), (11, False)):
+        after = before.copy()
+        after[:moved] += 0.02 * np.roll(references, 1, axis=1)[:moved]
+        one, other = (Descriptors(unit(query), references, "") for query in (before, after))
+        assert bool(compare(one, other, np.arange(20), limits)) == passes
