@@ -185,7 +185,8 @@ def _cost(name: str) -> dict[str, Any]:
             "seconds": round(seconds, 1),
             "peak_mib": round(told["mib"]),
             "status": told["status"],
-            "said": told["said"] if told["status"] else "",
+            # Without the temporary folder, which means nothing elsewhere.
+            "said": told["said"].replace(f"{folder}/", "").split("; see ")[0].strip() if told["status"] else "",
             "bundle_mib": round(sum(file.stat().st_size for file in out.rglob("*")) / 2**20, 1)
             if out.is_dir()
             else None,
