@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,3 +51,25 @@ def mission(town: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     check = CheckSize(views=32, frames=4, trials=0)
     prepare(town / "map.tif", camera, 80.0, out, adapt=False, stride_m=20.0, check=check)
     return out
+
+
+@pytest.fixture(scope="session")
+def check_with_tensorrt() -> Callable[[str, str], None]:
+    """A function that runs a file of checks in tests/trt over the genuine bindings of a version of TensorRT."""
+
+    def check(version: str, file: str) -> None:
+        # In a process of its own: the bindings of two versions cannot live in one.
+        command = [sys.executable, str(ROOT / "tests" / "trt" / "bindings.py"), "--run", version]
+        done = subprocess.run(
+            [*command, str(ROOT / "tests" / "trt" / file)],
+            capture_output=True,
+            text=True,
+            timeout=280,
+            env={**os.environ, "PYTEST_ADDOPTS": ""},
+        )
+        if done.returncode == 77:
+            pytest.skip(done.stdout.strip())
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert " passed" in done.stdout
+
+    return check

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,24 +61,8 @@ REMOVED = {
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_with_the_genuine_bindings(version: str) -> None:
-    run_checks(version, "check_build.py")
-
-
-def run_checks(version: str, file: str) -> None:
-    """In a process of its own: the bindings of two versions cannot live in one."""
-    command = [sys.executable, str(ROOT / "tests" / "trt" / "bindings.py"), "--run", version]
-    done = subprocess.run(
-        [*command, str(ROOT / "tests" / "trt" / file)],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env={**os.environ, "PYTEST_ADDOPTS": ""},
-    )
-    if done.returncode == 77:
-        pytest.skip(done.stdout.strip())
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+def test_with_the_genuine_bindings(version: str, check_with_tensorrt: Callable[[str, str], None]) -> None:
+    check_with_tensorrt(version, "check_build.py")
 
 
 def layer(inputs: list[Any], outputs: list[Any], **more: Any) -> dict[str, Any]:

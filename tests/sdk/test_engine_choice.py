@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import onnxruntime
@@ -16,8 +15,6 @@ from cvgl.engines.choose import engine_files
 from cvgl.errors import MissingDependencyError, ModelError
 from cvgl.model import Model
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
@@ -26,21 +23,9 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("version", ["10.3.0", "11.4.0.106"])
-def test_with_the_genuine_bindings(version: str) -> None:
+def test_with_the_genuine_bindings(version: str, check_with_tensorrt: Callable[[str, str], None]) -> None:
     pytest.importorskip("onnx")
-    # In a process of its own: the bindings of two versions cannot live in one.
-    command = [sys.executable, str(ROOT / "tests" / "trt" / "bindings.py"), "--run", version]
-    done = subprocess.run(
-        [*command, str(ROOT / "tests" / "trt" / "check_choice.py")],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env={**os.environ, "PYTEST_ADDOPTS": ""},
-    )
-    if done.returncode == 77:
-        pytest.skip(done.stdout.strip())
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+    check_with_tensorrt(version, "check_choice.py")
 
 
 def test_without_engines_onnx_runtime_says_why(bundle: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,25 +12,12 @@ import pytest
 from cvgl.engines.tensorrt import TensorRTEngine, how_to_install_tensorrt, platform_here
 from cvgl.errors import MissingDependencyError, ModelError
 
-ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = ("10.3.0", "10.13.3.9", "11.4.0.106")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_with_the_genuine_bindings(version: str) -> None:
-    # In a process of its own: the bindings of two versions cannot live in one.
-    command = [sys.executable, str(ROOT / "tests" / "trt" / "bindings.py"), "--run", version]
-    done = subprocess.run(
-        [*command, str(ROOT / "tests" / "trt" / "check_engine.py")],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env={**os.environ, "PYTEST_ADDOPTS": ""},
-    )
-    if done.returncode == 77:
-        pytest.skip(done.stdout.strip())
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+def test_with_the_genuine_bindings(version: str, check_with_tensorrt: Callable[[str, str], None]) -> None:
+    check_with_tensorrt(version, "check_engine.py")
 
 
 def test_importing_the_sdk_and_its_engines_loads_no_gpu_library() -> None:

@@ -7,48 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pycuda.driver as cuda
 import pytest
 from tensorrt_double import LENGTH, SIZE, World
 
 from cvgl.engines.sidecar import read_sidecar, write_sidecar
 from cvgl.errors import MissingDependencyError, ModelError
-from cvgl.model import Model, View, write_bundle
+from cvgl.model import Model, read_manifest
 from cvgl_export.tensorrt import build_engine
 
 
 @pytest.fixture
-def bundle(world: World, tmp_path: Path) -> Path:
+def bundle(world: World, tiny_bundle: Path) -> Path:
     """A model whose ONNX file does what the pretended TensorRT does, and an engine of it."""
-    helper = onnx.helper
-    places = helper.make_tensor("places", onnx.TensorProto.INT64, [LENGTH], list(range(LENGTH)))
-    factors = helper.make_tensor("factors", onnx.TensorProto.FLOAT, [LENGTH], [1.0 + k for k in range(LENGTH)])
-    nodes = [
-        helper.make_node("Flatten", ["images"], ["flat"]),
-        helper.make_node("Gather", ["flat", "places"], ["some"], axis=1),
-        helper.make_node("Mul", ["some", "factors"], ["descriptors"]),
-    ]
-    kind = onnx.TensorProto.FLOAT
-    images = helper.make_tensor_value_info("images", kind, ["batch", 3, SIZE, SIZE])
-    descriptors = helper.make_tensor_value_info("descriptors", kind, ["batch", LENGTH])
-    graph = helper.make_graph(nodes, "tiny", [images], [descriptors], [places, factors])
-    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.save(network, str(tmp_path / "made.onnx"))
-    view = View("embed.onnx", (SIZE, SIZE), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), 1.0)
-    path = tmp_path / "tiny.cvgl"
-    fingerprint = write_bundle(
-        path,
-        name="tiny",
-        architecture="five values",
-        descriptor_size=LENGTH,
-        views={"query": view, "reference": view},
-        files={"embed.onnx": tmp_path / "made.onnx"},
-        precision="fp32",
-        opset=18,
-    )
-    make(path, fingerprint, "embed.engine")
-    return path
+    make(tiny_bundle, Model(tiny_bundle, read_manifest(tiny_bundle), {}).fingerprint, "embed.engine")
+    return tiny_bundle
 
 
 def make(bundle: Path, fingerprint: str, name: str) -> None:

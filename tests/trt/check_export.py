@@ -7,47 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import tensorrt_double
-from tensorrt_double import HISTOGRAM, LENGTH, SIZE, World
+from tensorrt_double import HISTOGRAM, LENGTH, World
 
 from cvgl.engines.sidecar import read_sidecar
-from cvgl.model import Model, View, write_bundle
+from cvgl.model import Model
 from cvgl_export import cli
 from cvgl_export.report import read_report
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    """A model whose ONNX file does what the pretended TensorRT does."""
-    helper = onnx.helper
-    places = helper.make_tensor("places", onnx.TensorProto.INT64, [LENGTH], list(range(LENGTH)))
-    factors = helper.make_tensor("factors", onnx.TensorProto.FLOAT, [LENGTH], [1.0 + k for k in range(LENGTH)])
-    nodes = [
-        helper.make_node("Flatten", ["images"], ["flat"]),
-        helper.make_node("Gather", ["flat", "places"], ["some"], axis=1),
-        helper.make_node("Mul", ["some", "factors"], ["descriptors"]),
-    ]
-    kind = onnx.TensorProto.FLOAT
-    images = helper.make_tensor_value_info("images", kind, ["batch", 3, SIZE, SIZE])
-    descriptors = helper.make_tensor_value_info("descriptors", kind, ["batch", LENGTH])
-    graph = helper.make_graph(nodes, "tiny", [images], [descriptors], [places, factors])
-    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.save(network, str(tmp_path / "made.onnx"))
-    view = View("embed.onnx", (SIZE, SIZE), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), 1.0)
-    path = tmp_path / "tiny.cvgl"
-    write_bundle(
-        path,
-        name="tiny",
-        architecture="five values",
-        descriptor_size=LENGTH,
-        views={"query": view, "reference": view},
-        files={"embed.onnx": tmp_path / "made.onnx"},
-        precision="fp32",
-        opset=18,
-    )
-    return path
 
 
 def export(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -58,11 +25,11 @@ def export(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 
 def test_the_engine_its_sidecar_and_its_proof(
-    world: World, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, engine = tmp_path / "flown.cvgl", tmp_path / "plans" / "model.engine"
     options = ("--workspace", 512, "--timing-cache", tmp_path / "cache", "--hardware-compatible")
-    assert export(monkeypatch, bundle, "--out", out, "--engine", engine, *options) == 0, capsys.readouterr().err
+    assert export(monkeypatch, tiny_bundle, "--out", out, "--engine", engine, *options) == 0, capsys.readouterr().err
     assert "engine:" in capsys.readouterr().out
     sidecar = read_sidecar(engine)
     model = Model.open(out)
@@ -80,14 +47,14 @@ def test_the_engine_its_sidecar_and_its_proof(
 
 
 def test_an_engine_that_computes_something_else_is_not_left_behind(
-    world: World, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def other(images: np.ndarray) -> Any:
         return images.reshape(len(images), -1)[:, LENGTH : 2 * LENGTH]
 
     monkeypatch.setattr(tensorrt_double, "expected", other)
     out, engine = tmp_path / "flown.cvgl", tmp_path / "model.engine"
-    assert export(monkeypatch, bundle, "--out", out, "--engine", engine) == 4
+    assert export(monkeypatch, tiny_bundle, "--out", out, "--engine", engine) == 4
     assert "not the same model any more" in capsys.readouterr().err
     assert not out.exists() and not engine.exists() and not list(tmp_path.glob("*.engine*"))
     assert not read_report(tmp_path / "flown.failed" / "report.json")["passed"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -309,3 +310,39 @@ def world(trt: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     yield made
     gc.collect()
     assert (made.faults, cuda.faults, cuda.depth(), cuda.live()) == ([], [], 0, {"memory": 0, "streams": 0})
+
+
+@pytest.fixture
+def tiny_bundle(tmp_path: Path) -> Path:
+    """A model whose ONNX file does what the pretended TensorRT does."""
+    import onnx
+
+    from cvgl.model import View, write_bundle
+
+    helper = onnx.helper
+    places = helper.make_tensor("places", onnx.TensorProto.INT64, [LENGTH], list(range(LENGTH)))
+    factors = helper.make_tensor("factors", onnx.TensorProto.FLOAT, [LENGTH], [1.0 + k for k in range(LENGTH)])
+    nodes = [
+        helper.make_node("Flatten", ["images"], ["flat"]),
+        helper.make_node("Gather", ["flat", "places"], ["some"], axis=1),
+        helper.make_node("Mul", ["some", "factors"], ["descriptors"]),
+    ]
+    kind = onnx.TensorProto.FLOAT
+    images = helper.make_tensor_value_info("images", kind, ["batch", 3, SIZE, SIZE])
+    descriptors = helper.make_tensor_value_info("descriptors", kind, ["batch", LENGTH])
+    graph = helper.make_graph(nodes, "tiny", [images], [descriptors], [places, factors])
+    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(network, str(tmp_path / "made.onnx"))
+    view = View("embed.onnx", (SIZE, SIZE), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), 1.0)
+    path = tmp_path / "tiny.cvgl"
+    write_bundle(
+        path,
+        name="tiny",
+        architecture="five values",
+        descriptor_size=LENGTH,
+        views={"query": view, "reference": view},
+        files={"embed.onnx": tmp_path / "made.onnx"},
+        precision="fp32",
+        opset=18,
+    )
+    return path
