@@ -3,9 +3,9 @@
 Plain 3 x 3 convolutions on a quarter of the input's resolution; a head that keeps the layout, since heading
 is known and patches are north-up: where a thing lies in the patch says as much as that it is there.
 
-The colours never enter as they are. Satellite images and photos of one place differ most in brightness and contrast, so
-the graph itself computes what survives: local-contrast-normalised luma, the chroma in units of the patch's own contrast,
-and the mask of seen pixels (which enter as exactly 0, see `cvgl.model`).
+The colours never enter as they are. Satellite images and photos of one place differ most in brightness and contrast,
+so the graph itself computes what survives: local-contrast-normalised luma, the chroma in units of the patch's own
+contrast, and the mask of seen pixels (which enter as exactly 0, see `cvgl.model`).
 """
 
 from __future__ import annotations
