@@ -390,7 +390,7 @@ class _Run:
             "settings": asdict(self.model.settings),
             "seed": self.seed,
             "steps": state.step,
-            "seconds": round(state.seconds, 1),
+            "seconds": round(state.seconds, 3),
             "device": str(self.fabric.device),
             "processes": self.fabric.world_size,
             "arithmetic": "bfloat16 mixed" if "bf16" in str(self.fabric._precision.precision) else "float32",
