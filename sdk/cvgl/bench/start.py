@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def cold_start(
     frame_options: Mapping[str, Any] | None = None,
     repeat: int = 1,
     from_disk: bool = False,
+    on_start: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """A new process from its start to its first answer, and the memory it took.
 
@@ -64,6 +65,7 @@ def cold_start(
         repeat: processes one after the other; the one with the median total is told.
         from_disk: before each, ask the system to forget what it has of the mission's files in memory (as after a
             start of the machine; libraries stay). It may refuse, and a virtual machine's host may remember them.
+        on_start: called after each process.
 
     Returns:
         ``total_ms`` and what it is the sum of (:data:`PARTS`): the start of the interpreter, ``import cvgl``, opening
@@ -78,6 +80,8 @@ def cold_start(
         if from_disk:
             forget_files(Path(mission))
         starts.append(_start(mission, flight, threads, dict(frame_options or {})))
+        if on_start is not None:
+            on_start()
     starts.sort(key=lambda start: float(start["total_ms"]))
     return {**starts[(len(starts) - 1) // 2], "totals_ms": [start["total_ms"] for start in starts]}
 
