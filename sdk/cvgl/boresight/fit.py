@@ -23,9 +23,8 @@ __all__ = ["Calibration", "Change", "calibrate_camera", "position_errors"]
 _SCAN = tuple(math.exp(0.06 * step) for step in (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5))
 _SCANNED = 8
 _ROUNDS = 8
-# Done when a round changes the focal length by less than this (relative) and the mount by less than this (degrees).
-_SETTLED_FOCAL = 0.004
-_SETTLED_DEG = 0.1
+# Done when a round changes nothing by more than this share of its uncertainty: matches differ a little in every round.
+_SETTLED = 0.3
 # A camera that was tilted anew during the flight: this many standard deviations, and at least this many degrees.
 _CHANGE_SIGMAS = 6.0
 _CHANGE_DEG = 2.0
@@ -124,7 +123,7 @@ def calibrate_camera(
                 expected=f"at least {FEWEST_SIGHTS}",
             )
         solution = solve(sights, current, gnss_sigma_m, heading_sigma_deg)
-        settled = _alike(current, solution.camera)
+        settled = _settled(current, solution)
         before, current = current, solution.camera
     after = np.empty(len(sights))
     for own, other in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
@@ -168,11 +167,15 @@ def _scanned(
     return best
 
 
-def _alike(one: Camera, other: Camera) -> bool:
-    turned = max(
-        abs(getattr(one.mount, axis) - getattr(other.mount, axis)) for axis in ("roll_deg", "pitch_deg", "yaw_deg")
-    )
-    return abs(math.log(one.fx / other.fx)) < _SETTLED_FOCAL and turned < _SETTLED_DEG
+def _settled(before: Camera, solution: Solution) -> bool:
+    after, estimates = solution.camera, solution.estimates
+    moved = {
+        "focal_length": after.fx - before.fx,
+        "mount_roll": after.mount.roll_deg - before.mount.roll_deg,
+        "mount_pitch": after.mount.pitch_deg - before.mount.pitch_deg,
+        "mount_yaw": after.mount.yaw_deg - before.mount.yaw_deg,
+    }
+    return all(abs(change) < _SETTLED * estimates[name].sigma for name, change in moved.items())
 
 
 def _changes(sights: Sequence[Sight], solution: Solution) -> tuple[Change, ...]:
