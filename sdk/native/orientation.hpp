@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstddef>
 
-#include "blocks.hpp"
+#include "lanes.hpp"
 
 namespace cvgl {
 
