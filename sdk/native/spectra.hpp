@@ -37,7 +37,8 @@ inline Wave* thread_room(std::size_t waves) {
   return room.data();
 }
 
-// Twice the spectrum of a field: `side` rows of as many interleaved complex numbers, `stride` floats apart, zeros beyond.
+// Twice the spectrum of a field: `side` rows of as many interleaved complex numbers, `stride` floats apart, and zeros
+// beyond.
 CVGL_CLONES inline void field_spectrum(const SpectraShape& shape, const Fft& fft, const float* field,
                                        std::ptrdiff_t stride, int side, Wave* spectrum, Wave* room) {
   const int size = shape.size, groups = shape.groups;
