@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "bindings.hpp"
-#include "rectify.hpp"
+#include "warp.hpp"
 
 namespace cvgl::bindings {
 
@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kMaxPatchSide = 16384;
 
-cvgl::ImageView image_view(const Array& image) {
+cvgl::Plane image_plane(const Array& image) {
   if (image.dtype() != nb::dtype<std::uint8_t>()) refuse("image: expected dtype uint8");
   const bool colour = image.ndim() == 3;
   if (image.ndim() != 2 && !(colour && image.shape(2) == 3)) {
@@ -24,14 +24,14 @@ cvgl::ImageView image_view(const Array& image) {
   if (!side_ok(image.shape(0)) || !side_ok(image.shape(1))) {
     refuse("image: found shape " + shape_of(image) + ", expected sides of 1 to " + std::to_string(kMaxImageSide));
   }
-  cvgl::ImageView view;
+  cvgl::Plane view;
   view.data = static_cast<const unsigned char*>(image.data());
   view.height = static_cast<int>(image.shape(0));
   view.width = static_cast<int>(image.shape(1));
-  view.channels = colour ? 3 : 1;
   view.row_stride = image.stride(0);
   // The stride along an axis of one element says nothing.
-  const bool packed = (view.width == 1 || image.stride(1) == view.channels) && (!colour || image.stride(2) == 1);
+  const int step = colour ? 3 : 1;
+  const bool packed = (view.width == 1 || image.stride(1) == step) && (!colour || image.stride(2) == 1);
   if (!packed) refuse("image: rows may lie at any stride, but the pixels of a row must lie together");
   return view;
 }
@@ -82,43 +82,44 @@ int patch_side(const char* name, long long value) {
   return static_cast<int>(value);
 }
 
-template <int Channels>
-void rectify_rows(const cvgl::ImageView& image, const double* map, const cvgl::Lens& lens, int first, int last,
+template <typename L>
+void rectify_rows(const cvgl::Plane& image, const double* map, const cvgl::Lens& lens, int first, int last,
                   int width, unsigned char* patch, unsigned char* mask) {
   for (int v = first; v < last; ++v) {
-    unsigned char* out = patch + static_cast<std::size_t>(v) * width * Channels;
+    unsigned char* out = patch + static_cast<std::size_t>(v) * width * L::channels;
     unsigned char* seen = mask + static_cast<std::size_t>(v) * width;
-    for (int u = 0; u < width; ++u, out += Channels) {
-      seen[u] = cvgl::rectify_pixel<Channels>(image, map, lens, u, v, out);
+    for (int u = 0; u < width; ++u, out += L::channels) {
+      seen[u] = cvgl::rectify_pixel<L>(image, map, lens, u, v, out);
     }
   }
 }
 
 nb::tuple rectify(const Array& image, const Array& map3x3, double fx, double fy, double cx, double cy,
                   const std::vector<double>& distortion, long long out_h, long long out_w, int threads) {
-  const cvgl::ImageView view = image_view(image);
+  const cvgl::Plane view = image_plane(image);
+  const bool colour = image.ndim() == 3;
   const std::vector<double> map = homography(map3x3);
   const cvgl::Lens lens = lens_of(fx, fy, cx, cy, distortion);
   const int height = patch_side("out_h", out_h), width = patch_side("out_w", out_w);
   check_threads(threads);
 
   const std::size_t pixels = static_cast<std::size_t>(height) * static_cast<std::size_t>(width);
-  std::unique_ptr<std::uint8_t[]> patch(new std::uint8_t[pixels * static_cast<std::size_t>(view.channels)]);
+  std::unique_ptr<std::uint8_t[]> patch(new std::uint8_t[pixels * (colour ? 3 : 1)]);
   std::unique_ptr<std::uint8_t[]> mask(new std::uint8_t[pixels]);
   {
     nb::gil_scoped_release release;
     const auto work = [&](int first, int last) {
-      if (view.channels == 3) {
-        rectify_rows<3>(view, map.data(), lens, first, last, width, patch.get(), mask.get());
+      if (colour) {
+        rectify_rows<cvgl::Colour>(view, map.data(), lens, first, last, width, patch.get(), mask.get());
       } else {
-        rectify_rows<1>(view, map.data(), lens, first, last, width, patch.get(), mask.get());
+        rectify_rows<cvgl::Grey>(view, map.data(), lens, first, last, width, patch.get(), mask.get());
       }
     };
     cvgl::parallel_rows(height, cvgl::thread_count(threads, height), work);
   }
 
   const auto h = static_cast<std::size_t>(height), w = static_cast<std::size_t>(width);
-  Bytes patch_array = view.channels == 3 ? owned(std::move(patch), {h, w, 3}) : owned(std::move(patch), {h, w});
+  Bytes patch_array = colour ? owned(std::move(patch), {h, w, 3}) : owned(std::move(patch), {h, w});
   return nb::make_tuple(patch_array, owned(std::move(mask), {h, w}));
 }
 
