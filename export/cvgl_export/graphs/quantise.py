@@ -41,6 +41,10 @@ _LAYERS = ("Conv", "Gemm", "MatMul")
 _MARK = "onnx.quant.pre_process"
 
 
+_Read = tuple[tuple[str, ...], tuple[TensorProto, ...]]
+"""Names of what a node reads, and the weights among it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Quantised:
     """A graph of which each layer can be INT8 or not, from one calibration.
@@ -53,7 +57,7 @@ class Quantised:
 
     model: ModelProto
     layers: tuple[str, ...]
-    exact: Mapping[str, tuple[tuple[str, ...], tuple[TensorProto, ...]]]
+    exact: Mapping[str, _Read]
 
     def graph(self, layers: Collection[str] | None = None, *, rest: Literal["fp32", "fp16"] = "fp32") -> ModelProto:
         """The graph with some layers in INT8.
@@ -73,16 +77,7 @@ class Quantised:
         if rest not in ("fp32", "fp16"):
             raise ModelError("no such precision", field="rest", found=rest, expected="fp32 or fp16")
         model = copy_model(self.model)
-        have = {tensor.name for tensor in model.graph.initializer}
-        for node in model.graph.node:
-            if node.name not in self.exact or node.name in wanted:
-                continue
-            inputs, weights = self.exact[node.name]
-            del node.input[:]
-            node.input.extend(inputs)
-            model.graph.initializer.extend(tensor for tensor in weights if tensor.name not in have)
-            have.update(tensor.name for tensor in weights)
-        _drop_unused(model)
+        _restore(model, {name: exact for name, exact in self.exact.items() if name not in wanted})
         if rest == "fp16":
             return half_graph(model)
         check_types(model)
@@ -222,11 +217,14 @@ def _by_runtime(
             },
         )
         result = onnx.load(str(file))
+    # It has every reader of a quantised value read it rounded, the other branch of a residual block too.
+    exact = _exact(model, [node.name for node in model.graph.node if node.name not in chosen])
+    _restore(result, exact)
     _finish(result)
     return result
 
 
-def _exact(model: ModelProto, layers: Collection[str]) -> dict[str, tuple[tuple[str, ...], tuple[TensorProto, ...]]]:
+def _exact(model: ModelProto, layers: Collection[str]) -> dict[str, _Read]:
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     return {
         node.name: (tuple(node.input), tuple(weights[value] for value in node.input if value in weights))
@@ -235,8 +233,16 @@ def _exact(model: ModelProto, layers: Collection[str]) -> dict[str, tuple[tuple[
     }
 
 
-def _drop_unused(model: ModelProto) -> None:
-    """Take out quantisers that nothing reads any more, and weights."""
+def _restore(model: ModelProto, exact: Mapping[str, _Read]) -> None:
+    """Let nodes read what they read before they were quantised, and take out what nothing reads any more."""
+    have = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.name in exact:
+            inputs, weights = exact[node.name]
+            del node.input[:]
+            node.input.extend(inputs)
+            model.graph.initializer.extend(tensor for tensor in weights if tensor.name not in have)
+            have.update(tensor.name for tensor in weights)
     used = {output.name for output in model.graph.output}
     nodes = []
     for node in reversed(model.graph.node):
@@ -244,8 +250,8 @@ def _drop_unused(model: ModelProto) -> None:
             nodes.append(node)
             used.update(node.input)
     set_nodes(model.graph, nodes[::-1])
-    tensors = [tensor for tensor in model.graph.initializer if tensor.name not in used]
-    for tensor in tensors:
+    unused = [tensor for tensor in model.graph.initializer if tensor.name not in used]
+    for tensor in unused:
         model.graph.initializer.remove(tensor)
 
 
