@@ -95,6 +95,12 @@ def load(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def beside() -> Callable[[str], ModuleType]:
+    """A function that loads a helper beside the tests."""
+    return load
+
+
+@pytest.fixture(scope="session")
 def peer_module() -> ModuleType:
     """``peer.py``; skips where the DDS package or rosbags is not installed."""
     pytest.importorskip("cyclonedds", reason="cyclonedds is not installed: pip install 'cvgl[ros]'")

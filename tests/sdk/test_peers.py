@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from rich.console import Console
+from typer.testing import CliRunner
 
 from cvgl import Localizer
 from cvgl.bench import open_flight, peers, peers_map, peers_search
@@ -20,6 +23,7 @@ from cvgl.bench.peers_features import Detector, FeatureMap, sift, xfeat
 from cvgl.bench.peers_frame import judge
 from cvgl.bench.peers_map import WholeMap
 from cvgl.bench.peers_timing import Timed, interleave, ratio
+from cvgl.cli import bench as bench_command
 from cvgl.errors import CvglError, FlightError, FrameError, GalleryError, MissingDependencyError, MissionError
 from cvgl.frame import Frame
 from cvgl.gallery import Gallery
@@ -235,8 +239,6 @@ def test_compare_on_a_mission(localizer: Localizer, town: Path, monkeypatch: pyt
     for name, row in result["frame"]["contestants"].items():
         assert row["referenced"] == 3, name
         assert row["within_10m"] == 1.0, name
-    from rich.console import Console
-
     console = Console(record=True, width=160)
     peers.show(result, console)
     text = console.export_text()
@@ -339,3 +341,22 @@ def test_larger_missions_are_real_ones(
     stages.clear()
     assert area.make_missions(*options) == made
     assert stages == []
+
+
+def test_the_command_compares(mission: Path, town: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    def compare(localizer: Localizer, flight: object, **options: object) -> dict[str, object]:
+        asked.update(options)
+        return {**{name: {"contestants": {}} for name in ("embedding", "search", "frame")}, "missing": {"x": "gone"}}
+
+    monkeypatch.setattr(bench_command, "_measure", lambda *_: {"frames": 1})
+    monkeypatch.setattr(bench_command, "_show", lambda result: peers.show(result["peers"], Console()))
+    monkeypatch.setattr(peers, "compare", compare)
+    words = [str(mission), str(town / "flight"), "--frames", "2", "--repeat", "1", "--json", str(tmp_path / "b.json")]
+    done = CliRunner().invoke(bench_command.app, [*words, "--compare"])
+    assert done.exit_code == 0, done.output
+    assert (asked["frames"], asked["rounds"], asked["xfeat"]) == (2, 1, None)
+    assert json.loads((tmp_path / "b.json").read_text())["peers"]["missing"] == {"x": "gone"}
+    assert "x did not take part: gone" in done.output
+    assert CliRunner().invoke(bench_command.app, [*words, "--xfeat", "net.onnx"]).exit_code == 2
