@@ -122,6 +122,26 @@ def peer(peer_module: ModuleType, domain: int) -> Any:
 
 
 @pytest.fixture
+def vehicle(peer: Any, peer_module: ModuleType) -> Any:
+    """A camera and telemetry on this test's bus."""
+    return peer_module.Vehicle(peer)
+
+
+@pytest.fixture
+def listen(domain: int, peer_module: ModuleType) -> Iterator[Callable[[dict[str, str]], Any]]:
+    """A function that starts a process which decodes what it hears."""
+    opened: list[Any] = []
+
+    def start(topics: dict[str, str]) -> Any:
+        opened.append(peer_module.Listener(domain, topics))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
 def until() -> Callable[..., Any]:
     return wait_until
 
