@@ -125,6 +125,8 @@ def test_windows_cover_the_map(place) -> None:
     FeatureMap(place.basemap, nothing, window_px=256, step_px=128, on_window=lambda *at: counted.append(at))
     # 600 px: windows from 0, 128, 256 and, flush with the edge, 344.
     assert counted == [(number, 16) for number in range(1, 17)]
+    with pytest.raises(MissionError, match="900 windows"):
+        FeatureMap(place.basemap, nothing, window_px=20, step_px=20)
 
 
 @pytest.fixture(scope="module")
@@ -318,6 +320,7 @@ def test_larger_missions_are_real_ones(
 ) -> None:
     monkeypatch.setattr(area, "_CELL_STRIDES", 12)
     monkeypatch.setattr(area, "_PERIOD", 1)
+    monkeypatch.setattr(area, "_TRIALS", 3)
     grass = np.full((300, 300, 3), 99, np.uint8)
     monkeypatch.setattr(area.World, "generate", lambda seed, size_m, style: None)
     monkeypatch.setattr(area, "render_map", lambda world, gsd: grass)
