@@ -465,6 +465,8 @@ def test_one_query_may_differ_where_the_limit_is_finer_than_the_tiles_can_tell(
     parity = compare(one, other, np.arange(queries), replace(Thresholds(), pssr_drop=None))
     assert parity.retrieval is not None and parity.retrieval.agreement == pytest.approx(1 - flips / queries)
     assert bool(parity) == passes
+    # What a report shows is what it was judged by.
+    assert parity.thresholds.agreement == pytest.approx(min(0.995, 1 - 1 / queries))
     said = {failure.metric: str(failure) for failure in parity.failures}
     assert passes or f"{queries - flips} of {queries} queries" in said["top-1 agreement"]
 
