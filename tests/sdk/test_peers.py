@@ -226,8 +226,8 @@ def test_compare_on_a_mission(localizer: Localizer, town: Path, monkeypatch: pyt
     monkeypatch.setitem(peers_search.CONTESTANTS, "faiss flat", "no_such_library")
     flight = open_flight(localizer, town / "flight")
     said: list[str] = []
-    result = peers.compare(localizer, flight, frames=3, rounds=1, say=said.append)
-    assert result["frames"] == 3 and "search" in said
+    result = peers.compare(localizer, flight, frames=2, rounds=1, say=said.append)
+    assert result["frames"] == 2 and "search" in said
     assert "no_such_library" in result["missing"]["faiss flat"]
     assert "faiss flat" not in result["search"]["contestants"]
     for contest in ("embedding", "search", "frame"):
@@ -239,7 +239,7 @@ def test_compare_on_a_mission(localizer: Localizer, town: Path, monkeypatch: pyt
             assert row["ratio"]["low"] <= row["ratio"]["value"] <= row["ratio"]["high"]
     # Every one of them looks for the middles of the same frames and finds them.
     for name, row in result["frame"]["contestants"].items():
-        assert row["referenced"] == 3, name
+        assert row["referenced"] == 2, name
         assert row["within_10m"] == 1.0, name
     console = Console(record=True, width=160)
     peers.show(result, console)
@@ -261,13 +261,13 @@ def test_all_do_the_same_items_in_turn() -> None:
     assert calls[:2] == [("a", 1), ("b", 1)]
     assert calls[2:] == [("a", 1), ("b", 1), ("b", 2), ("a", 2), ("b", 1), ("a", 1), ("a", 2), ("b", 2)]
     assert timed["b"].answers == [("b", 1), ("b", 2)]
-    assert len(timed["a"].milliseconds) == 4 and len(done) == 4
+    assert timed["a"].milliseconds.shape == (2, 2) and len(done) == 4
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.floats(1.0, 100.0), min_size=3, max_size=30), st.floats(0.1, 20.0))
 def test_a_ratio_lies_in_its_interval_and_follows_scale(spent: list[float], factor: float) -> None:
-    own = Timed(np.array(spent), [])
+    own = Timed(np.array([spent, spent]), [])
     found = ratio(Timed(factor * own.milliseconds, []), own)
     assert found.value == pytest.approx(factor) and found.low == pytest.approx(factor)
     assert found.high == pytest.approx(factor)
