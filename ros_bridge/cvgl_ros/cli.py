@@ -71,7 +71,7 @@ def run(
     ] = None,
     namespace: Annotated[str, typer.Option(help="Namespace of all relative names.")] = "/",
     remap: Annotated[list[str] | None, typer.Option(help="Another name for a topic, FROM:=TO; more than once.")] = None,
-    distro: Annotated[str, typer.Option(help="humble or jazzy: they differ in sensor_msgs/Range.")] = "humble",
+    distro: Annotated[str, typer.Option(help="The ROS graph's: humble or jazzy.")] = "humble",
 ) -> None:
     """Run until interrupted."""
     from cvgl import Localizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -107,6 +108,35 @@ def test_the_trigger_service_answers_as_rmw_cyclonedds_expects(
     vehicle.fly()
     until(lambda: answering.resets)
     assert answering.resets == [None]
+
+
+@pytest.mark.parametrize(("jazzy", "length"), [(False, 24), (True, 16)])
+def test_the_node_enters_the_ros_graph(
+    domain: int, answering: Any, peer_module: ModuleType, until: Any, jazzy: bool, length: int
+) -> None:
+    from cvgl_ros.bridge import Bridge
+    from cvgl_ros.dds.transport import DdsTransport, join
+    from cvgl_ros.parameters import Parameters
+
+    distro, prefix = "ROS2_JAZZY" if jazzy else "ROS2_HUMBLE", "rmw_dds_common/msg/"
+    peer = peer_module.Peer(domain, distro=distro, joined=join(domain))
+    reader = peer.reader("ros_discovery_info", prefix + "ParticipantEntitiesInfo", latched=True, depth=1)
+    transport = DdsTransport(domain, namespace="drone", jazzy=jazzy)
+    bridge = Bridge(answering, Parameters(), transport.publish)
+    transport.attach(bridge)
+    try:
+        (info,) = until(lambda: peer.take(reader, prefix + "ParticipantEntitiesInfo"))
+        (node,) = info.node_entities_info_seq
+        assert len(info.gid.data) == length
+        assert (node.node_namespace, node.node_name) == ("/drone", "localizer")
+        assert len(node.reader_gid_seq) == len(bridge.inputs()) + 1  # the service's requests
+        assert len(node.writer_gid_seq) == len(bridge.outputs()) + 1  # and its replies
+        (publication,) = until(reader.get_matched_publications)
+        announced = reader.get_matched_publication_data(publication)
+        assert bytes(info.gid.data[:16]) == announced.participant_key.bytes
+        assert all(bytes(gid.data[:12]) == bytes(info.gid.data[:12]) for gid in node.reader_gid_seq)
+    finally:
+        transport.close()
 
 
 def test_the_trigger_topic(serve: Any, answering: Any, peer: Any, vehicle: Any, until: Any) -> None:
@@ -228,6 +258,22 @@ def test_bytes_that_are_no_message_are_counted(serve: Any, answering: Any, vehic
     bridge = serve(answering)
     bridge.malformed("image", str(sample.error))
     vehicle.join()
+    vehicle.fly()
+    until(lambda: answering.frames)
+
+
+def test_junk_on_its_ports_does_not_stop_it(serve: Any, answering: Any, vehicle: Any, domain: int, until: Any) -> None:
+    serve(answering)
+    vehicle.join()
+    rng = np.random.default_rng(1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for index in range(2000):
+            junk = rng.integers(0, 256, int(rng.integers(1, 1400)), dtype=np.uint8).tobytes()
+            # Half of it begins as RTPS does; some goes on as a message of data would.
+            head = b"RTPS\x02\x01\x01\x10" if index % 2 else b""
+            data = b"\x15\x05" if index % 4 == 1 else b""
+            for port in (0, 1):
+                sender.sendto(head + junk[:12] + data + junk, ("127.0.0.1", 7400 + 250 * domain + port))
     vehicle.fly()
     until(lambda: answering.frames)
 
