@@ -322,9 +322,8 @@ class Bridge:
         return -self._parameters.clock_jump_s * NANOSECONDS <= stamp - last <= 0
 
     def _on_imu(self, message: Any) -> None:
-        self._note(
-            self._turns["imu"], incoming.stamp_of(message, "imu"), incoming.orientation_of(message, "imu"), "imu"
-        )
+        stamp = incoming.stamp_of(message, "imu")
+        self._note(self._turns["imu"], stamp, incoming.orientation_of(message, "imu"), "imu")
 
     def _on_odometry(self, message: Any) -> None:
         stamp = incoming.stamp_of(message, "odometry")
@@ -406,13 +405,15 @@ class Bridge:
             self._localizer.reset(restart[0])
         if camera is not None:
             self._localizer.camera = camera
+        # A gimbal that holds the camera level takes the vehicle's roll and pitch out, and so they say nothing of it.
+        leans = not self._localizer.mission.camera.stabilized
         frame = Frame(
             image=image,
             time=item.stamp / NANOSECONDS,
             height=paired.height,
             heading=paired.attitude.heading,
-            pitch=paired.attitude.pitch,
-            roll=paired.attitude.roll,
+            pitch=paired.attitude.pitch if leans else None,
+            roll=paired.attitude.roll if leans else None,
             prior=None if p.tracking or not restart else restart[0],
         )
         fix = self._localizer.track(frame) if p.tracking else self._localizer.locate(frame)

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -39,7 +39,7 @@ class Answering:
     resets: list[Prior | None] = field(default_factory=list)
     mission: Any = field(
         default_factory=lambda: SimpleNamespace(
-            settings=Settings(), camera=Camera.from_field_of_view(64, 48, 62.0), path=Path("mission")
+            settings=Settings(), camera=replace(Camera.from_field_of_view(64, 48, 62.0), stabilized=False)
         )
     )
     model: Any = field(default_factory=lambda: SimpleNamespace(runtime="test engine", name="test model"))

@@ -196,6 +196,18 @@ def test_attitude_is_interpolated_at_the_exposure(desk: Callable[..., Desk], ans
     assert (frame.pitch, frame.roll) == pytest.approx((6.0, -6.0), abs=0.5)
 
 
+def test_a_gimbals_camera_does_not_lean_with_the_vehicle(desk: Callable[..., Desk], answering: Any) -> None:
+    answering.mission.camera = replace(answering.mission.camera, stabilized=True)
+    d = desk(attitude_source="imu", heading_source="imu")
+    d.send("imu", Imu(Header(time_of(START), "imu"), quaternion_of(Attitude(40.0, 10.0, -20.0))))
+    d.frame(START)
+    d.answers(1)
+    frame = answering.frames[0]
+    assert (frame.heading, frame.pitch, frame.roll) == (pytest.approx(40.0), None, None)
+    covariance = d.of(POSE)[0].pose.covariance
+    assert covariance[21] < 0.01 and covariance[28] < 0.01  # the vehicle's attitude is in the pose all the same
+
+
 def test_late_attitude_is_waited_for(desk: Callable[..., Desk], answering: Any) -> None:
     d = desk(attitude_source="imu", heading_source="imu", telemetry_wait_s=5.0)
     d.send("imu", Imu(Header(time_of(START - S // 10), "imu"), quaternion_of(Attitude(100.0, 0.0, 0.0))))
