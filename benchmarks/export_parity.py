@@ -58,8 +58,8 @@ def _figures(report: Mapping[str, Any]) -> dict[str, Any]:
     parity = [stage["parity"] for stage in report["stages"] if stage["parity"]][-1]
     seen = parity["retrieval"] or {}
     counts: Counter[str] = Counter()
-    for found in report["precisions"]:
-        counts.update(found["achieved"])
+    for found in report["precision"]:
+        counts.update(found["achieved"] or {})
     chosen = report.get("int8")
     return {
         "queries": parity["queries"],

@@ -47,6 +47,8 @@ LEAST_SHARE = 0.05
 _MEASURE_GMACS = 3000.0
 _LEAST_PAIRS, _MOST_PAIRS = 8, 64
 _LITTLE = 0.5
+# Of the sum of harms: down to a millionth of a millionth.
+_STEPS = 80
 _HARMFUL = "among those that do most harm for the work they save"
 _BATCH = 16
 
@@ -240,10 +242,10 @@ def choose_int8(
     """The layers that can be INT8.
 
     With all of them in INT8 and the rest in FP16, the tiles held back are embedded as a GPU does it and compared with
-    FP32. Where that will do, that is all. Otherwise each layer is quantised alone, on some of these tiles, and layers
-    are ordered by the harm they do for the work they save; of the first of them as many stay in FP16 as are needed,
-    found by halving. Rounding errors of different layers have nothing to do with each other, so that harms add up and
-    the order by single layers serves. That more layers in FP16 are no worse is taken for granted by the halving, but
+    FP32. Where that will do, that is all. Otherwise each layer is quantised alone, on some of these tiles, for the harm
+    it does. Rounding errors of different layers have nothing to do with each other, so that harms add up: for a given
+    sum, those layers become INT8 that save most work for their harm and fit in. The greatest sum that will do is found
+    by halving, in steps of the root of two. That a smaller sum is no worse is taken for granted by the halving, but
     what it ends with was tried and did pass. Both views count, whichever network a layer is in.
 
     Args:
@@ -279,63 +281,73 @@ class _Search:
         # A network of both views works twice.
         self.total = sum(len(net.views) * sum(net.work.values()) for net in networks.values())
         self.harm: dict[_Layer, tuple[float, float]] = {}
-        self.tried: dict[int, Parity] = {}
+        self.tried: dict[frozenset[_Layer], Parity] = {}
         self.pairs = 0
 
     def run(self) -> Int8Choice:
         exact = {file: net.exact for file, net in self.networks.items()}
         self.original = self._embed(exact, self.held)
-        order = self.layers
-        kept = 0
-        if self._share(order) < LEAST_SHARE:
-            self._refuse("the layers that can be INT8 do hardly any of the work", self._share(order))
-        if not self._passes(order, 0):
+        every = frozenset(self.layers)
+        if self._share(every) < LEAST_SHARE:
+            self._refuse("the layers that can be INT8 do hardly any of the work", every)
+        chosen = every
+        if not self._passes(every):
             self._measure()
-            order = sorted(self.layers, key=lambda layer: -self.harm[layer][0] / max(self._saved([layer]), 1))
-            kept = self._fewest(order)
-        return self._choice(order, kept)
+            chosen = self._most()
+        return self._choice(chosen)
 
-    def _saved(self, layers: Sequence[_Layer]) -> int:
+    def _saved(self, layers: Collection[_Layer]) -> int:
         return sum(len(self.networks[file].views) * self.networks[file].work[name] for file, name in layers)
 
-    def _fewest(self, order: Sequence[_Layer]) -> int:
-        """How many of the first have to stay in FP16."""
-        most = max(k for k in range(len(order)) if k == 0 or self._share(order[k:]) >= LEAST_SHARE)
-        low, high = 0, most + 1
+    def _most(self) -> frozenset[_Layer]:
+        """The layers of the greatest harm that will do, tried by halving."""
+        total = sum(harm for harm, _ in self.harm.values() if math.isfinite(harm))
+        sets = dict.fromkeys(self._fitting(total * 2 ** (-step / 2)) for step in range(_STEPS))
+        steps = [layers for layers in sets if self._share(layers) >= LEAST_SHARE and layers not in self.tried]
+        low, high = -1, len(steps)
         while high - low > 1:
             middle = (low + high) // 2
-            if self._passes(order, middle):
+            if self._passes(steps[middle]):
                 high = middle
             else:
                 low = middle
-        if high > most:
+        if high == len(steps):
+            last = steps[-1] if steps else frozenset(self.layers)
             fewest = min(_differing(found) for found in self.tried.values())
             self._refuse(
-                f"with {1 - self._share(order[most:]):.0%} of the multiply-adds in FP16 still {fewest} of"
-                f" {len(self.held)} queries held back find another tile, or the descriptors differ too much",
-                self._share(order[most:]),
+                f"with {1 - self._share(last):.0%} of the multiply-adds in FP16 still {fewest} of {len(self.held)}"
+                " queries held back find another tile, or the descriptors differ too much",
+                last,
             )
-        return high
+        return steps[high]
 
-    def _refuse(self, why: str, share: float) -> NoReturn:
+    def _fitting(self, most: float) -> frozenset[_Layer]:
+        """Layers whose harms add up to no more, those first that save most work for theirs."""
+        chosen, left = [], most
+        for layer in sorted(self.layers, key=lambda layer: self.harm[layer][0] / max(self._saved([layer]), 1)):
+            if self.harm[layer][0] <= left:
+                chosen.append(layer)
+                left -= self.harm[layer][0]
+        return frozenset(chosen)
+
+    def _refuse(self, why: str, layers: Collection[_Layer]) -> NoReturn:
         raise ModelError(
             f"nothing is left for INT8: {why}; export it as fp16",
             field="int8",
-            found=f"{share:.1%} of the multiply-adds",
+            found=f"{self._share(layers):.1%} of the multiply-adds",
             expected=f"{LEAST_SHARE:.0%} or more, and at most {self.limit.most} other tiles",
         )
 
-    def _share(self, layers: Sequence[_Layer]) -> float:
+    def _share(self, layers: Collection[_Layer]) -> float:
         return self._saved(layers) / max(self.total, 1)
 
-    def _passes(self, order: Sequence[_Layer], kept: int) -> bool:
-        """Whether the graphs will do with the first layers of the order in FP16 and the others in INT8."""
-        self.tell(f"{kept} of {len(order)} layers in FP16", len(self.tried), 2 + math.ceil(math.log2(len(order) + 1)))
-        graphs = {
-            file: net.graph([name for at, name in order[kept:] if at == file]) for file, net in self.networks.items()
-        }
+    def _passes(self, int8: frozenset[_Layer]) -> bool:
+        """Whether the graphs will do with these layers in INT8 and the others in FP16."""
+        most = 2 + math.ceil(math.log2(_STEPS))
+        self.tell(f"{len(int8)} of {len(self.layers)} layers in INT8", len(self.tried), most)
+        graphs = {file: net.graph([name for at, name in int8 if at == file]) for file, net in self.networks.items()}
         found = compare(self.original, self._embed(graphs, self.held), self.held.truth, self.thresholds)
-        self.tried[kept] = found
+        self.tried[int8] = found
         return _differing(found) <= self.limit.most and not judge(found, self.thresholds)
 
     def _measure(self) -> None:
@@ -363,8 +375,7 @@ class _Search:
         query, reference = (found[view] if before is None else found.get(view, before.view(view)) for view in VIEWS)
         return Descriptors(query, reference)
 
-    def _choice(self, order: Sequence[_Layer], kept: int) -> Int8Choice:
-        int8 = set(order[kept:])
+    def _choice(self, int8: frozenset[_Layer]) -> Int8Choice:
         layers = []
         for file, net in self.networks.items():
             for node in net.exact.graph.node:
@@ -389,10 +400,10 @@ class _Search:
         return Int8Choice(
             tuple(layers),
             self.total,
-            self._share(order[kept:]),
+            self._share(int8),
             self.limit,
-            _differing(self.tried[kept]),
-            _differing(self.tried[0]),
+            _differing(self.tried[int8]),
+            _differing(self.tried[frozenset(self.layers)]),
             len(self.tried),
             self.pairs,
             self.held.source,

@@ -47,16 +47,59 @@ from cvgl.geo import LocalFrame
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def scoring() -> ModuleType:
-    path = ROOT / "benchmarks" / "scoring.py"
+def of_benchmarks(name: str) -> ModuleType:
+    path = ROOT / "benchmarks" / f"{name}.py"
     if not path.is_file():
         pytest.skip("benchmarks/ is not part of this installation")
-    spec = importlib.util.spec_from_file_location("scoring", path)
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def scoring() -> ModuleType:
+    return of_benchmarks("scoring")
+
+
+def test_a_mosaic_joins_without_a_seam_and_shows_its_middle_once() -> None:
+    rng = np.random.default_rng(0)
+    middle, other = rng.integers(0, 256, (2, 40, 40, 3), np.uint8)
+    mosaic = of_benchmarks("large_mission").Mosaic(100.0, middle, [other])
+    shown, valid = mosaic.read(-10.0, 10.0, 40, 40, 0.5)
+    np.testing.assert_array_equal(shown, middle)
+    assert valid.all() and mosaic.bounds == (-50.0, -50.0, 50.0, 50.0)
+    whole, _ = mosaic.read(-50.0, 50.0, 200, 200, 0.5)
+    np.testing.assert_array_equal(whole[80:120, 80:120], middle)
+    part, _ = mosaic.read(-21.0, 33.0, 50, 70, 0.5)
+    np.testing.assert_array_equal(part, whole[34:104, 58:108])
+    blocks = whole.reshape(5, 40, 5, 40, 3).swapaxes(1, 2).reshape(25, -1)
+    assert (blocks == middle.ravel()).all(axis=1).sum() == 1
+    coarse, _ = mosaic.read(-50.0, 50.0, 50, 50, 2.0)
+    assert coarse.shape == (50, 50, 3)
+
+
+def test_made_up_tiles_are_unit_descriptors_around_real_ones() -> None:
+    large_mission = of_benchmarks("large_mission")
+
+    class Recorder:
+        descriptor_size, name = 64, "recorder"
+        seen = 0
+
+        def embed(self, patches: np.ndarray, masks: object, view: str) -> np.ndarray:
+            self.seen += len(patches)
+            return np.eye(64, dtype=np.float32)[self.seen - len(patches) : self.seen]
+
+    real = Recorder()
+    grid = large_mission.plan_grid((-45.0, -45.0, 45.0, 45.0), 10.0, 10.0, 10)
+    model = large_mission.SampledModel(real, grid, 10.5, sample=3)
+    batch = np.zeros((50, 10, 10, 3), np.uint8)
+    descriptors = np.concatenate([model.embed(batch), model.embed(batch)])
+    assert grid.columns * grid.rows == 100
+    assert real.seen == 3 + 4, "the first three, and the four whose centres are 5 m from the middle"
+    np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1.0, rtol=1e-5)
+    assert model.name == "recorder"
 
 
 def test_times_add_up(mission: Path, town: Path) -> None:
