@@ -373,7 +373,7 @@ def as_markdown(result: dict[str, Any]) -> str:
         "## Time at the same quality",
         "",
         "From a decoded BGR frame to the network's normalised input and its mask. The peer is the fastest chain of",
-        "OpenCV and numpy whose error is no larger than ours on either picture below; where there is none, the one that",
+        "OpenCV and numpy whose error is no larger than ours on either picture below; where none is, the one that",
         "is nearest. In brackets the 95 % interval of a bootstrap over paired calls.",
         "",
         "| frame | input | threads | ours, ms | peer, ms | **peer / ours** | bilinear alone / ours | our error "

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -32,6 +33,10 @@ NAN, INF = math.nan, math.inf
         {"image": np.zeros((48, 64), np.uint8)},
         {"image": np.zeros((16, 16, 3), np.uint8)},
         {"image": np.zeros((96, 64, 3), np.uint8)[::2]},
+        {"pixels": "rgb"},
+        {"pixels": "grey", "image": np.zeros((48, 64), np.uint8)},
+        {"pixels": "nv12", "image": np.zeros((72, 64), np.uint8)},
+        {"pixels": "yuyv", "image": np.zeros((48, 64, 2), np.uint8)},
     ],
 )
 def test_usable_frames_pass(change: dict[str, Any]) -> None:
@@ -52,6 +57,17 @@ def test_usable_frames_pass(change: dict[str, Any]) -> None:
         ({"image": np.zeros((15, 64, 3), np.uint8)}, "image"),
         ({"image": np.zeros((0, 0, 3), np.uint8)}, "image"),
         ({"image": np.zeros(64, np.uint8)}, "image"),
+        ({"pixels": "bgra"}, "pixels"),
+        ({"pixels": None}, "pixels"),
+        ({"pixels": ["bgr"]}, "pixels"),
+        ({"pixels": "rgb", "image": np.zeros((48, 64), np.uint8)}, "image"),
+        ({"pixels": "grey"}, "image"),
+        ({"pixels": "nv12"}, "image"),
+        ({"pixels": "nv12", "image": np.zeros((70, 64), np.uint8)}, "image"),
+        ({"pixels": "nv12", "image": np.zeros((72, 63), np.uint8)}, "image"),
+        ({"pixels": "nv12", "image": np.zeros((21, 64), np.uint8)}, "image"),
+        ({"pixels": "yuyv", "image": np.zeros((48, 63, 2), np.uint8)}, "image"),
+        ({"pixels": "yuyv", "image": np.zeros((48, 64), np.uint8)}, "image"),
         ({"time": NAN}, "time"),
         ({"time": INF}, "time"),
         ({"time": "noon"}, "time"),
@@ -76,6 +92,33 @@ def test_unusable_frames_are_refused_by_field(change: dict[str, Any], field: str
         replace(FRAME, **change).check()
     assert caught.value.field == field
     assert caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("pixels", "shape", "size"),
+    [
+        ("bgr", (48, 64, 3), (64, 48)),
+        ("bgr", (48, 64), (64, 48)),
+        ("rgb", (48, 64, 3), (64, 48)),
+        ("grey", (48, 64), (64, 48)),
+        ("nv12", (72, 64), (64, 48)),
+        ("yuyv", (48, 64, 2), (64, 48)),
+    ],
+)
+def test_a_frame_knows_its_size_and_its_grey(pixels: str, shape: tuple[int, ...], size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    frame = replace(FRAME, image=image, pixels=pixels)
+    frame.check()
+    grey = frame.grey()
+    assert frame.size == size
+    assert grey.shape == size[::-1] and grey.dtype == np.uint8
+    colours = {("bgr", 3): cv2.COLOR_BGR2GRAY, ("rgb", 3): cv2.COLOR_RGB2GRAY}
+    if (pixels, image.ndim) in colours:
+        np.testing.assert_array_equal(grey, cv2.cvtColor(image, colours[pixels, image.ndim]))
+    else:
+        np.testing.assert_array_equal(grey, image[:48] if image.ndim == 2 else image[..., 0])
+        assert np.shares_memory(grey, image) == (image.ndim == 2)
+        assert grey.flags.c_contiguous
 
 
 @pytest.mark.parametrize(

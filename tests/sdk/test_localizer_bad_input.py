@@ -15,14 +15,32 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cvgl import Frame, Localizer, Prior
+from cvgl.errors import ModelError
 from cvgl.fix import Fix, FixStatus
 from cvgl.flight import Flight
+from cvgl.geometry import camera_to_enu
+from cvgl.rectify import rectify, warp_to_input
 from cvgl.results import error_metres
 
 NOISE = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
 CHESSBOARD = np.kron(np.indices((24, 32)).sum(0) % 2, np.ones((20, 20)))[..., None].repeat(3, axis=2) * 255
 
 Change = Callable[[Frame], Frame]
+
+
+def nv12(pixels: np.ndarray) -> np.ndarray:
+    """As OpenCV makes YUV of a BGR image, its two planes of chroma brought together."""
+    height, width = pixels.shape[:2]
+    yuv = cv2.cvtColor(pixels, cv2.COLOR_BGR2YUV_I420)
+    chroma = yuv[height:].reshape(2, height // 2, width // 2).transpose(1, 2, 0).reshape(height // 2, width)
+    return np.ascontiguousarray(np.vstack([yuv[:height], chroma]))
+
+
+def yuyv(pixels: np.ndarray) -> np.ndarray:
+    """The same with the chroma of every second row at full height."""
+    height, planes = len(pixels), nv12(pixels)
+    chroma = planes[height:].repeat(2, axis=0)
+    return np.ascontiguousarray(np.dstack([planes[:height], chroma]))
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +103,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "prior at the pole": (told(prior=Prior(90.0, 0.0, 50.0)), "prior"),
     "black": (image(np.zeros_like), "dark"),
     "white": (image(lambda pixels: np.full_like(pixels, 255)), "overexposed"),
+    "grey as NV12": (told(pixels="nv12", image=np.full((720, 640), 128, np.uint8)), "featureless"),
+    "black as NV12": (told(pixels="nv12", image=np.full((720, 640), 16, np.uint8)), "dark"),
+    "white as YUYV": (told(pixels="yuyv", image=np.full((480, 640, 2), (235, 128), np.uint8)), "overexposed"),
+    "pixels of an unknown kind": (told(pixels="bayer"), "pixels"),
+    "pixels of another kind than said": (told(pixels="nv12"), "(480, 640, 3)"),
     "saturated": (image(lambda pixels: np.clip(pixels.astype(int) * 8 + 60, 0, 255).astype(np.uint8)), "image"),
     "one grey": (image(lambda pixels: np.full_like(pixels, 120)), "featureless"),
 }
@@ -106,6 +129,13 @@ UNRECOGNISABLE: dict[str, Change] = {
 USABLE: dict[str, Change] = {
     "as it is": lambda frame: frame,
     "grey": image(lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)),
+    "said to be grey": lambda frame: replace(frame, image=cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY), pixels="grey"),
+    "RGB": lambda frame: replace(frame, image=np.ascontiguousarray(frame.image[..., ::-1]), pixels="rgb"),
+    "NV12": lambda frame: replace(frame, image=nv12(frame.image), pixels="nv12"),
+    "YUYV": lambda frame: replace(frame, image=yuyv(frame.image), pixels="yuyv"),
+    "a view of a larger NV12 image": lambda frame: replace(
+        frame, image=np.pad(nv12(frame.image), ((0, 0), (6, 10)))[:, 6:-10], pixels="nv12"
+    ),
     "half the camera's size": resized(0.5),
     "twice the camera's size": resized(2.0),
     "read only": image(lambda pixels: np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape)),
@@ -130,6 +160,25 @@ def test_unusable_frames_are_answered_with_the_reason(localizer: Localizer, good
     assert word in fix.reason
     assert fix.name == "frame 7"
     assert math.isnan(fix.latitude) and fix.covariance is None and math.isinf(fix.sigma_m)
+
+
+def test_the_network_s_input_is_what_the_patch_would_have_given(localizer: Localizer, good: Frame) -> None:
+    model, size = localizer.model, localizer.model.views["query"].input_size[0]
+    camera = localizer.camera.scaled_to(*good.size)
+    gsd = localizer.gallery.manifest.tile_size_m / size
+    rotations = [camera_to_enu(camera.mount, heading) for heading in (0.0, 100.0, 200.0)]
+    scale, offset = model.views["query"].normalisation
+    inputs = warp_to_input(good.image, camera, rotations, good.height, gsd, size, scale, offset, threads=1)
+    patches = [rectify(good.image, camera, rotation, good.height, gsd, size, 1) for rotation in rotations]
+    by_patch = model.embed(np.stack([p.image for p in patches]), np.stack([p.mask for p in patches]))
+    by_input = model.embed_inputs(inputs.tensor)
+    np.testing.assert_array_equal(inputs.masks, [p.mask for p in patches])
+    assert ((by_patch * by_input).sum(axis=1) > 0.9999).all()  # all between them is rounding to whole grey levels
+    halves = model.embed_inputs(inputs.tensor.astype(np.float16))
+    assert ((halves * by_input).sum(axis=1) > 0.9999).all()
+    for bad in (inputs.tensor[:, :, 1:], inputs.tensor[:, :2], inputs.tensor.astype(np.float64), inputs.tensor[0]):
+        with pytest.raises(ModelError, match="query inputs"):
+            model.embed_inputs(bad)
 
 
 @pytest.mark.parametrize("case", UNRECOGNISABLE)
