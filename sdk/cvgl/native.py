@@ -12,8 +12,10 @@ try:
         ground_field,
         judge_blocks,
         orientation,
+        pose_design,
         rectify,
         reduce,
+        resample,
         standardise,
     )
 except ImportError as reason:
@@ -31,7 +33,9 @@ __all__ = [
     "ground_field",
     "judge_blocks",
     "orientation",
+    "pose_design",
     "rectify",
     "reduce",
+    "resample",
     "standardise",
 ]
