@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cvgl.basemap import Basemap
 from cvgl.bench.peers_map import Place
-from cvgl.errors import ModelError
+from cvgl.errors import MissionError, ModelError
 from cvgl.rectify import Patch
 
 __all__ = ["Detector", "FeatureMap", "Features", "sift", "xfeat"]
@@ -27,7 +27,9 @@ _ROUNDS, _CONFIDENCE = 2000, 0.999
 _LEAST = 8
 # A homography that shrinks or stretches the frame by more is none of a picture whose scale is known.
 _STRETCH = 1.5
+_MOST_WINDOWS = 800
 _XFEAT_LEAST_COSINE = 0.82
+_XFEAT_LEAST_PX = 224
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ def xfeat(path: str | Path, threads: int) -> Detector:
         raise ModelError("ONNX Runtime does not load it", file=path, found=str(reason)[:200]) from reason
 
     def detect(grey: NDArray[np.uint8]) -> Features:
-        # Its stages halve the picture five times.
-        height, width = (math.ceil(extent / 32) * 32 for extent in grey.shape)
+        # Its stages halve the picture five times, and the exported network wants more places than features.
+        height, width = (max(_XFEAT_LEAST_PX, math.ceil(extent / 32) * 32) for extent in grey.shape)
         picture = np.zeros((1, 3, height, width), np.float32)
         picture[:, :, : grey.shape[0], : grey.shape[1]] = grey.astype(np.float32) / 255
         points, descriptors = session.run(["keypoints", "descriptors"], {"images": picture})
@@ -132,6 +134,9 @@ class FeatureMap:
         step_px: from one to the next.
         executor: threads to share the windows among.
         on_window: called when a window is done, with the number done and the number of all.
+
+    Raises:
+        MissionError: more windows than anyone would wait for.
     """
 
     def __init__(
@@ -149,6 +154,13 @@ class FeatureMap:
         self._run: Any = executor.map if executor is not None else map
         self.windows: list[Features] = []
         corners = list(_corners(basemap.pixels.shape, window_px, step_px))
+        if len(corners) > _MOST_WINDOWS:
+            raise MissionError(
+                "too large to match every window of it",
+                field="map",
+                found=f"{len(corners)} windows",
+                expected=f"at most {_MOST_WINDOWS}",
+            )
         for number, (left, top) in enumerate(corners, start=1):
             found = detector.detect(basemap.read(left, top, window_px, window_px))
             self.windows.append(Features(found.points + np.array([left, top], np.float32), found.descriptors))
