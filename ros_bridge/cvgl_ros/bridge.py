@@ -133,7 +133,7 @@ class Bridge:
         parameters: see there.
         publish: called as ``publish(topic, message)`` with the topics of ``OUTPUTS``; from several threads.
         now: nanoseconds of ROS time.
-        log: called with ``"error"`` or ``"warning"`` and a text for people.
+        log: called with ``"error"``, ``"warning"`` or ``"info"`` and a text for people.
 
     Raises:
         CvglError: parameters that do not go together with the mission.
@@ -175,6 +175,7 @@ class Bridge:
         self._triggered = False
         self._camera_info: Any = None
         self._debug_at = -math.inf
+        self._found = False  # whether the last answer was a fix
         self._closing = False
 
         self._queue: NewestOnly[_Item] = NewestOnly()
@@ -423,6 +424,9 @@ class Bridge:
         self._publish_answer(fix, paired, item.stamp, p)
         with self._changed:
             self._health.answered(fix, delay_ms)
+        if bool(fix) != self._found:
+            self._found = bool(fix)
+            self._log("info", f"fix, {fix.sigma_m:.1f} m" if fix else f"no fix: {fix.reason}")
         self._publish_status(fix, item.stamp, delay_ms, paired)
         if p.debug_image and time.monotonic() - self._debug_at >= p.debug_image_period_s:
             self._debug_at = time.monotonic()

@@ -142,6 +142,24 @@ def reduce(
         ValueError: an array of another type, shape or layout, or another reduction.
     """
 
+def resample(
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], between: NDArray[np.float64]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A grey image and its mask seen through a homography, to the bit as OpenCV's warpPerspective does it.
+
+    Args:
+        image: (H, W).
+        mask: (H, W).
+        between: (3, 3) from pixels (x, y, 1) of the answer to pixels of ``image``; C-contiguous.
+
+    Returns:
+        Both as seen, (H, W): the image interpolated bilinearly at positions rounded to 1/32 of a pixel, the mask's
+        nearest values; 0 beyond the border.
+
+    Raises:
+        ValueError: an array of another type, shape or layout, or a homography that is not finite.
+    """
+
 def ground_field(
     pixels: NDArray[np.uint8], left: int, top: int, width: int, height: int, reduction: int, sigma: float, noise: float
 ) -> tuple[NDArray[np.complex64], NDArray[np.uint8] | None]:
@@ -195,18 +213,54 @@ def standardise(surfaces: NDArray[np.float32]) -> int:
         ValueError: surfaces without a place.
     """
 
-def judge_blocks(surfaces: NDArray[np.float32], places: NDArray[np.float64], vote: float) -> tuple[float, float]:
-    """What blocks say for the places where a pose puts them.
+def pose_design(
+    corners: NDArray[np.int64], side: int, size: int, gsd: float, height: float, east: float, north: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How blocks are displaced by a camera's pose, and by their height above the ground.
+
+    To first order a camera that leans by (a, b) more than assumed sees the point drawn at (x, y) from the patch's
+    middle displaced by (a x + b y) (x, y) / height; what stands above the ground is seen away from the point below the
+    camera, by its height over the camera's.
 
     Args:
-        surfaces: (B, n, n), n odd, as of :func:`fit_pose`.
-        places: (B, R, 2) pixels right and down of a surface's middle: where each block may be, the first and the last
-            being the ends of a line. Outside a surface its border counts.
+        corners: (B, 2) rows and columns of the blocks' upper left corners.
+        side: of the blocks, pixels.
+        size: of the patch, pixels.
+        gsd: metres a pixel.
+        height: of the camera above the ground, metres.
+        east, north: of the patch's middle from the point below the camera, metres.
+
+    Returns:
+        (B, 2, 6) derivative of each block's displacement (east, north) by shift east, shift north (metres), turn
+        (radians, clockwise), scale and the two tilts; and (B, 2) its displacement by a metre of height.
+
+    Raises:
+        ValueError: corners of another type or shape, or a length that is not positive.
+    """
+
+def judge_blocks(
+    surfaces: NDArray[np.float32],
+    design: NDArray[np.float64],
+    lean: NDArray[np.float64],
+    rises: NDArray[np.float64],
+    pose: NDArray[np.float64],
+    measured: NDArray[np.float64],
+    gsd: float,
+    vote: float,
+) -> tuple[float, float, float]:
+    """What blocks say for the pose that was fitted to them.
+
+    Args:
+        surfaces, design, lean, rises, gsd: as of :func:`fit_pose`, of at least one block. A block may be on the ground
+            or at any of the heights; outside its surface the surface's border counts.
+        pose, measured: (6,) and (B, 2) as :func:`fit_pose` returns them.
         vote: pixels.
 
     Returns:
-        Fisher's combination, in standard deviations of chance, of the ranks that the best of a block's places has in
-        its surface; and the share of blocks whose own best place is closer than ``vote`` to one of theirs.
+        Fisher's combination, in standard deviations of chance, of the ranks that the best of each block's places has
+        in its surface; the share of blocks whose own best place is closer than ``vote`` to one of theirs; and the root
+        mean square, per axis, metres, by which those measurements differ from the pose that do by less than ``vote``
+        (``vote`` itself where there are none).
 
     Raises:
         ValueError: an array of another type, shape or layout.
@@ -267,11 +321,11 @@ def fit_pose(
         surfaces: (B, n, n), n odd; entry (n // 2 + dy, n // 2 + dx) is the agreement at dx pixels east, dy south.
         design: (B, 2, 6) displacement of each block east and north (metres) by the pose's six numbers.
         lean: (B, 2) displacement east and north by a metre of height above the ground.
-        rises: (R,) heights above the ground that a block may have, metres.
+        rises: (R,) heights above the ground that a block may have, metres, ascending.
         start: (6,) pose to start from.
         prior_mean, prior_weight: (6,) mean and inverse variance of the pose before the blocks are heard.
         gsd: metres a pixel.
-        rise_cost: what a surface must gain for each further height.
+        rise_cost: what a surface must gain for each further height, not negative.
         sigma: standard deviation of one block's measurement, metres.
         radii: pixels, one for each time that the blocks are measured.
         rounds: of reweighting after each measurement.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.camera import Camera
+from cvgl.crew import Crew
 from cvgl.decide import Scene, decide
 from cvgl.errors import CameraError, FrameError, ModelError
 from cvgl.fix import Candidate, Fix
@@ -53,7 +53,7 @@ class Localizer:
         self.gallery = gallery
         self.camera: Camera = mission.camera
         self.threads = threads
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="cvgl") if threads > 1 else None
+        self._executor = Crew(threads) if threads > 1 else None
         self._tracker = Tracker(gallery.local, mission.settings.max_speed_m_s)
         self._inputs: dict[int, tuple[NDArray[np.float32], NDArray[np.uint8]]] = {}
 

@@ -12,8 +12,10 @@ try:
         ground_field,
         judge_blocks,
         orientation,
+        pose_design,
         rectify,
         reduce,
+        resample,
         standardise,
         warp_into,
     )
@@ -32,8 +34,10 @@ __all__ = [
     "ground_field",
     "judge_blocks",
     "orientation",
+    "pose_design",
     "rectify",
     "reduce",
+    "resample",
     "standardise",
     "warp_into",
 ]

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.camera import Camera
 from cvgl.errors import FrameError
 from cvgl.native import rectify as _rectify
-from cvgl.native import warp_into
+from cvgl.native import resample, warp_into
 
 __all__ = ["NetworkInput", "Patch", "ground_offset", "rectify", "rectify_again", "warp_to_input"]
 
@@ -199,8 +198,7 @@ def rectify_again(patch: Patch, camera: Camera, rotation: NDArray[np.float64], h
     offset = ground_offset(camera, rotation, height)
     to_camera = _patch_to_camera(rotation, offset, height, patch.gsd, size)
     between = np.linalg.inv(patch.to_camera) @ to_camera
-    image = cv2.warpPerspective(patch.image, between, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    mask = cv2.warpPerspective(patch.mask, between, (size, size), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+    image, mask = resample(patch.image, patch.mask, between)
     return Patch(image, mask, patch.gsd, offset, to_camera)
 
 

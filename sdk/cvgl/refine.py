@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,10 +134,10 @@ def look(
     executor: Executor | None,
 ) -> list[tuple[View, Peak]]:
     """The best correlation peaks of all views, each searched at its own places; highest first."""
-    searches = [
-        Search([(turn, view.turned(view.third, turn)) for turn in turns_deg], at)
-        for view, at in zip(views, places, strict=True)
-    ]
+    run = executor.map if executor is not None else map
+    turned = [(view, turn) for view in views for turn in turns_deg]
+    patches = iter(list(run(lambda entry: (entry[1], entry[0].turned(entry[0].third, entry[1])), turned)))
+    searches = [Search(list(islice(patches, len(turns_deg))), at) for at in places]
     return [(views[index], peak) for index, peak in find_peaks(basemap, searches, reach_m, keep, executor)]
 
 

@@ -8,6 +8,7 @@ them. A wrong place may have a high correlation peak; it does not make thirty se
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.basemap import Basemap
-from cvgl.native import block_corners, correlate_blocks, fit_pose, judge_blocks, standardise
+from cvgl.native import block_corners, correlate_blocks, fit_pose, judge_blocks, pose_design, standardise
 from cvgl.orientation import map_field, orientation_field
 from cvgl.rectify import Patch
 
@@ -32,9 +33,8 @@ _FEWEST_BLOCKS = 8
 _TRUST_PX = (8, 6, 4, 4, 3)
 # Rounds of reweighting for each of them.
 _ROUNDS = 3
-# Buildings up to this height are looked for, in this many steps.
-_TALLEST_M = 12.0
-_RISES = 5
+# Heights that a block may have, as the roof of a building.
+_RISES_M = np.linspace(0.0, 12.0, 5)
 # What a block must gain, in standard deviations a step, to be taken for higher than the ground.
 _RISE_COST = 0.2
 # Standard deviation of one block's peak, pixels. Twice what the residuals of good matches show, since neighbouring
@@ -149,28 +149,20 @@ def register(
     if len(corners) < _FEWEST_BLOCKS:
         return None
     surfaces = correlate_blocks(orientation_field(patch.image, patch.mask), ground, corners, side, search, 1)
-    middle = (size - 1) / 2
-    # Offsets of the blocks' middles from the patch's middle, metres east and north.
-    offsets = (corners[:, ::-1] + (side - 1) / 2 - middle) * (gsd, -gsd)
-    design = _design(offsets, height)
-    prior_mean = -np.array([0.0, 0.0, np.radians(applied.turn_deg), applied.scale, *applied.lean])
-    tilt = np.radians(sigmas.tilt_deg)
-    prior_weight = np.array(
-        [0.0, 0.0, np.radians(sigmas.heading_deg) ** -2, sigmas.scale**-2, tilt**-2, tilt**-2], dtype=np.float64
-    )
+    design, lean = pose_design(corners, side, size, gsd, height, *patch.offset)
+    prior_mean = -np.array([0.0, 0.0, math.radians(applied.turn_deg), applied.scale, *applied.lean])
+    turn_weight, tilt_weight = math.radians(sigmas.heading_deg) ** -2, math.radians(sigmas.tilt_deg) ** -2
+    prior_weight = np.array([0.0, 0.0, turn_weight, sigmas.scale**-2, tilt_weight, tilt_weight])
     # Where the blocks together are best without any change of pose.
     y, x = divmod(standardise(surfaces), 2 * search + 1)
-    pose = np.array([(x - search) * gsd, -(y - search) * gsd, 0.0, 0.0, 0.0, 0.0])
-    # What stands above the ground is seen away from the point below the camera, by its height over the camera's.
-    lean = np.ascontiguousarray((offsets + patch.offset) / height)
-    rises = np.linspace(0.0, _TALLEST_M, _RISES)
+    start = np.array([(x - search) * gsd, -(y - search) * gsd, 0.0, 0.0, 0.0, 0.0])
     sigma = _BLOCK_SIGMA_PX * gsd
     pose, information, measured = fit_pose(
         surfaces,
         design,
         lean,
-        rises,
-        pose,
+        _RISES_M,
+        start,
         prior_mean,
         prior_weight,
         gsd,
@@ -179,40 +171,21 @@ def register(
         [max(trust // reduction, 2) for trust in _TRUST_PX],
         _ROUNDS,
     )
-    predicted = design @ pose
-    residual = np.linalg.norm(measured - predicted, axis=1)
-    agreeing = residual < _VOTE_PX * gsd
-    spread = float(np.sqrt((residual[agreeing] ** 2).mean() / 2)) if agreeing.any() else _VOTE_PX * gsd
+    evidence, votes, spread = judge_blocks(surfaces, design, lean, _RISES_M, pose, measured, gsd, _VOTE_PX)
     covariance: NDArray[np.float64] = np.asarray(np.linalg.inv(information) * max(1.0, spread / sigma) ** 2)
-    # East and south from the middle of its surface, pixels: where each block is, on the ground or raised.
-    places = (predicted[:, None] + lean[:, None] * rises[None, :, None]) / (gsd, -gsd)
-    evidence, votes = judge_blocks(surfaces, places, _VOTE_PX)
-    center = np.array([float(start_easting), float(start_northing)]) + pose[:2]
+    east, north, turn, scale, lean_east, lean_north = pose.tolist()
     return Registration(
-        easting=float(center[0]),
-        northing=float(center[1]),
+        easting=float(start_easting) + east,
+        northing=float(start_northing) + north,
         covariance=covariance[:2, :2],
         correction=Correction(
-            applied.turn_deg + float(np.degrees(pose[2])),
-            applied.scale + float(pose[3]),
-            (applied.lean[0] + float(pose[4]), applied.lean[1] + float(pose[5])),
+            applied.turn_deg + math.degrees(turn),
+            applied.scale + scale,
+            (applied.lean[0] + lean_east, applied.lean[1] + lean_north),
         ),
-        turn_sigma_deg=float(np.degrees(np.sqrt(covariance[2, 2]))),
+        turn_sigma_deg=math.degrees(math.sqrt(covariance[2, 2])),
         blocks=len(corners),
         votes=votes,
         evidence=evidence,
         residual_m=spread,
     )
-
-
-def _design(offsets: NDArray[np.float64], height: float) -> NDArray[np.float64]:
-    """(B, 2, 6) derivative of the blocks' displacement (east, north) by the pose: shift, turn, scale, tilts.
-
-    To first order a camera that leans by (a, b) more than assumed sees the point drawn at (x, y) from the middle
-    displaced by (a x + b y) (x, y) / height.
-    """
-    x, y = offsets[:, 0], offsets[:, 1]
-    one, zero = np.ones_like(x), np.zeros_like(x)
-    east = np.column_stack([one, zero, y, x, x * x / height, x * y / height])
-    north = np.column_stack([zero, one, -x, y, x * y / height, y * y / height])
-    return np.ascontiguousarray(np.stack([east, north], axis=1))

@@ -1,5 +1,7 @@
 // The Python face of refinement: orientation fields, correlation of blocks, the fit of a pose.
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <complex>
 #include <string>
 #include <vector>
@@ -12,6 +14,7 @@
 #include "orientation.hpp"
 #include "pose.hpp"
 #include "reduce.hpp"
+#include "resample.hpp"
 
 namespace cvgl::bindings {
 
@@ -157,6 +160,28 @@ nb::tuple reduce(const Array& image, const Array& mask, int reduction) {
   return nb::make_tuple(owned(std::move(mean), {h, w}), owned(std::move(known), {h, w}));
 }
 
+nb::tuple resample(const Array& image, const Array& mask, const Array& between) {
+  const cvgl::Plane grey = plane("image", image), seen = plane("mask", mask);
+  expect_same_size("mask", mask, image);
+  if (std::max(grey.height, grey.width) > kMaxImageSide) refuse("image: expected sides of at most 32767");
+  if (std::max(std::abs(grey.stride), std::abs(seen.stride)) > kMaxImageSide) {
+    refuse("image, mask: expected rows that lie at most 32767 bytes apart");
+  }
+  const double* given = packed<double>("between", between, {3, 3});
+  std::array<double, 9> map{};
+  std::copy(given, given + 9, map.begin());
+  if (!std::all_of(map.begin(), map.end(), [](double value) { return std::isfinite(value); })) {
+    refuse("between: expected finite numbers");
+  }
+  const std::size_t h = image.shape(0), w = image.shape(1);
+  std::unique_ptr<std::uint8_t[]> out(new std::uint8_t[h * w + 1]), inside(new std::uint8_t[h * w + 1]);
+  {
+    nb::gil_scoped_release release;
+    cvgl::resample(grey, seen, map, out.get(), inside.get());
+  }
+  return nb::make_tuple(owned(std::move(out), {h, w}), owned(std::move(inside), {h, w}));
+}
+
 nb::tuple ground_field(const Array& pixels, std::int64_t left, std::int64_t top, int width, int height, int reduction,
                        double sigma, float noise) {
   const cvgl::Plane map = plane("pixels", pixels);
@@ -216,24 +241,6 @@ std::size_t standardise(const nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::
   return cvgl::standardise(surfaces.data(), blocks, area);
 }
 
-nb::tuple judge_blocks(const Array& surfaces, const Array& places, double vote) {
-  const float* values = packed<float>("surfaces", surfaces, {-1, -1, -1});
-  const auto blocks = static_cast<long long>(surfaces.shape(0)), extent = static_cast<long long>(surfaces.shape(1));
-  if (blocks < 1 || extent < 1 || extent > 1025 || extent % 2 == 0 ||
-      static_cast<long long>(surfaces.shape(2)) != extent) {
-    refuse("surfaces: found shape " + shape_of(surfaces) + ", expected (B, n, n) with an odd n");
-  }
-  const double* at = packed<double>("places", places, {blocks, -1, 2});
-  if (places.shape(1) < 1) refuse("places: expected at least one for each block");
-  cvgl::Verdict verdict;
-  {
-    nb::gil_scoped_release release;
-    verdict = cvgl::judge(values, static_cast<int>(blocks), static_cast<int>(extent), at,
-                          static_cast<int>(places.shape(1)), vote);
-  }
-  return nb::make_tuple(verdict.evidence, verdict.votes);
-}
-
 void make_template(cvgl::Template* self, const Array& field, int reach) {
   const float* values = complex_field("field", field);
   if (field.shape(0) != field.shape(1)) refuse("field: found shape " + shape_of(field) + ", expected a square");
@@ -263,10 +270,10 @@ nb::tuple best_match(const std::vector<const cvgl::Template*>& templates, const 
   return nb::make_tuple(match.index, match.x, match.y, match.height, match.mean_square);
 }
 
-nb::tuple fit_pose(const Array& surfaces, const Array& design, const Array& lean, const Array& rises, const Array& start,
-                   const Array& prior_mean, const Array& prior_weight, double gsd, double rise_cost, double sigma,
-                   const std::vector<int>& radii, int rounds) {
-  cvgl::PoseProblem problem;
+// The blocks of a problem, and what each of them sees.
+cvgl::PoseProblem pose_problem(const Array& surfaces, const Array& design, const Array& lean, const Array& rises,
+                               double gsd) {
+  cvgl::PoseProblem problem{};
   problem.surfaces = packed<float>("surfaces", surfaces, {-1, -1, -1});
   const auto blocks = static_cast<long long>(surfaces.shape(0)), extent = static_cast<long long>(surfaces.shape(1));
   if (extent < 1 || extent > 1025 || extent % 2 == 0 || static_cast<long long>(surfaces.shape(2)) != extent) {
@@ -276,17 +283,63 @@ nb::tuple fit_pose(const Array& surfaces, const Array& design, const Array& lean
   problem.lean = packed<double>("lean", lean, {blocks, 2});
   problem.rises = packed<double>("rises", rises, {-1});
   if (rises.shape(0) < 1) refuse("rises: expected at least one height");
-  const double* from = packed<double>("start", start, {cvgl::kPose});
-  const double* mean = packed<double>("prior_mean", prior_mean, {cvgl::kPose});
-  const double* weight = packed<double>("prior_weight", prior_weight, {cvgl::kPose});
-  if (!(gsd > 0.0) || !(sigma > 0.0)) refuse("gsd, sigma: expected positive numbers");
-  if (rounds < 1 || radii.empty() || *std::min_element(radii.begin(), radii.end()) < 0) {
-    refuse("radii, rounds: expected at least one of each, and no negative radius");
-  }
+  if (!std::is_sorted(problem.rises, problem.rises + rises.shape(0))) refuse("rises: expected ascending heights");
+  if (!(gsd > 0.0)) refuse("gsd: expected a positive number");
   problem.blocks = static_cast<int>(blocks);
   problem.extent = static_cast<int>(extent);
   problem.rise_count = static_cast<int>(rises.shape(0));
   problem.gsd = gsd;
+  return problem;
+}
+
+nb::tuple pose_design(const Array& corners, int side, int size, double gsd, double height, double east, double north) {
+  if (corners.dtype() != nb::dtype<std::int64_t>() || corners.ndim() != 2 || corners.shape(1) != 2) {
+    refuse("corners: found shape " + shape_of(corners) + ", expected (B, 2) of int64");
+  }
+  if (!(gsd > 0.0) || !(height > 0.0)) refuse("gsd, height: expected positive numbers");
+  const std::size_t count = corners.shape(0);
+  const auto* given = static_cast<const std::int64_t*>(corners.data());
+  std::vector<double> design(2 * cvgl::kPose * count), lean(2 * count);
+  for (std::size_t b = 0; b < count; ++b) {
+    const std::int64_t* corner = given + static_cast<std::int64_t>(b) * corners.stride(0);
+    const double middle = 0.5 * (side - size);
+    const double x = gsd * (static_cast<double>(corner[corners.stride(1)]) + middle);
+    const double y = -gsd * (static_cast<double>(corner[0]) + middle);
+    cvgl::block_design(x, y, height, &design[2 * cvgl::kPose * b]);
+    lean[2 * b] = (x + east) / height;
+    lean[2 * b + 1] = (y + north) / height;
+  }
+  return nb::make_tuple(doubles(design, {count, 2, cvgl::kPose}), doubles(lean, {count, 2}));
+}
+
+nb::tuple judge_blocks(const Array& surfaces, const Array& design, const Array& lean, const Array& rises,
+                       const Array& pose, const Array& measured, double gsd, double vote) {
+  const cvgl::PoseProblem problem = pose_problem(surfaces, design, lean, rises, gsd);
+  if (problem.blocks < 1) refuse("surfaces: expected at least one");
+  const double* fitted = packed<double>("pose", pose, {cvgl::kPose});
+  const double* found = packed<double>("measured", measured, {problem.blocks, 2});
+  std::array<double, cvgl::kPose> at{};
+  std::copy(fitted, fitted + cvgl::kPose, at.begin());
+  cvgl::Verdict verdict{};
+  {
+    nb::gil_scoped_release release;
+    verdict = cvgl::judge(problem, at, found, vote);
+  }
+  return nb::make_tuple(verdict.evidence, verdict.votes, verdict.spread);
+}
+
+nb::tuple fit_pose(const Array& surfaces, const Array& design, const Array& lean, const Array& rises,
+                   const Array& start, const Array& prior_mean, const Array& prior_weight, double gsd,
+                   double rise_cost, double sigma, const std::vector<int>& radii, int rounds) {
+  cvgl::PoseProblem problem = pose_problem(surfaces, design, lean, rises, gsd);
+  const double* from = packed<double>("start", start, {cvgl::kPose});
+  const double* mean = packed<double>("prior_mean", prior_mean, {cvgl::kPose});
+  const double* weight = packed<double>("prior_weight", prior_weight, {cvgl::kPose});
+  if (!(sigma > 0.0)) refuse("sigma: expected a positive number");
+  if (!(rise_cost >= 0.0)) refuse("rise_cost: expected no negative number");
+  if (rounds < 1 || radii.empty() || *std::min_element(radii.begin(), radii.end()) < 0) {
+    refuse("radii, rounds: expected at least one of each, and no negative radius");
+  }
   problem.rise_cost = rise_cost;
   problem.sigma = sigma;
   cvgl::PoseFit fit;
@@ -299,7 +352,7 @@ nb::tuple fit_pose(const Array& surfaces, const Array& design, const Array& lean
     solved = cvgl::fit_pose(problem, radii, rounds, fit);
   }
   if (!solved) refuse("the blocks and the prior do not determine a pose");
-  const auto b = static_cast<std::size_t>(blocks);
+  const auto b = static_cast<std::size_t>(problem.blocks);
   return nb::make_tuple(doubles(fit.pose, {cvgl::kPose}), doubles(fit.information, {cvgl::kPose, cvgl::kPose}),
                         doubles(fit.measured, {b, 2}));
 }
@@ -313,6 +366,9 @@ void bind_refine(nb::module_& module) {
   module.def("reduce", &reduce, "image"_a, "mask"_a, "reduction"_a,
              "A grey image at a half or a third of its detail.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("resample", &resample, "image"_a, "mask"_a, "between"_a,
+             "A grey image and its mask seen through a homography.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
   module.def("ground_field", &ground_field, "pixels"_a, "left"_a, "top"_a, "width"_a, "height"_a, "reduction"_a,
              "sigma"_a, "noise"_a,
              "Orientation field of a window of the basemap.\n\n"
@@ -323,8 +379,12 @@ void bind_refine(nb::module_& module) {
   module.def("standardise", &standardise, "surfaces"_a.noconvert(),
              "Bring correlation surfaces to one scale, in place.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.");
-  module.def("judge_blocks", &judge_blocks, "surfaces"_a, "places"_a, "vote"_a,
-             "Evidence and votes of blocks for where a pose puts them.\n\n"
+  module.def("pose_design", &pose_design, "corners"_a, "side"_a, "size"_a, "gsd"_a, "height"_a, "east"_a, "north"_a,
+             "How blocks are displaced by a camera's pose, and by their height above the ground.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("judge_blocks", &judge_blocks, "surfaces"_a, "design"_a, "lean"_a, "rises"_a, "pose"_a, "measured"_a,
+             "gsd"_a, "vote"_a,
+             "Evidence, votes and spread of blocks for the pose that was fitted to them.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.");
   nb::class_<cvgl::Template>(module, "Template", "A field ready to be slid over windows.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.")

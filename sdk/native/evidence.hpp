@@ -3,11 +3,13 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <vector>
 
 #include "lanes.hpp"
+#include "pose.hpp"
 
 namespace cvgl {
 
@@ -72,36 +74,48 @@ CVGL_CLONES inline float highest(const float* values, int count) {
 struct Verdict {
   double evidence;  // in standard deviations of chance
   double votes;     // share of blocks whose own best place is close to one of the pose's
+  double spread;    // root mean square, per axis, of the measurements close to where the pose puts their blocks, metres
 };
 
-// surfaces: (blocks, extent, extent). places: (blocks, rises, 2), pixels right and down of a surface's middle, where a
-// block may be. A block votes for them if its own best place is closer than `vote` pixels to one.
-inline Verdict judge(const float* surfaces, int blocks, int extent, const double* places, int rises, double vote) {
-  const int area = extent * extent, search = extent / 2;
+// Judges a pose by the surfaces it was fitted to. A block is where the pose puts it, on the ground or at one of the heights
+// of the problem; `vote` is how many pixels off is close.
+inline Verdict judge(const PoseProblem& problem, const std::array<double, kPose>& pose, const double* measured,
+                     double vote) {
+  const int extent = problem.extent, area = extent * extent, search = extent / 2, rises = problem.rise_count;
   const auto clip = [extent](double v) { return static_cast<int>(std::min(extent - 1.0, std::max(0.0, v))); };
-  double surprise = 0.0;
-  int votes = 0;
-  for (int b = 0; b < blocks; ++b) {
-    const float* surface = surfaces + static_cast<std::ptrdiff_t>(b) * area;
-    const double* at = places + static_cast<std::ptrdiff_t>(b) * rises * 2;
+  double surprise = 0.0, squares = 0.0;
+  int votes = 0, close = 0;
+  for (int b = 0; b < problem.blocks; ++b) {
+    const float* surface = problem.surfaces + static_cast<std::ptrdiff_t>(b) * area;
+    const double* lean = problem.lean + static_cast<std::ptrdiff_t>(b) * 2;
+    double predicted[2];
+    predict(problem, b, pose, predicted);
+    const double apart = std::hypot(measured[2 * b] - predicted[0], measured[2 * b + 1] - predicted[1]);
+    if (apart < vote * problem.gsd) {
+      squares += apart * apart;
+      ++close;
+    }
     const float peak = highest(surface, area);
     const int top = static_cast<int>(std::find(surface, surface + area, peak) - surface) % area;
     float value = -INFINITY;
     double nearest = INFINITY;
     for (int r = 0; r < rises; ++r) {
-      const int x = clip(std::nearbyint(at[2 * r]) + search), y = clip(std::nearbyint(at[2 * r + 1]) + search);
+      const double right = (predicted[0] + lean[0] * problem.rises[r]) / problem.gsd;
+      const double down = (predicted[1] + lean[1] * problem.rises[r]) / -problem.gsd;
+      const int x = clip(std::nearbyint(right) + search), y = clip(std::nearbyint(down) + search);
       value = std::max(value, surface[y * extent + x]);
-      nearest = std::min(nearest, std::hypot(top % extent - search - at[2 * r], top / extent - search - at[2 * r + 1]));
+      nearest = std::min(nearest, std::hypot(top % extent - search - right, top / extent - search - down));
     }
     const double better = static_cast<double>(count_at_least(surface, area, value)) / area;
     // A block far from the middle may choose among several places: as many chances as are three pixels apart.
-    const double reach = std::hypot(at[2 * rises - 2] - at[0], at[2 * rises - 1] - at[1]);
-    const double chances = 1.0 + reach / 3.0;
+    const double swing = (problem.rises[rises - 1] - problem.rises[0]) / problem.gsd;
+    const double chances = 1.0 + std::hypot(lean[0] * swing, lean[1] * swing) / 3.0;
     surprise -= std::log(-std::expm1(chances * std::log1p(-std::min(better, 1.0 - 1e-9))));
     votes += nearest < vote ? 1 : 0;
   }
-  const double count = blocks;
-  return {(surprise - count) / std::sqrt(count), votes / count};
+  const double count = problem.blocks;
+  const double spread = close > 0 ? std::sqrt(squares / close / 2.0) : vote * problem.gsd;
+  return {(surprise - count) / std::sqrt(count), votes / count, spread};
 }
 
 }  // namespace cvgl

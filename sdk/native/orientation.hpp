@@ -45,7 +45,8 @@ inline int mirrored(int index, int count) {
 }
 
 // `padded` holds `width` values and the filter's radius on either side.
-CVGL_CLONES inline void smooth_along(const float* padded, const float* taps, int radius, int width, float* out) {
+CVGL_CLONES inline void smooth_along(const float* __restrict padded, const float* taps, int radius, int width,
+                                     float* __restrict out) {
   for (int x = 0; x < width; ++x) out[x] = taps[0] * padded[x + radius];
   for (int i = 1; i <= radius; ++i) {
     const float *left = padded + radius - i, *right = padded + radius + i;
@@ -54,7 +55,8 @@ CVGL_CLONES inline void smooth_along(const float* padded, const float* taps, int
 }
 
 // The same with the radius of a sigma of one, that everything uses.
-CVGL_CLONES inline void smooth_along_4(const float* padded, const float* taps, int width, float* out) {
+CVGL_CLONES inline void smooth_along_4(const float* __restrict padded, const float* __restrict taps, int width,
+                                       float* __restrict out) {
   for (int x = 0; x < width; ++x) {
     const float* p = padded + x;
     out[x] = taps[0] * p[4] + taps[1] * (p[3] + p[5]) + taps[2] * (p[2] + p[6]) + taps[3] * (p[1] + p[7]) +
@@ -72,7 +74,8 @@ CVGL_CLONES inline void smooth_across(const float* const* rows, const float* tap
   }
 }
 
-CVGL_CLONES inline void smooth_across_4(const float* const* rows, const float* taps, int width, float* out) {
+CVGL_CLONES inline void smooth_across_4(const float* const* rows, const float* __restrict taps, int width,
+                                        float* __restrict out) {
   const float *a = rows[0], *b = rows[1], *c = rows[2], *d = rows[3], *e = rows[4], *f = rows[5], *g = rows[6],
               *h = rows[7], *i = rows[8];
   for (int x = 0; x < width; ++x) {
@@ -81,15 +84,16 @@ CVGL_CLONES inline void smooth_across_4(const float* const* rows, const float* t
   }
 }
 
-CVGL_CLONES inline void to_floats(const unsigned char* from, int width, float* out) {
+CVGL_CLONES inline void to_floats(const unsigned char* __restrict from, int width, float* __restrict out) {
   for (int x = 0; x < width; ++x) out[x] = from[x];
 }
 
 // Sobel derivatives from the rows above, at and below; weight magnitude / (magnitude + noise) on the squared unit
-// gradient. `out` holds width interleaved complex numbers; its first and last stay as they are.
-CVGL_CLONES inline void orient_row(const float* above, const float* here, const float* below, int width, float noise,
-                                   float* out) {
-  for (int x = 1; x + 1 < width; ++x) {
+// gradient. `out` holds a row of interleaved complex numbers, of which the columns [first, last) are written.
+CVGL_CLONES inline void orient_row(const float* __restrict above, const float* __restrict here,
+                                   const float* __restrict below, int first, int last, float noise,
+                                   float* __restrict out) {
+  for (int x = first; x < last; ++x) {
     const float gx = 0.125F * ((above[x + 1] - above[x - 1]) + 2.0F * (here[x + 1] - here[x - 1]) +
                                (below[x + 1] - below[x - 1]));
     const float gy = 0.125F * ((below[x - 1] - above[x - 1]) + 2.0F * (below[x] - above[x]) +
@@ -102,7 +106,7 @@ CVGL_CLONES inline void orient_row(const float* above, const float* here, const 
 }
 
 // 1 where a row of the mask is set and so are its neighbours within reach; the ends have neighbours that are not.
-CVGL_CLONES inline void erode_along(const unsigned char* mask, int width, unsigned char* out) {
+CVGL_CLONES inline void erode_along(const unsigned char* __restrict mask, int width, unsigned char* __restrict out) {
   for (int x = 0; x < width; ++x) out[x] = 0;
   for (int x = kMaskReach; x < width - kMaskReach; ++x) {
     unsigned char all = 1;
@@ -111,16 +115,67 @@ CVGL_CLONES inline void erode_along(const unsigned char* mask, int width, unsign
   }
 }
 
-// Zeros in a row of complex numbers where one of the rows of a mask within reach is not set.
-CVGL_CLONES inline void blank(const unsigned char* eroded, int width, float* out) {
+// 1 where all of the rows within reach are set; the first of them is given.
+CVGL_CLONES inline void erode_across(const unsigned char* __restrict first, int width, unsigned char* __restrict out) {
   for (int x = 0; x < width; ++x) {
     unsigned char all = 1;
-    for (int i = 0; i <= 2 * kMaskReach; ++i) all &= eroded[i * static_cast<std::ptrdiff_t>(width) + x];
-    const float keep = all;
+    for (int i = 0; i <= 2 * kMaskReach; ++i) all &= first[i * static_cast<std::ptrdiff_t>(width) + x];
+    out[x] = all;
+  }
+}
+
+// Zeros in a row of complex numbers where a mask is not set.
+CVGL_CLONES inline void blank(const unsigned char* __restrict inside, int first, int last, float* __restrict out) {
+  for (int x = first; x < last; ++x) {
+    const float keep = inside[x];
     out[2 * x] *= keep;
     out[2 * x + 1] *= keep;
   }
 }
+
+// Columns [first, last) of a row.
+struct Span {
+  int first, last;
+
+  void cover(const Span& other) {
+    if (other.first >= other.last) return;
+    *this = first < last ? Span{std::min(first, other.first), std::max(last, other.last)} : other;
+  }
+};
+
+// Where a field may differ from zero: away from the border, and from what is not in the mask.
+class Interior {
+ public:
+  explicit Interior(const Plane& mask) : width_(mask.width), spans_(static_cast<std::size_t>(mask.height)) {
+    const auto w = static_cast<std::size_t>(width_);
+    if (mask.data == nullptr) {
+      std::fill(spans_.begin(), spans_.end(), Span{1, width_ - 1});
+      return;
+    }
+    std::vector<unsigned char> along(w * spans_.size());
+    inside_.resize(w * spans_.size());
+    for (int y = 0; y < mask.height; ++y) erode_along(mask.row(y), width_, &along[static_cast<std::size_t>(y) * w]);
+    for (int y = kMaskReach; y < mask.height - kMaskReach; ++y) {
+      unsigned char* row = &inside_[static_cast<std::size_t>(y) * w];
+      erode_across(&along[static_cast<std::size_t>(y - kMaskReach) * w], width_, row);
+      const auto first = static_cast<int>(std::find(row, row + w, 1) - row);
+      int last = width_;
+      while (last > first && row[last - 1] == 0) --last;
+      spans_[static_cast<std::size_t>(y)] = {first, last};
+    }
+  }
+
+  const Span& span(int y) const { return spans_[static_cast<std::size_t>(y)]; }
+  // Null where all of every span is inside.
+  const unsigned char* row(int y) const {
+    return inside_.empty() ? nullptr : &inside_[static_cast<std::size_t>(y) * static_cast<std::size_t>(width_)];
+  }
+
+ private:
+  int width_;
+  std::vector<Span> spans_;
+  std::vector<unsigned char> inside_;
+};
 
 // Orientation field of an image, zero outside the mask (data may be null: everywhere is inside) and near its edge. `out`
 // holds height * width interleaved complex numbers, all of which are written.
@@ -130,46 +185,58 @@ inline void orientation_field(const Plane& grey, const Plane& mask, const std::v
   const auto w = static_cast<std::size_t>(width);
   std::fill(out, out + 2 * w * static_cast<std::size_t>(height), 0.0F);
   if (height < 3 || width < 3) return;
+  const Interior interior({mask.data, mask.stride, height, width});
   const int ring = 2 * radius + 1;
   std::vector<float> rows(static_cast<std::size_t>(ring) * w), smooth(3 * w);
   std::vector<float> padded(w + 2 * static_cast<std::size_t>(radius));
   std::vector<const float*> around(static_cast<std::size_t>(ring));
-  std::vector<unsigned char> eroded;
-  if (mask.data != nullptr) {
-    eroded.resize(static_cast<std::size_t>(height) * w);
-    for (int y = 0; y < height; ++y) erode_along(mask.row(y), width, &eroded[static_cast<std::size_t>(y) * w]);
-  }
   const auto ring_row = [&](int y) { return &rows[static_cast<std::size_t>(y % ring) * w]; };
   const auto smooth_row = [&](int y) { return &smooth[static_cast<std::size_t>(y % 3) * w]; };
+  // Columns of the answer that rows [from, to] have a part in, and one more on either side.
+  const auto needed = [&](int from, int to) {
+    Span span{0, 0};
+    for (int y = std::max(from, 1); y <= std::min(to, height - 2); ++y) span.cover(interior.span(y));
+    return span.first < span.last ? Span{span.first - 1, span.last + 1} : span;
+  };
   int read = 0;
   for (int y = 0; y < height; ++y) {
     for (; read < height && read <= y + radius; ++read) {
-      to_floats(grey.row(read), width, &padded[static_cast<std::size_t>(radius)]);
-      for (int i = 1; i <= radius; ++i) {
-        padded[static_cast<std::size_t>(radius - i)] = grey.row(read)[mirrored(-i, width)];
-        padded[static_cast<std::size_t>(radius + width - 1 + i)] = grey.row(read)[mirrored(width - 1 + i, width)];
+      const Span part = needed(read - radius - 1, read + radius + 1);
+      const int count = part.last - part.first;
+      if (count <= 0) continue;
+      const unsigned char* row = grey.row(read);
+      // From `radius` columns before the part to as many after it.
+      const int origin = part.first - radius;
+      const int from = std::max(origin, 0), to = std::min(part.last + radius, width);
+      to_floats(row + from, to - from, &padded[static_cast<std::size_t>(from - origin)]);
+      for (int x = origin; x < from; ++x) padded[static_cast<std::size_t>(x - origin)] = row[mirrored(x, width)];
+      for (int x = to; x < part.last + radius; ++x) {
+        padded[static_cast<std::size_t>(x - origin)] = row[mirrored(x, width)];
       }
       if (radius == 4) {
-        smooth_along_4(padded.data(), taps.data(), width, ring_row(read));
+        smooth_along_4(padded.data(), taps.data(), count, ring_row(read) + part.first);
       } else {
-        smooth_along(padded.data(), taps.data(), radius, width, ring_row(read));
+        smooth_along(padded.data(), taps.data(), radius, count, ring_row(read) + part.first);
       }
     }
-    for (int i = 0; i < ring; ++i) around[static_cast<std::size_t>(i)] = ring_row(mirrored(y + i - radius, height));
-    if (radius == 4) {
-      smooth_across_4(around.data(), taps.data(), width, smooth_row(y));
-    } else {
-      smooth_across(around.data(), taps.data(), radius, width, smooth_row(y));
+    const Span part = needed(y - 1, y + 1);
+    if (part.first < part.last) {
+      for (int i = 0; i < ring; ++i) {
+        around[static_cast<std::size_t>(i)] = ring_row(mirrored(y + i - radius, height)) + part.first;
+      }
+      if (radius == 4) {
+        smooth_across_4(around.data(), taps.data(), part.last - part.first, smooth_row(y) + part.first);
+      } else {
+        smooth_across(around.data(), taps.data(), radius, part.last - part.first, smooth_row(y) + part.first);
+      }
     }
-    if (y < 2) continue;
     const int middle = y - 1;
+    if (middle < 1) continue;
+    const Span& span = interior.span(middle);
+    if (span.first >= span.last) continue;
     float* line = out + 2 * static_cast<std::size_t>(middle) * w;
-    if (mask.data == nullptr) {
-      orient_row(smooth_row(y - 2), smooth_row(middle), smooth_row(y), width, noise, line);
-    } else if (middle >= kMaskReach && middle < height - kMaskReach) {
-      orient_row(smooth_row(y - 2), smooth_row(middle), smooth_row(y), width, noise, line);
-      blank(&eroded[static_cast<std::size_t>(middle - kMaskReach) * w], width, line);
-    }
+    orient_row(smooth_row(middle - 1), smooth_row(middle), smooth_row(y), span.first, span.last, noise, line);
+    if (interior.row(middle) != nullptr) blank(interior.row(middle), span.first, span.last, line);
   }
 }
 

@@ -26,6 +26,14 @@ struct PoseProblem {
   std::array<double, kPose> prior_weight;
 };
 
+// Displacement (east, north) of a block at (x, y) metres from the patch's middle by the pose: shift, turn, scale, tilts.
+// To first order a camera that leans by (a, b) more than assumed sees that point displaced by (a x + b y) (x, y) / height.
+inline void block_design(double x, double y, double height, double* design) {
+  const double rows[2][kPose] = {{1.0, 0.0, y, x, x * x / height, x * y / height},
+                                 {0.0, 1.0, -x, y, x * y / height, y * y / height}};
+  std::copy(&rows[0][0], &rows[0][0] + 2 * kPose, design);
+}
+
 struct PoseFit {
   std::array<double, kPose> pose;
   std::array<double, kPose * kPose> information;
@@ -85,12 +93,13 @@ inline void measure(const PoseProblem& p, int block, const std::array<double, kP
   const auto clip = [last](double v) { return static_cast<int>(std::min<double>(last, std::max(0.0, v))); };
   float best = -INFINITY;
   int best_x = search, best_y = search, best_rise = 0;
+  int left = 0, right = -1, top = 0, bottom = -1;  // what the height before has seen: nothing
   for (int r = 0; r < p.rise_count; ++r) {
     const int x0 = clip(std::nearbyint((at[0] + lean[0] * p.rises[r]) / p.gsd) + search);
     const int y0 = clip(std::nearbyint((at[1] + lean[1] * p.rises[r]) / -p.gsd) + search);
     const float cost = static_cast<float>(p.rise_cost * r);
-    for (int y = std::max(0, y0 - radius); y <= std::min(last, y0 + radius); ++y) {
-      for (int x = std::max(0, x0 - radius); x <= std::min(last, x0 + radius); ++x) {
+    const auto look = [&](int y, int from, int to) {
+      for (int x = from; x <= to; ++x) {
         const float value = surface[y * p.extent + x] - cost;
         if (value > best) {
           best = value;
@@ -99,11 +108,24 @@ inline void measure(const PoseProblem& p, int block, const std::array<double, kP
           best_rise = r;
         }
       }
+    };
+    // A place that the height before has seen costs more now. The squares move along a line: what any has seen of this
+    // one, the last has.
+    const int x1 = std::max(0, x0 - radius), x2 = std::min(last, x0 + radius);
+    const int y1 = std::max(0, y0 - radius), y2 = std::min(last, y0 + radius);
+    for (int y = y1; y <= y2; ++y) {
+      const bool seen = y >= top && y <= bottom;
+      look(y, x1, seen ? std::min(x2, left - 1) : x2);
+      if (seen) look(y, std::max(x1, right + 1), x2);
     }
+    left = x1;
+    right = x2;
+    top = y1;
+    bottom = y2;
   }
-  const float* top = surface + best_y * p.extent + best_x;
-  const double dx = best_x > 0 && best_x < last ? vertex(top[-1], top[0], top[1]) : 0.0;
-  const double dy = best_y > 0 && best_y < last ? vertex(top[-p.extent], top[0], top[p.extent]) : 0.0;
+  const float* peak = surface + best_y * p.extent + best_x;
+  const double dx = best_x > 0 && best_x < last ? vertex(peak[-1], peak[0], peak[1]) : 0.0;
+  const double dy = best_y > 0 && best_y < last ? vertex(peak[-p.extent], peak[0], peak[p.extent]) : 0.0;
   out[0] = (best_x + dx - search) * p.gsd - lean[0] * p.rises[best_rise];
   out[1] = (best_y + dy - search) * -p.gsd - lean[1] * p.rises[best_rise];
 }
@@ -131,10 +153,13 @@ inline bool fit_pose(const PoseProblem& p, const std::vector<int>& radii, int ro
         const double* d = p.design + static_cast<std::ptrdiff_t>(b) * 2 * kPose;
         for (int i = 0; i < kPose; ++i) {
           right[i] += weight * (d[i] * m[0] + d[kPose + i] * m[1]);
-          for (int j = 0; j < kPose; ++j) {
+          for (int j = 0; j <= i; ++j) {
             information[i * kPose + j] += weight * (d[i] * d[j] + d[kPose + i] * d[kPose + j]);
           }
         }
+      }
+      for (int i = 0; i < kPose; ++i) {
+        for (int j = i + 1; j < kPose; ++j) information[i * kPose + j] = information[j * kPose + i];
       }
       if (!solve(information, right, fit.pose)) return false;
       fit.information = information;

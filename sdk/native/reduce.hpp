@@ -11,28 +11,31 @@
 
 namespace cvgl {
 
-// Sums of `count` rows, and their least value.
-CVGL_CLONES inline void add_rows(const unsigned char* first, std::ptrdiff_t stride, int count, int width,
-                                 std::uint16_t* sums) {
-  for (int x = 0; x < width; ++x) sums[x] = first[x];
-  for (int i = 1; i < count; ++i) {
-    const unsigned char* row = first + i * stride;
-    for (int x = 0; x < width; ++x) sums[x] = static_cast<std::uint16_t>(sums[x] + row[x]);
+// Sums of the pixels of one to three rows, above each other.
+CVGL_CLONES inline void add_rows(const unsigned char* __restrict first, std::ptrdiff_t stride, int count, int width,
+                                 std::uint16_t* __restrict sums) {
+  const unsigned char* second = first + (count > 1 ? stride : 0);
+  const unsigned char* third = first + (count > 2 ? 2 * stride : 0);
+  if (count == 1) {
+    for (int x = 0; x < width; ++x) sums[x] = first[x];
+  } else if (count == 2) {
+    for (int x = 0; x < width; ++x) sums[x] = static_cast<std::uint16_t>(first[x] + second[x]);
+  } else {
+    for (int x = 0; x < width; ++x) sums[x] = static_cast<std::uint16_t>(first[x] + second[x] + third[x]);
   }
 }
 
-CVGL_CLONES inline void least_of_rows(const unsigned char* first, std::ptrdiff_t stride, int count, int width,
-                                      unsigned char* least) {
-  for (int x = 0; x < width; ++x) least[x] = first[x];
-  for (int i = 1; i < count; ++i) {
-    const unsigned char* row = first + i * stride;
-    for (int x = 0; x < width; ++x) least[x] = std::min(least[x], row[x]);
-  }
+// Their least values.
+CVGL_CLONES inline void least_of_rows(const unsigned char* __restrict first, std::ptrdiff_t stride, int count,
+                                      int width, unsigned char* __restrict least) {
+  const unsigned char* second = first + (count > 1 ? stride : 0);
+  const unsigned char* third = first + (count > 2 ? 2 * stride : 0);
+  for (int x = 0; x < width; ++x) least[x] = std::min(first[x], std::min(second[x], third[x]));
 }
 
 template <int kReduction>
-CVGL_INLINE void reduce_row(const std::uint16_t* sums, const unsigned char* least, int width, unsigned char* mean,
-                            unsigned char* known) {
+CVGL_INLINE void reduce_row(const std::uint16_t* __restrict sums, const unsigned char* __restrict least, int width,
+                            unsigned char* __restrict mean, unsigned char* __restrict known) {
   constexpr std::uint32_t kArea = kReduction * kReduction;
   for (int x = 0; x < width; ++x) {
     std::uint32_t sum = 0;

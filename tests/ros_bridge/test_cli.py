@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cvgl_ros.cli import app_main
+from cvgl_ros.parameters import Parameters, read_parameters
 
 CODE = "import sys; {}; sys.argv[0] = 'cvgl-ros'; from cvgl_ros.cli import app_main; app_main()"
 
@@ -60,6 +61,19 @@ def test_what_cannot_be_run_is_told_in_a_line(
     told = capsys.readouterr().err
     assert ended.value.code == status, told
     assert message in told and "Traceback" not in told
+
+
+def test_the_parameter_file_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "my.yaml"
+    monkeypatch.setattr(sys, "argv", ["cvgl-ros", "--write-params", str(file)])
+    for status in (0, 4):  # and is not written over
+        with pytest.raises(SystemExit) as ended:
+            app_main()
+        assert ended.value.code == status
+    assert Parameters.from_dict(read_parameters(file)).frame_id == "base_link"
+    assert "is there already" in capsys.readouterr().err
 
 
 def test_without_the_dds_package_it_says_which(tmp_path: Path) -> None:

@@ -319,6 +319,48 @@ def test_dropped_images_and_a_dead_camera_are_in_the_diagnostics(
     assert reports[-1].status[0].level == 2
 
 
+def test_late_attitude_and_a_clock_that_jumps_are_survived_and_visible(
+    serve: Any, answering: Any, vehicle: Any, peer: Any, until: Any
+) -> None:
+    topic, imu, ranger = "rt/diagnostics", "sensor_msgs/msg/Imu", "sensor_msgs/msg/Range"
+    reader = peer.reader(topic, TYPES[topic], reliable=True)
+    serve(answering, attitude_source="imu", heading_source="imu", height_source="range", telemetry_wait_s=5.0)
+    topics = {"rt/image": IMAGE, "rt/range": ranger, "rt/imu": imu}
+    for name, ros_name in topics.items():
+        peer.writer(name, ros_name)
+    until(lambda: all(peer.matched(name) for name in topics))
+    vector = vehicle.types["geometry_msgs/msg/Vector3"](x=0.0, y=0.0, z=0.0)
+    turn, nine = vehicle.types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0), np.zeros(9)
+
+    def fly(stamp: int, late_s: float) -> None:
+        count = len(answering.frames)
+        peer.send("rt/image", vehicle.image(stamp))
+        time.sleep(late_s)
+        assert len(answering.frames) == count
+        header = vehicle.header(stamp + 1)
+        peer.send("rt/imu", vehicle.types[imu](header, turn, nine, vector, nine, vector, nine))
+        peer.send("rt/range", vehicle.types[ranger](header, 0, 0.1, 0.5, 200.0, 80.0))
+        until(lambda: len(answering.frames) > count)
+
+    now = time.time_ns()
+    fly(now, late_s=0.2)
+    fly(now + 10**9, late_s=0.0)
+    fly(now - 3 * 10**9, late_s=0.1)  # set back by four seconds
+    fly(now - 2 * 10**9, late_s=0.1)
+    assert [frame.heading for frame in answering.frames] == pytest.approx([90.0] * 4)
+    assert answering.resets == [None]
+    reports: list[Any] = []
+
+    def told() -> bool:
+        reports.extend(peer.take(reader, TYPES[topic]))
+        return bool(reports) and values(reports[-1])["fixes"] == "4"
+
+    until(told)
+    last = values(reports[-1])
+    # The clock of the frames, of attitude and of range.
+    assert (last["clock_jumps"], last["telemetry_clock_jumps"], last["without_attitude"]) == ("1", "2", "0")
+
+
 def other_interfaces() -> list[str]:
     """Interfaces with an address, other than loopback."""
     found = []

@@ -19,7 +19,9 @@ from cvgl.native import (
     ground_field,
     judge_blocks,
     orientation,
+    pose_design,
     reduce,
+    resample,
     standardise,
 )
 
@@ -377,7 +379,57 @@ def test_surfaces_that_cannot_be_changed_in_place_are_refused() -> None:
         standardise(np.zeros((2, 0, 0), np.float32))
 
 
-def verdict_by_definition(surfaces: Array, places: Array, vote: float) -> tuple[float, float]:
+def block_places(seed: int, count: int, size: int = 120, side: int = 13) -> Array:
+    return np.random.default_rng(seed).integers(0, size - side + 1, (count, 2))
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(0, 9), gsd=st.floats(0.1, 2.0), height=st.floats(20, 300), seed=st.integers(0, 99))
+def test_blocks_move_with_the_camera(count: int, gsd: float, height: float, seed: int) -> None:
+    """Against the derivative of the exact projection, by differences."""
+    size, side, below = 120, 13, (4.0, -7.0)
+    corners = block_places(seed, count)
+    design, lean = pose_design(corners, side, size, gsd, height, *below)
+    x = gsd * (corners[:, 1] + (side - size) / 2)
+    y = -gsd * (corners[:, 0] + (side - size) / 2)
+
+    def seen(pose: Array) -> Array:
+        """Where the ground at (x, y) from the middle is drawn, for a camera above that middle."""
+        east, north, turn, scale, a, b = pose
+        # A ray (u, v, -1) of a camera that leans by (a, b) more meets the ground where the plane is inclined so.
+        stretch = (1 + scale) / (1 - (a * x + b * y) / height)
+        u, v = x * stretch, y * stretch
+        return np.stack(
+            [east + u * np.cos(turn) + v * np.sin(turn), north - u * np.sin(turn) + v * np.cos(turn)], axis=1
+        )
+
+    step = 1e-6
+    for number in range(6):
+        by = np.zeros(6)
+        by[number] = step
+        exact = (seen(by) - seen(-by)) / (2 * step)
+        np.testing.assert_allclose(design[:, :, number], exact, atol=1e-4 * (1 + size * gsd))
+    np.testing.assert_allclose(lean, np.column_stack([x + below[0], y + below[1]]) / height)
+
+
+@pytest.mark.parametrize(
+    ("corners", "gsd", "height", "message"),
+    [
+        (np.zeros((3, 2), np.int32), 0.5, 100.0, "corners"),
+        (np.zeros((3, 3), np.int64), 0.5, 100.0, r"corners: found shape \(3, 3\)"),
+        (np.zeros((3, 2), np.int64), 0.0, 100.0, "gsd, height"),
+        (np.zeros((3, 2), np.int64), 0.5, float("nan"), "gsd, height"),
+    ],
+)
+def test_unusable_designs_are_refused_by_name(corners: Array, gsd: float, height: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pose_design(corners, 13, 120, gsd, height, 0.0, 0.0)
+
+
+def verdict_by_definition(
+    surfaces: Array, places: Array, off: Array, gsd: float, vote: float
+) -> tuple[float, float, float]:
+    """For places (B, R, 2) of the blocks, pixels right and down, and measurements that are off by so many metres."""
     surprise, votes = [], []
     extent = surfaces.shape[1]
     for surface, own in zip(surfaces, places, strict=True):
@@ -387,37 +439,109 @@ def verdict_by_definition(surfaces: Array, places: Array, vote: float) -> tuple[
         surprise.append(-np.log(-np.expm1(chances * np.log1p(-min(better, 1 - 1e-9)))))
         y, x = np.unravel_index(surface.argmax(), surface.shape)
         votes.append(np.hypot(*(own - (x - extent // 2, y - extent // 2)).T).min() < vote)
-    return (np.sum(surprise) - len(surfaces)) / np.sqrt(len(surfaces)), float(np.mean(votes))
+    evidence = (np.sum(surprise) - len(surfaces)) / np.sqrt(len(surfaces))
+    close = off[off < vote * gsd]
+    spread = float(np.sqrt((close**2).mean() / 2)) if len(close) else vote * gsd
+    return evidence, float(np.mean(votes)), spread
+
+
+def judged(blocks: int, search: int, rises: int, seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    design, lean = pose_design(block_places(seed, blocks), 13, 120, 0.5, 100.0, 3.0, -4.0)
+    pose = rng.normal(0.0, (1.0, 1.0, 0.02, 0.02, 0.03, 0.03))
+    return {
+        "surfaces": rng.standard_normal((blocks, 2 * search + 1, 2 * search + 1)).astype(np.float32),
+        "design": design,
+        "lean": lean,
+        "rises": np.linspace(0.0, 12.0, rises),
+        "pose": pose,
+        "measured": design @ pose + rng.normal(0.0, 1.0, (blocks, 2)),
+        "gsd": 0.5,
+        "vote": 3.0,
+    }
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    blocks=st.integers(1, 12),
-    search=st.integers(0, 9),
-    rises=st.integers(1, 5),
-    spread=st.floats(0.1, 15.0),
-    seed=st.integers(0, 99),
-)
-def test_evidence_is_as_defined(blocks: int, search: int, rises: int, spread: float, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    surfaces = rng.standard_normal((blocks, 2 * search + 1, 2 * search + 1)).astype(np.float32)
-    places = rng.normal(0.0, spread, (blocks, rises, 2))
-    evidence, votes = judge_blocks(surfaces, places, 3.0)
-    expected = verdict_by_definition(surfaces, places, 3.0)
-    assert evidence == pytest.approx(expected[0], abs=1e-9)
-    assert votes == expected[1]
+@given(blocks=st.integers(1, 12), search=st.integers(0, 9), rises=st.integers(1, 5), seed=st.integers(0, 999))
+def test_evidence_is_as_defined(blocks: int, search: int, rises: int, seed: int) -> None:
+    given_blocks = judged(blocks, search, rises, seed)
+    predicted = given_blocks["design"] @ given_blocks["pose"]
+    places = predicted[:, None] + given_blocks["lean"][:, None] * given_blocks["rises"][None, :, None]
+    off = np.linalg.norm(given_blocks["measured"] - predicted, axis=1)
+    expected = verdict_by_definition(given_blocks["surfaces"], places / (0.5, -0.5), off, 0.5, 3.0)
+    assert judge_blocks(**given_blocks) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("surfaces", "places", "message"),
+    ("change", "message"),
     [
-        (np.zeros((3, 4, 4), np.float32), np.zeros((3, 1, 2)), "with an odd n"),
-        (np.zeros((0, 5, 5), np.float32), np.zeros((0, 1, 2)), "surfaces"),
-        (np.zeros((3, 5, 5)), np.zeros((3, 1, 2)), "surfaces: another dtype"),
-        (np.zeros((3, 5, 5), np.float32), np.zeros((2, 1, 2)), "places: found shape"),
-        (np.zeros((3, 5, 5), np.float32), np.zeros((3, 0, 2)), "places: "),
+        ({"surfaces": np.zeros((3, 4, 4), np.float32)}, "with an odd n"),
+        ({"surfaces": np.zeros((3, 5, 5))}, "surfaces: another dtype"),
+        ({"surfaces": np.zeros((2, 5, 5), np.float32)}, "design: found shape"),
+        ({"lean": np.zeros((3, 3))}, "lean: found shape"),
+        ({"rises": np.zeros(0)}, "rises"),
+        ({"rises": np.array([3.0, 0.0])}, "rises: expected ascending"),
+        ({"pose": np.zeros(5)}, "pose: found shape"),
+        ({"measured": np.zeros((2, 2))}, "measured: found shape"),
+        ({"gsd": 0.0}, "gsd"),
     ],
 )
-def test_unusable_verdicts_are_refused_by_name(surfaces: Array, places: Array, message: str) -> None:
+def test_unusable_verdicts_are_refused_by_name(change: dict[str, Any], message: str) -> None:
+    good = judged(3, 2, 4, 0)
+    judge_blocks(**good)
     with pytest.raises(ValueError, match=message):
-        judge_blocks(surfaces, places, 3.0)
+        judge_blocks(**{**good, **change})
+
+
+homographies = st.builds(
+    lambda turn, scale, shift, tilt: np.array(
+        [
+            [scale * np.cos(turn), -scale * np.sin(turn), shift[0]],
+            [scale * np.sin(turn), scale * np.cos(turn), shift[1]],
+            [tilt[0], tilt[1], 1.0],
+        ]
+    ),
+    turn=st.floats(-np.pi, np.pi),
+    scale=st.floats(0.3, 3.0),
+    shift=st.tuples(st.floats(-60, 60), st.floats(-60, 60)),
+    # Up to rows that run through infinity.
+    tilt=st.tuples(st.floats(-0.03, 0.03), st.floats(-0.03, 0.03)),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(shape=st.tuples(st.integers(1, 50), st.integers(1, 60)), between=homographies, seed=st.integers(0, 99))
+def test_a_patch_is_resampled_as_opencv_does(shape: tuple[int, int], between: Array, seed: int) -> None:
+    image, mask = grey_noise(shape, seed), spotted(shape, seed)
+    flags = cv2.WARP_INVERSE_MAP
+    size = (shape[1], shape[0])
+    found, seen = resample(image, mask, between)
+    # A position on the edge between two steps of 1/32 of a pixel may fall to either side.
+    expected = cv2.warpPerspective(image, between, size, flags=flags | cv2.INTER_LINEAR)
+    assert np.mean(found != expected) <= 0.002 + 1.5 / found.size
+    expected = cv2.warpPerspective(mask, between, size, flags=flags | cv2.INTER_NEAREST)
+    assert np.mean(seen != expected) <= 0.002 + 1.5 / seen.size
+
+
+def test_a_patch_resampled_as_it_is_stays_so() -> None:
+    image, mask = grey_noise((31, 40), 0), spotted((31, 40), 1)
+    wide = np.zeros((31, 80), np.uint8)
+    wide[:, 20:60] = image
+    found, seen = resample(wide[:, 20:60], mask, np.eye(3))
+    np.testing.assert_array_equal(found, image)
+    np.testing.assert_array_equal(seen, mask)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "between", "message"),
+    [
+        (np.zeros((6, 8)), np.zeros((6, 8), np.uint8), np.eye(3), "image: expected dtype uint8"),
+        (np.zeros((6, 8), np.uint8), np.zeros((8, 6), np.uint8), np.eye(3), r"mask: found shape \(8, 6\)"),
+        (np.zeros((6, 8), np.uint8), np.zeros((6, 8), np.uint8), np.eye(4), r"between: found shape \(4, 4\)"),
+        (np.zeros((6, 8), np.uint8), np.zeros((6, 8), np.uint8), np.full((3, 3), np.inf), "between: expected finite"),
+        (np.zeros((1, 40000), np.uint8), np.zeros((1, 40000), np.uint8), np.eye(3), "at most 32767"),
+    ],
+)
+def test_unusable_patches_are_refused_by_name(image: Array, mask: Array, between: Array, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        resample(image, mask, between)
