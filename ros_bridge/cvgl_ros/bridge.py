@@ -228,6 +228,8 @@ class Bridge:
 
     def start(self) -> None:
         """Begin to answer; publishes the map's origin."""
+        if self._parameters.altitude_source == "none":
+            self._log("info", f"{_FIX} is not published, as altitude_source is none; {_POSE} is")
         self._publish(_ORIGIN, outgoing.map_origin(self._frame, outgoing.time_of(self._now())))
         self._worker.start()
 
