@@ -17,10 +17,9 @@ def rectify(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Resample a raw frame to a rectified patch, once, with an antialiasing footprint.
 
-    Every output pixel is the mean over the parallelogram that its square covers in the source, on a grid of
-    about one sample per source pixel (at most 16 along each axis); where the footprint is under 4 pixels the
-    samples are interpolated bilinearly, so that no patch is displaced by more than 1/8 of its own pixel. The
-    mapping is output pixel -> map3x3 -> ideal camera coordinates -> distortion -> fx, fy, cx, cy.
+    Every output pixel is the mean over the parallelogram that its square covers in the source, to first order, on
+    a grid of about one bilinear sample per source pixel (at most 16 along each axis). The mapping is output pixel
+    -> map3x3 -> ideal camera coordinates -> distortion -> fx, fy, cx, cy.
 
     Args:
         image: (H, W) or (H, W, 3), sides up to 32767; rows at any stride, the pixels of a row lying together.
@@ -40,6 +39,43 @@ def rectify(
         ValueError: an array of another type or shape, a singular or non-finite map, unusable intrinsics or
             sizes.
         TypeError: an argument that is no array or number at all.
+    """
+
+def warp_into(
+    out: NDArray[np.float32] | NDArray[np.float16],
+    mask: NDArray[np.uint8],
+    image: NDArray[np.uint8],
+    pixels: str,
+    maps: NDArray[np.float64],
+    fx: float,
+    fy: float,
+    cx: float,
+    cy: float,
+    distortion: Sequence[float],
+    scale: Sequence[float],
+    offset: Sequence[float],
+    channels: str = "rgb",
+    threads: int = 0,
+) -> None:
+    """Resample a raw frame straight into a network's input, once for each map; see `rectify` for the resampling.
+
+    Args:
+        out: (B, 3, h, w) float32 or float16, C-contiguous, sides 1 to 16384; is written: grey * scale + offset, and 0
+            where nothing is seen. Halves are rounded to nearest, ties to even.
+        mask: (B, h, w) uint8, C-contiguous; is written: 255 where the camera sees the pixel's centre, else 0.
+        image: as the camera delivers it, sides up to 32767; rows at any stride, the pixels of a row lying together.
+        pixels: "bgr" or "rgb": (H, W, 3); "grey": (H, W), three equal channels; "nv12": (H * 3 / 2, W), luma above
+            pairs of chroma; "yuyv": (H, W, 2). YUV is ITU-R BT.601, limited range, with the chroma in the middle of
+            the pixels that share it; averages are converted, and clipped to 0..255.
+        maps: (B, 3, 3), each as `rectify` takes it.
+        fx, fy, cx, cy, distortion: as `rectify` takes them.
+        scale, offset: (3,) by output channel.
+        channels: order of the output's channels, "rgb" or "bgr".
+        threads: 1 to 64; 0 for one per core. The answer does not depend on it.
+
+    Raises:
+        ValueError: an array of another type, shape or layout, a singular or non-finite map, unusable numbers.
+        TypeError: an argument that is no array or number at all, or an output that is read-only.
     """
 
 def correlate_blocks(

@@ -6,12 +6,22 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.errors import FrameError
 
-__all__ = ["Frame", "Prior"]
+__all__ = ["PIXELS", "Frame", "Prior"]
+
+PIXELS = ("bgr", "rgb", "grey", "nv12", "yuyv")
+_SHAPES = {
+    "bgr": "(H, W, 3) BGR or (H, W) grey",
+    "rgb": "(H, W, 3) RGB",
+    "grey": "(H, W) grey",
+    "nv12": "(H * 3 / 2, W) NV12 with H and W even",
+    "yuyv": "(H, W, 2) YUYV with W even",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class Frame:
     """One camera frame and its telemetry.
 
     Args:
-        image: (H, W, 3) BGR or (H, W) grey, uint8, as the camera delivers it (not undistorted).
+        image: uint8, as the camera delivers it (not undistorted), in the format that ``pixels`` names.
         time: of the exposure, seconds (Unix time, or any clock that the caller keeps to).
         height: of the camera above the ground it looks at, metres.
         heading: of the vehicle, degrees clockwise from true north; None if unknown.
@@ -46,6 +56,9 @@ class Frame:
             positive; None if unknown, and then taken as level with the uncertainty that the settings state.
         prior: where the aircraft may be; None when lost.
         name: for messages and reports.
+        pixels: how ``image`` lies in memory. "bgr": (H, W, 3), or (H, W) grey; "rgb": (H, W, 3); "grey": (H, W);
+            "nv12": (H * 3 / 2, W), the luma plane above interleaved U and V of half the resolution; "yuyv":
+            (H, W, 2), YUY2. Both YUV formats are ITU-R BT.601 of limited range (luma 16 to 235).
     """
 
     image: NDArray[np.uint8]
@@ -56,6 +69,30 @@ class Frame:
     roll: float | None = None
     prior: Prior | None = None
     name: str = ""
+    pixels: str = "bgr"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the picture, pixels."""
+        height, width = self.image.shape[:2]
+        return width, height * 2 // 3 if self.pixels == "nv12" else height
+
+    @property
+    def layout(self) -> str:
+        """What ``image`` holds: ``pixels``, or "grey" for a "bgr" frame of two dimensions."""
+        return "grey" if self.pixels == "bgr" and self.image.ndim == 2 else self.pixels
+
+    def grey(self) -> NDArray[np.uint8]:
+        """(H, W) grey levels; of YUV the luma as it is, 16 to 235. No copy where the format has them in one plane."""
+        layout = self.layout
+        if layout == "nv12":
+            return self.image[: self.size[1]]
+        if layout == "yuyv":
+            return np.ascontiguousarray(self.image[..., 0])
+        if layout == "grey":
+            return self.image
+        grey = cv2.cvtColor(self.image, cv2.COLOR_BGR2GRAY if layout == "bgr" else cv2.COLOR_RGB2GRAY)
+        return np.asarray(grey, np.uint8)
 
     def check(self) -> None:
         """Refuse what cannot be localised.
@@ -66,13 +103,14 @@ class Frame:
         image: Any = self.image
         if not isinstance(image, np.ndarray):
             raise FrameError("not an image", field="image", found=type(image).__name__, expected="a numpy array")
-        shape_ok = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
-        if not shape_ok or image.dtype != np.uint8 or min(image.shape[:2]) < 16:
+        if not isinstance(self.pixels, str) or self.pixels not in PIXELS:
+            raise FrameError("not usable", field="pixels", found=self.pixels, expected=", ".join(PIXELS))
+        if not _shape_fits(image.shape, self.pixels) or image.dtype != np.uint8 or min(self.size) < 16:
             raise FrameError(
                 "not usable",
                 field="image",
                 found=f"{image.dtype} {image.shape}",
-                expected="uint8 (H, W, 3) BGR or (H, W) grey, at least 16 pixels a side",
+                expected=f"uint8 {_SHAPES[self.pixels]}, at least 16 pixels a side",
             )
         if self.prior is not None and not isinstance(self.prior, Prior):
             raise FrameError("not usable", field="prior", found=self.prior, expected="a Prior or None")
@@ -82,6 +120,14 @@ class Frame:
             value = getattr(self, name)
             if value is not None:
                 _check(name, value, -bound, bound)
+
+
+def _shape_fits(shape: tuple[int, ...], pixels: str) -> bool:
+    if pixels in ("grey", "nv12") or (pixels == "bgr" and len(shape) == 2):
+        return len(shape) == 2 and (pixels != "nv12" or (shape[0] % 3 == 0 and shape[1] % 2 == 0))
+    if pixels == "yuyv":
+        return len(shape) == 3 and shape[2] == 2 and shape[1] % 2 == 0
+    return len(shape) == 3 and shape[2] == 3
 
 
 def _check(field: str, value: Any, low: float, high: float) -> None:

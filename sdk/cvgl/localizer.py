@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +21,7 @@ from cvgl.gallery import Gallery
 from cvgl.geometry import camera_to_enu, wrap_degrees
 from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
-from cvgl.rectify import Patch, rectify
+from cvgl.rectify import warp_to_input
 from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, examine, look, merge, view_of
 from cvgl.register import PoseSigmas
 from cvgl.tracker import Tracker
@@ -56,6 +55,7 @@ class Localizer:
         self.threads = threads
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="cvgl") if threads > 1 else None
         self._tracker = Tracker(gallery.local, mission.settings.max_speed_m_s)
+        self._inputs: dict[int, tuple[NDArray[np.float32], NDArray[np.uint8]]] = {}
 
     @classmethod
     def open(cls, mission: str | Path, threads: int | None = None) -> Localizer:
@@ -110,22 +110,21 @@ class Localizer:
         frame.check()
         frame = replace(frame, image=_packed(frame.image))
         settings = self.mission.settings
-        camera = self.camera.scaled_to(frame.image.shape[1], frame.image.shape[0])
-        grey = frame.image if frame.image.ndim == 2 else cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY)
+        camera = self.camera.scaled_to(*frame.size)
+        grey = frame.grey()
         pitch, roll = frame.pitch or 0.0, frame.roll or 0.0
         if frame.heading is None:
             headings = [360.0 * index / settings.headings for index in range(settings.headings)]
         else:
             headings = [float(frame.heading)]
         rotations = [camera_to_enu(camera.mount, heading, pitch, roll) for heading in headings]
-        patches = [self._query_patch(frame, camera, rotation) for rotation in rotations]
+        inputs = self._network_inputs(frame, camera, rotations)
         clock.lap("rectify")
-        seen = grey[:: max(1, grey.shape[0] // 128), :: max(1, grey.shape[1] // 128)]
-        if float(seen.std()) < _FEATURELESS:
-            level = float(seen.mean())
+        level, spread = _brightness(grey, limited=frame.pixels in ("nv12", "yuyv"))
+        if spread < _FEATURELESS:
             word = "too dark" if level < 24 else "overexposed" if level > 240 else "featureless"
             return Fix.none(frame.time, f"image: {word}", timings_ms=clock.stages, name=frame.name)
-        descriptors = self.model.embed(np.stack([p.image for p in patches]), np.stack([p.mask for p in patches]))
+        descriptors = self.model.embed_inputs(inputs)
         clock.lap("embed")
         candidates = self._search(descriptors, headings, frame.prior)
         clock.lap("search")
@@ -150,14 +149,32 @@ class Localizer:
         clock.lap("decide")
         return replace(fix, timings_ms=clock.stages)
 
-    def _query_patch(self, frame: Frame, camera: Camera, rotation: NDArray[np.float64]) -> Patch:
+    def _network_inputs(
+        self, frame: Frame, camera: Camera, rotations: Sequence[NDArray[np.float64]]
+    ) -> NDArray[np.float32]:
+        """The frame under each rotation, in memory that the next frame with as many uses again."""
         view = self.model.views["query"]
-        tile_m = self.gallery.manifest.tile_size_m
-        size = view.input_size[0]
-        patch = rectify(frame.image, camera, rotation, frame.height, tile_m / size, size, self.threads)
-        if patch.image.ndim == 2:
-            patch = replace(patch, image=cv2.cvtColor(patch.image, cv2.COLOR_GRAY2BGR))
-        return patch
+        count, size = len(rotations), view.input_size[0]
+        if count not in self._inputs:
+            shape = (count, size, size)
+            self._inputs[count] = np.empty((count, 3, size, size), np.float32), np.empty(shape, np.uint8)
+        gsd = self.gallery.manifest.tile_size_m / size
+        scale, offset = view.normalisation
+        warp_to_input(
+            frame.image,
+            camera,
+            rotations,
+            frame.height,
+            gsd,
+            size,
+            scale,
+            offset,
+            pixels=frame.layout,
+            channels=view.channels,
+            out=self._inputs[count],
+            threads=self.threads,
+        )
+        return self._inputs[count][0]
 
     def _search(
         self, descriptors: NDArray[np.float32], headings: Sequence[float], prior: Prior | None
@@ -204,6 +221,13 @@ class Localizer:
             near = [c for c in candidates if abs(wrap_degrees(c.heading_deg - heading)) <= 1.01 * step]
             places.append(merge(near, 1.1 * stride))
         return views, places
+
+
+def _brightness(grey: NDArray[np.uint8], limited: bool) -> tuple[float, float]:
+    """Mean and standard deviation of the grey levels, of limited range or not, on a scale of 0 to 255."""
+    seen = grey[:: max(1, grey.shape[0] // 128), :: max(1, grey.shape[1] // 128)]
+    level, spread = float(seen.mean()), float(seen.std())
+    return ((level - 16) * 255 / 219, spread * 255 / 219) if limited else (level, spread)
 
 
 def _packed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -48,6 +48,13 @@ class View:
     channels: str = "rgb"
     interpolation: str = "bilinear"
 
+    @property
+    def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Scale and offset by channel: the network sees grey * scale + offset of grey levels 0 to 255."""
+        red, green, blue = (1 / (255 * std) for std in self.std)
+        offset = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
+        return (red, green, blue), (offset[0], offset[1], offset[2])
+
 
 class Model:
     """An embedding network, opened from its bundle. Use :meth:`open`.
@@ -143,10 +150,7 @@ class Model:
         Raises:
             ModelError: wrong shapes, an unknown view, or a descriptor that is not finite.
         """
-        engine = self._engines.get(_known(view, self.path))
-        if engine is None:
-            raise ModelError("the model was opened without this view", file=self.path, field="view", found=view)
-        shape = (*self.views[view].input_size, 3)
+        shape = (*self.views[_known(view, self.path)].input_size, 3)
         if patches.dtype != np.uint8 or patches.shape[1:] != shape:
             raise ModelError(
                 "wrong patches",
@@ -161,22 +165,55 @@ class Model:
                 found=f"{masks.dtype} {masks.shape}",
                 expected=f"uint8 or bool {patches.shape[:3]}",
             )
-        descriptors = np.empty((len(patches), self.descriptor_size), np.float32)
+        chunks = (slice(start, start + _CHUNK) for start in range(0, len(patches), _CHUNK))
+        found = [
+            self.embed_inputs(
+                _normalise(patches[chunk], None if masks is None else masks[chunk], self.views[view]), view
+            )
+            for chunk in chunks
+        ]
+        return np.concatenate(found) if found else np.empty((0, self.descriptor_size), np.float32)
+
+    def embed_inputs(self, inputs: NDArray[Any], view: str = "query") -> NDArray[np.float32]:
+        """Descriptors of what the network takes, as :func:`cvgl.rectify.warp_to_input` makes it.
+
+        Args:
+            inputs: (B, 3, H, W) float32 or float16, normalised by the view's :attr:`View.normalisation`, channels in
+                the view's order, 0 where nothing is seen.
+            view: "query" or "reference".
+
+        Returns:
+            (B, D) float32 of unit length.
+
+        Raises:
+            ModelError: wrong shapes, an unknown view, or a descriptor that is not finite.
+        """
+        engine = self._engines.get(_known(view, self.path))
+        if engine is None:
+            raise ModelError("the model was opened without this view", file=self.path, field="view", found=view)
+        shape = (3, *self.views[view].input_size)
+        if inputs.dtype not in (np.float32, np.float16) or inputs.shape[1:] != shape:
+            raise ModelError(
+                "wrong inputs",
+                field=f"{view} inputs",
+                found=f"{inputs.dtype} {inputs.shape}",
+                expected=f"float32 or float16 (B, {', '.join(map(str, shape))})",
+            )
+        descriptors = np.empty((len(inputs), self.descriptor_size), np.float32)
         step = engine.batch or _CHUNK
-        for start in range(0, len(patches), step):
-            chunk = slice(start, start + step)
-            batch = _normalise(patches[chunk], None if masks is None else masks[chunk], self.views[view])
+        for start in range(0, len(inputs), step):
+            batch = inputs[start : start + step].astype(np.float32, copy=False)
             missing = (engine.batch or 0) - len(batch)
             if missing > 0:
-                batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)])
-            descriptors[chunk] = engine.run(batch)[: len(batch) - max(missing, 0)]
+                batch = np.concatenate([batch, np.zeros((missing, *shape), np.float32)])
+            descriptors[start : start + step] = engine.run(batch)[: len(batch) - max(missing, 0)]
         lengths = np.linalg.norm(descriptors, axis=1, keepdims=True)
         bad = ~(np.isfinite(lengths) & (lengths > 0))[:, 0]
         if bad.any():
             raise ModelError(
                 "the network gave no usable descriptor",
                 file=self.path / self.views[view].file,
-                field=f"descriptor of {view} patch {int(np.flatnonzero(bad)[0])}",
+                field=f"descriptor of {view} {int(np.flatnonzero(bad)[0])}",
                 found=float(lengths[bad][0, 0]),
                 expected="a finite length above 0",
             )
@@ -330,11 +367,10 @@ def _decisive(view: View) -> dict[str, Any]:
 
 def _normalise(patches: NDArray[np.uint8], masks: NDArray[Any] | None, view: View) -> NDArray[np.float32]:
     """(B, H, W, 3) BGR to the network's (B, 3, H, W) RGB."""
-    std = np.array(view.std, np.float32)[:, None, None]
-    mean = np.array(view.mean, np.float32)[:, None, None]
+    scale, offset = (np.array(values, np.float32)[:, None, None] for values in view.normalisation)
     batch = np.empty((len(patches), 3, *view.input_size), np.float32)
-    np.multiply(patches[..., ::-1].transpose(0, 3, 1, 2), 1 / (255 * std), out=batch)
-    batch -= mean / std
+    np.multiply(patches[..., ::-1].transpose(0, 3, 1, 2), scale, out=batch)
+    batch += offset
     if masks is not None:
         batch *= (masks != 0)[:, None]
     return batch

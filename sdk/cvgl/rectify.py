@@ -1,8 +1,13 @@
-"""Rectification: one warp from the raw frame to a north-up patch at a chosen ground sampling distance."""
+"""Rectification: one warp from the raw frame to a north-up view at a chosen ground sampling distance.
+
+As a uint8 patch (`rectify`), or straight as the network's input (`warp_to_input`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,9 +15,10 @@ from numpy.typing import NDArray
 
 from cvgl.camera import Camera
 from cvgl.errors import FrameError
-from cvgl.native import rectify as _warp
+from cvgl.native import rectify as _rectify
+from cvgl.native import warp_into
 
-__all__ = ["Patch", "ground_offset", "rectify", "rectify_again"]
+__all__ = ["NetworkInput", "Patch", "ground_offset", "rectify", "rectify_again", "warp_to_input"]
 
 # Rays closer to the horizon than this see ground too far away to be of use (60 degrees off nadir).
 _MIN_DOWNWARD = 0.5
@@ -34,6 +40,25 @@ class Patch:
     mask: NDArray[np.uint8]
     gsd: float
     offset: NDArray[np.float64]
+    to_camera: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """North-up views of the ground under several rotations, as a network takes them.
+
+    Args:
+        tensor: (B, 3, size, size) float32 or float16, normalised; 0, the mean colour, where the camera sees nothing.
+        masks: (B, size, size) uint8, 255 where the camera sees the ground.
+        gsd: ground sampling distance, m/px.
+        offsets: (B, 2) east and north of the views' centres from the point below the camera, metres.
+        to_camera: (B, 3, 3) from the views' pixels to ideal camera coordinates (normalised, undistorted).
+    """
+
+    tensor: NDArray[Any]
+    masks: NDArray[np.uint8]
+    gsd: float
+    offsets: NDArray[np.float64]
     to_camera: NDArray[np.float64]
 
 
@@ -84,7 +109,7 @@ def rectify(
     """
     offset = ground_offset(camera, rotation, height)
     to_camera = _patch_to_camera(rotation, offset, height, gsd, size)
-    patch, mask = _warp(
+    patch, mask = _rectify(
         image,
         to_camera,
         camera.fx,
@@ -97,6 +122,69 @@ def rectify(
         threads,
     )
     return Patch(patch, mask, gsd, offset, to_camera)
+
+
+def warp_to_input(
+    image: NDArray[np.uint8],
+    camera: Camera,
+    rotations: Sequence[NDArray[np.float64]],
+    height: float,
+    gsd: float,
+    size: int,
+    scale: Sequence[float],
+    offset: Sequence[float],
+    *,
+    pixels: str = "bgr",
+    channels: str = "rgb",
+    dtype: type[np.float32] | type[np.float16] = np.float32,
+    out: tuple[NDArray[Any], NDArray[np.uint8]] | None = None,
+    threads: int = 0,
+) -> NetworkInput:
+    """A raw frame straight to the network's input, under several rotations, in one antialiased resampling each.
+
+    Args:
+        image: uint8, in one of the formats of :class:`cvgl.frame.Frame`, of the size the camera's intrinsics belong to.
+        camera: intrinsics and distortion.
+        rotations: B of them, (3, 3) camera to ENU.
+        height: above the ground, metres.
+        gsd: of the views, m/px.
+        size: side of the views, pixels; their centre is the ground point at the middle of the image.
+        scale, offset: (3,) by channel: the network sees grey * scale + offset of grey levels 0 to 255.
+        pixels: how the image lies in memory, see :class:`cvgl.frame.Frame`.
+        channels: the order that the network takes them in, "rgb" or "bgr".
+        dtype: of the tensor.
+        out: tensor and masks to write into, C-contiguous; by default new ones.
+        threads: 0 for one a core.
+
+    Raises:
+        FrameError: the camera does not look at the ground.
+        ValueError: an array or number that is not as described.
+    """
+    offsets = np.array([ground_offset(camera, rotation, height) for rotation in rotations])
+    to_camera = np.array(
+        [_patch_to_camera(*pair, height, gsd, size) for pair in zip(rotations, offsets, strict=True)], np.float64
+    )
+    count = len(to_camera)
+    if out is None:
+        out = np.empty((count, 3, size, size), dtype), np.empty((count, size, size), np.uint8)
+    tensor, masks = out
+    warp_into(
+        tensor,
+        masks,
+        image,
+        pixels,
+        to_camera.reshape(count, 3, 3),
+        camera.fx,
+        camera.fy,
+        camera.cx,
+        camera.cy,
+        camera.distortion,
+        scale,
+        offset,
+        channels,
+        threads,
+    )
+    return NetworkInput(tensor, masks, gsd, offsets.reshape(count, 2), to_camera.reshape(count, 3, 3))
 
 
 def rectify_again(patch: Patch, camera: Camera, rotation: NDArray[np.float64], height: float) -> Patch:

@@ -1,10 +1,11 @@
-// The Python face of rectification.
+// The Python face of the warp: rectified patches and the network's input.
+#include <array>
 #include <cmath>
 #include <string>
 #include <vector>
 
 #include "bindings.hpp"
-#include "rectify.hpp"
+#include "warp.hpp"
 
 namespace cvgl::bindings {
 
@@ -13,46 +14,99 @@ using namespace nb::literals;
 namespace {
 
 constexpr int kMaxPatchSide = 16384;
+constexpr int kMaxRows = 1 << 30;
 
-cvgl::ImageView image_view(const Array& image) {
-  if (image.dtype() != nb::dtype<std::uint8_t>()) refuse("image: expected dtype uint8");
-  const bool colour = image.ndim() == 3;
-  if (image.ndim() != 2 && !(colour && image.shape(2) == 3)) {
-    refuse("image: found shape " + shape_of(image) + ", expected (H, W) or (H, W, 3)");
+constexpr std::array<const char*, 5> kFormats = {"bgr", "rgb", "grey", "nv12", "yuyv"};  // in PixelFormat's order
+constexpr const char* kRowsPacked = "image: rows may lie at any stride, but the pixels of a row must lie together";
+
+cvgl::PixelFormat format_of(const std::string& pixels) {
+  for (std::size_t i = 0; i < kFormats.size(); ++i) {
+    if (pixels == kFormats[i]) return static_cast<cvgl::PixelFormat>(i);
   }
+  refuse("pixels: found '" + pixels + "', expected one of bgr, rgb, grey, nv12, yuyv");
+}
+
+// An array (H, W) or (H, W, `bytes`) whose pixels lie together along each row.
+cvgl::Plane packed_plane(const Array& image, std::int64_t bytes) {
   const auto side_ok = [](std::size_t side) { return side >= 1 && side <= kMaxImageSide; };
   if (!side_ok(image.shape(0)) || !side_ok(image.shape(1))) {
     refuse("image: found shape " + shape_of(image) + ", expected sides of 1 to " + std::to_string(kMaxImageSide));
   }
-  cvgl::ImageView view;
-  view.data = static_cast<const unsigned char*>(image.data());
-  view.height = static_cast<int>(image.shape(0));
-  view.width = static_cast<int>(image.shape(1));
-  view.channels = colour ? 3 : 1;
-  view.row_stride = image.stride(0);
+  cvgl::Plane plane;
+  plane.data = static_cast<const unsigned char*>(image.data());
+  plane.height = static_cast<int>(image.shape(0));
+  plane.width = static_cast<int>(image.shape(1));
+  plane.row_stride = image.stride(0);
   // The stride along an axis of one element says nothing.
-  const bool packed = (view.width == 1 || image.stride(1) == view.channels) && (!colour || image.stride(2) == 1);
-  if (!packed) refuse("image: rows may lie at any stride, but the pixels of a row must lie together");
-  return view;
+  if (plane.width != 1 && image.stride(1) != bytes) refuse(kRowsPacked);
+  if (image.ndim() == 3 && image.stride(2) != 1) refuse(kRowsPacked);
+  return plane;
 }
 
-std::vector<double> homography(const Array& map) {
-  if (map.dtype() != nb::dtype<double>()) refuse("map3x3: expected dtype float64");
-  if (map.ndim() != 2 || map.shape(0) != 3 || map.shape(1) != 3) {
-    refuse("map3x3: found shape " + shape_of(map) + ", expected (3, 3)");
-  }
-  std::vector<double> m(9);
-  const auto* data = static_cast<const double*>(map.data());
-  for (int row = 0; row < 3; ++row) {
-    for (int column = 0; column < 3; ++column) {
-      const double value = data[row * map.stride(0) + column * map.stride(1)];
-      if (!std::isfinite(value)) refuse("map3x3: expected finite numbers");
-      m[static_cast<std::size_t>(row * 3 + column)] = value;
+cvgl::Source source_of(const Array& image, cvgl::PixelFormat format) {
+  if (image.dtype() != nb::dtype<std::uint8_t>()) refuse("image: expected dtype uint8");
+  const std::string found = "image: found shape " + shape_of(image) + ", expected ";
+  cvgl::Source source{format, {}, {}};
+  switch (format) {
+    case cvgl::kBgr:
+    case cvgl::kRgb:
+      if (image.ndim() != 3 || image.shape(2) != 3) refuse(found + "(H, W, 3) of bgr or rgb");
+      source.pixels = packed_plane(image, 3);
+      break;
+    case cvgl::kGrey:
+      if (image.ndim() != 2) refuse(found + "(H, W) of grey");
+      source.pixels = packed_plane(image, 1);
+      break;
+    case cvgl::kNv12: {
+      if (image.ndim() != 2 || image.shape(0) % 3 != 0 || image.shape(1) % 2 != 0) {
+        refuse(found + "(H * 3 / 2, W) of nv12, H and W even");
+      }
+      source.pixels = source.chroma = packed_plane(image, 1);
+      source.pixels.height = source.pixels.height / 3 * 2;
+      source.chroma.height /= 3;
+      source.chroma.width /= 2;
+      source.chroma.data += source.pixels.height * source.pixels.row_stride;
+      break;
     }
+    case cvgl::kYuyv:
+      if (image.ndim() != 3 || image.shape(2) != 2 || image.shape(1) % 2 != 0) {
+        refuse(found + "(H, W, 2) of yuyv, W even");
+      }
+      source.pixels = packed_plane(image, 2);
+      break;
+  }
+  return source;
+}
+
+void check_homography(const char* name, const double* m) {
+  for (int i = 0; i < 9; ++i) {
+    if (!std::isfinite(m[i])) refuse(std::string(name) + ": expected finite numbers");
   }
   const double determinant = m[0] * (m[4] * m[8] - m[5] * m[7]) - m[1] * (m[3] * m[8] - m[5] * m[6]) +
                              m[2] * (m[3] * m[7] - m[4] * m[6]);
-  if (determinant == 0.0) refuse("map3x3: singular, expected an invertible homography");
+  if (determinant == 0.0) refuse(std::string(name) + ": singular, expected an invertible homography");
+}
+
+// Row-major copies of one map (3, 3) or of a batch (B, 3, 3), at any stride.
+std::vector<double> homographies(const char* name, const Array& maps, bool batch) {
+  if (maps.dtype() != nb::dtype<double>()) refuse(std::string(name) + ": expected dtype float64");
+  const std::size_t first = batch ? 1 : 0;
+  if (maps.ndim() != first + 2 || maps.shape(first) != 3 || maps.shape(first + 1) != 3) {
+    refuse(std::string(name) + ": found shape " + shape_of(maps) + ", expected " + (batch ? "(B, 3, 3)" : "(3, 3)"));
+  }
+  const std::size_t count = batch ? maps.shape(0) : 1;
+  const std::int64_t apart = batch ? maps.stride(0) : 0;
+  std::vector<double> m(9 * count);
+  const auto* data = static_cast<const double*>(maps.data());
+  for (std::size_t n = 0; n < count; ++n) {
+    for (int row = 0; row < 3; ++row) {
+      for (int column = 0; column < 3; ++column) {
+        m[9 * n + static_cast<std::size_t>(row * 3 + column)] =
+            data[static_cast<std::int64_t>(n) * apart + row * maps.stride(first) + column * maps.stride(first + 1)];
+      }
+    }
+    check_homography(name, &m[9 * n]);
+  }
   return m;
 }
 
@@ -82,44 +136,128 @@ int patch_side(const char* name, long long value) {
   return static_cast<int>(value);
 }
 
-template <int Channels>
-void rectify_rows(const cvgl::ImageView& image, const double* map, const cvgl::Lens& lens, int first, int last,
+template <typename L>
+void rectify_rows(const cvgl::Plane& image, const double* map, const cvgl::Lens& lens, int first, int last,
                   int width, unsigned char* patch, unsigned char* mask) {
   for (int v = first; v < last; ++v) {
-    unsigned char* out = patch + static_cast<std::size_t>(v) * width * Channels;
+    unsigned char* out = patch + static_cast<std::size_t>(v) * width * L::channels;
     unsigned char* seen = mask + static_cast<std::size_t>(v) * width;
-    for (int u = 0; u < width; ++u, out += Channels) {
-      seen[u] = cvgl::rectify_pixel<Channels>(image, map, lens, u, v, out);
+    for (int u = 0; u < width; ++u, out += L::channels) {
+      seen[u] = cvgl::rectify_pixel<L>(image, map, lens, u, v, out);
     }
   }
 }
 
 nb::tuple rectify(const Array& image, const Array& map3x3, double fx, double fy, double cx, double cy,
                   const std::vector<double>& distortion, long long out_h, long long out_w, int threads) {
-  const cvgl::ImageView view = image_view(image);
-  const std::vector<double> map = homography(map3x3);
+  if (image.ndim() != 2 && !(image.ndim() == 3 && image.shape(2) == 3)) {
+    refuse("image: found shape " + shape_of(image) + ", expected (H, W) or (H, W, 3)");
+  }
+  const bool colour = image.ndim() == 3;
+  const cvgl::Plane plane = source_of(image, colour ? cvgl::kBgr : cvgl::kGrey).pixels;
+  const std::vector<double> map = homographies("map3x3", map3x3, false);
   const cvgl::Lens lens = lens_of(fx, fy, cx, cy, distortion);
   const int height = patch_side("out_h", out_h), width = patch_side("out_w", out_w);
   check_threads(threads);
 
   const std::size_t pixels = static_cast<std::size_t>(height) * static_cast<std::size_t>(width);
-  std::unique_ptr<std::uint8_t[]> patch(new std::uint8_t[pixels * static_cast<std::size_t>(view.channels)]);
+  std::unique_ptr<std::uint8_t[]> patch(new std::uint8_t[pixels * (colour ? 3 : 1)]);
   std::unique_ptr<std::uint8_t[]> mask(new std::uint8_t[pixels]);
   {
     nb::gil_scoped_release release;
     const auto work = [&](int first, int last) {
-      if (view.channels == 3) {
-        rectify_rows<3>(view, map.data(), lens, first, last, width, patch.get(), mask.get());
+      if (colour) {
+        rectify_rows<cvgl::Colour>(plane, map.data(), lens, first, last, width, patch.get(), mask.get());
       } else {
-        rectify_rows<1>(view, map.data(), lens, first, last, width, patch.get(), mask.get());
+        rectify_rows<cvgl::Grey>(plane, map.data(), lens, first, last, width, patch.get(), mask.get());
       }
     };
     cvgl::parallel_rows(height, cvgl::thread_count(threads, height), work);
   }
 
   const auto h = static_cast<std::size_t>(height), w = static_cast<std::size_t>(width);
-  Bytes patch_array = view.channels == 3 ? owned(std::move(patch), {h, w, 3}) : owned(std::move(patch), {h, w});
+  Bytes patch_array = colour ? owned(std::move(patch), {h, w, 3}) : owned(std::move(patch), {h, w});
   return nb::make_tuple(patch_array, owned(std::move(mask), {h, w}));
+}
+
+using Output = nb::ndarray<nb::device::cpu>;
+
+void check_packed(const char* name, const Output& array) {
+  std::int64_t stride = 1;
+  for (std::size_t i = array.ndim(); i-- > 0;) {
+    if (array.shape(i) > 1 && array.stride(i) != stride) refuse(std::string(name) + ": expected C-contiguous");
+    stride *= static_cast<std::int64_t>(array.shape(i));
+  }
+}
+
+cvgl::ElementType element_of(const nb::dlpack::dtype& type) {
+  const bool number = type.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float) && type.lanes == 1;
+  if (number && type.bits == 32) return cvgl::kFloat32;
+  if (number && type.bits == 16) return cvgl::kFloat16;
+  refuse("out: expected dtype float32 or float16");
+}
+
+void three_finite(const char* name, const std::vector<double>& values, float* out) {
+  if (values.size() != 3) refuse(std::string(name) + ": found " + std::to_string(values.size()) + ", expected 3 numbers");
+  for (std::size_t i = 0; i < 3; ++i) {
+    if (!std::isfinite(values[i])) refuse(std::string(name) + ": expected finite numbers");
+    out[i] = static_cast<float>(values[i]);
+  }
+}
+
+template <int Format>
+void warp_rows(const cvgl::Warp& warp, int first, int last) {
+  for (int row = first; row < last; ++row) {
+    const int n = row / warp.height, v = row % warp.height;
+    for (int u = 0; u < warp.width; ++u) cvgl::warp_pixel<Format>(warp, n, u, v);
+  }
+}
+
+void warp_into(const Output& out, const Output& mask, const Array& image, const std::string& pixels, const Array& maps,
+               double fx, double fy, double cx, double cy, const std::vector<double>& distortion,
+               const std::vector<double>& scale, const std::vector<double>& offset, const std::string& channels,
+               int threads) {
+  cvgl::Warp warp;
+  warp.source = source_of(image, format_of(pixels));
+  warp.yuv = cvgl::bt601_limited();
+  warp.lens = lens_of(fx, fy, cx, cy, distortion);
+  const std::vector<double> all = homographies("maps", maps, true);
+  warp.maps = all.data();
+  warp.element = element_of(out.dtype());
+  if (out.ndim() != 4 || out.shape(0) != maps.shape(0) || out.shape(1) != 3) {
+    refuse("out: expected shape (" + std::to_string(maps.shape(0)) + ", 3, H, W), as many as maps");
+  }
+  if (mask.dtype() != nb::dtype<std::uint8_t>()) refuse("mask: expected dtype uint8");
+  if (mask.ndim() != 3 || mask.shape(0) != out.shape(0) || mask.shape(1) != out.shape(2) ||
+      mask.shape(2) != out.shape(3)) {
+    refuse("mask: expected the shape of out without its channels");
+  }
+  check_packed("out", out);
+  check_packed("mask", mask);
+  warp.height = patch_side("out height", static_cast<long long>(out.shape(2)));
+  warp.width = patch_side("out width", static_cast<long long>(out.shape(3)));
+  if (out.shape(0) > static_cast<std::size_t>(kMaxRows / warp.height)) refuse("maps: too many for one call");
+  warp.count = static_cast<int>(out.shape(0));
+  if (channels != "rgb" && channels != "bgr") refuse("channels: found '" + channels + "', expected rgb or bgr");
+  warp.rgb = channels == "rgb";
+  three_finite("scale", scale, warp.scale);
+  three_finite("offset", offset, warp.offset);
+  check_threads(threads);
+  warp.out = out.data();
+  warp.mask = static_cast<unsigned char*>(mask.data());
+
+  nb::gil_scoped_release release;
+  const int rows = warp.count * warp.height;
+  const auto work = [&](int first, int last) {
+    switch (warp.source.format) {
+      case cvgl::kBgr: return warp_rows<cvgl::kBgr>(warp, first, last);
+      case cvgl::kRgb: return warp_rows<cvgl::kRgb>(warp, first, last);
+      case cvgl::kGrey: return warp_rows<cvgl::kGrey>(warp, first, last);
+      case cvgl::kNv12: return warp_rows<cvgl::kNv12>(warp, first, last);
+      case cvgl::kYuyv: return warp_rows<cvgl::kYuyv>(warp, first, last);
+    }
+  };
+  cvgl::parallel_rows(rows, cvgl::thread_count(threads, rows), work);
 }
 
 }  // namespace
@@ -128,6 +266,10 @@ void bind_rectify(nb::module_& module) {
   module.def("rectify", &rectify, "image"_a, "map3x3"_a, "fx"_a, "fy"_a, "cx"_a, "cy"_a, "distortion"_a, "out_h"_a,
              "out_w"_a, "threads"_a = 0,
              "Resample a raw frame to a rectified patch, once, with an antialiasing footprint.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("warp_into", &warp_into, "out"_a, "mask"_a, "image"_a, "pixels"_a, "maps"_a, "fx"_a, "fy"_a, "cx"_a,
+             "cy"_a, "distortion"_a, "scale"_a, "offset"_a, "channels"_a = "rgb", "threads"_a = 0,
+             "Resample a raw frame straight into a network's input, once for each map.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.");
 }
 

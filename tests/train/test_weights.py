@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import socket
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -165,17 +166,45 @@ def test_backbone_weights_that_do_not_fit_name_their_file(tmp_path: Path) -> Non
         load_backbone(create_model("cvgl-nano", **NANO), path)
 
 
-def test_pretrained_weights_that_cannot_come_are_a_missing_dependency(monkeypatch: pytest.MonkeyPatch) -> None:
-    import timm
+@pytest.fixture
+def looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No network and no downloaded weights; the hosts that were asked for."""
+    import huggingface_hub.constants
 
+    hosts: list[str] = []
+
+    def offline(host: Any, *arguments: Any, **options: Any) -> None:
+        hosts.append(str(host))
+        raise socket.gaierror(socket.EAI_NONAME, "no such host")
+
+    monkeypatch.setattr(socket, "getaddrinfo", offline)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    return hosts
+
+
+def test_pretrained_weights_that_cannot_come_are_a_missing_dependency(looked_up: list[str]) -> None:
     model = create_model("lpn", backbone="resnet18", image_size=64, classes=3)
-
-    def offline(*arguments: Any, **options: Any) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(MissingDependencyError, match=r"no route to host \(found 'resnet18\.\w+', expected .*weights="):
+    with pytest.raises(MissingDependencyError, match=r"no such host.* \(found 'resnet18\.\w+', expected .*weights="):
         load_pretrained(model)
+    # timm alone makes twelve requests of it, with pauses in between.
+    assert len(looked_up) < 6
+
+
+def test_pretrained_weights_that_came_before_need_no_network(looked_up: list[str], tmp_path: Path) -> None:
+    import timm
+    from safetensors.torch import save_file
+
+    torch.manual_seed(1)
+    model, trunk = create_model("lpn", backbone="resnet18", image_size=64, classes=3), timm.create_model("resnet18")
+    about = timm.get_pretrained_cfg(model.timm_name)
+    folder = tmp_path / f"models--{about.hf_hub_id.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    snapshot = folder / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    save_file(trunk.state_dict(), snapshot / "model.safetensors")
+    assert load_pretrained(model) == ["fc.bias", "fc.weight"]
+    assert torch.equal(model.backbone.get_parameter("conv1.weight"), trunk.conv1.weight)
 
 
 def test_a_method_without_pretrained_weights_says_so() -> None:

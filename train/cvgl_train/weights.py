@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ __all__ = ["fill_exactly", "load_backbone", "load_pretrained", "naming", "read_s
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "teacher")
 _PREFIXES = ("module.", "_orig_mod.")
+# As timm looks for them in a repository of the hub, the first one first.
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -157,6 +159,7 @@ def load_pretrained(model: CrossViewModel) -> list[str]:
     if model.timm_name is None:
         raise ModelError("no official pretrained weights for this method", field="pretrained", found=model.info.name)
     try:
+        _ask_once(model.timm_name)
         state = timm.create_model(model.timm_name, pretrained=True).state_dict()
     except Exception as reason:
         # The hub's client raises errors of several libraries; all of them mean that the file did not come.
@@ -167,3 +170,22 @@ def load_pretrained(model: CrossViewModel) -> list[str]:
             expected="a network, or weights=FILE",
         ) from reason
     return model.load_backbone(state)
+
+
+def _ask_once(model_name: str) -> None:
+    """Raise the hub client's own error where a model's weights are neither in its cache nor to be had.
+
+    timm asks for one file after the other, and the client tries each of them six times: without a network the same
+    error comes up to a minute later.
+    """
+    import timm
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
+
+    about = timm.get_pretrained_cfg(model_name)
+    repository = about.hf_hub_id if about is not None else None
+    if repository is None or any(isinstance(try_to_load_from_cache(repository, file), str) for file in _HUB_FILES):
+        return
+    # A repository without that file has answered as well, and may have the other one.
+    with suppress(EntryNotFoundError):
+        get_hf_file_metadata(hf_hub_url(repository, _HUB_FILES[0]))

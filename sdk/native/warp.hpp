@@ -1,0 +1,442 @@
+// One resampling from the camera's raw frame to what is wanted of it, written per output pixel: a rectified uint8 patch
+// (rectify_pixel), or the network's input, normalised and in planes (warp_pixel).
+//
+// Nothing here calls a C++ library beyond <cmath>, and all that is passed is plain data, so that the same source
+// compiles for the host and for CUDA (CVGL_HD marks what runs on both). Pointers point to memory of whoever runs it.
+//
+// Pixel convention: the centre of the first pixel is (0, 0), so an image W x H covers [-0.5, W - 0.5] x [-0.5, H - 0.5].
+//
+// The footprint: the output pixel's square maps, to first order, to a parallelogram in the source; its sides are the
+// derivatives of the mapping at the pixel's centre. The answer is the mean of bilinear samples on a grid of about one
+// sample per source pixel along each side. Samples beyond the image's border are left out of the mean.
+#pragma once
+
+#include <cmath>
+
+#if defined(__CUDACC__)
+#define CVGL_HD __host__ __device__
+#else
+#define CVGL_HD
+#endif
+
+namespace cvgl {
+
+// Bounds the work of one output pixel; 16 x 16 samples is what a footprint of 16 source pixels a side needs.
+constexpr int kMaxSamplesPerAxis = 16;
+
+// Up to this footprint a single sample stands for the pixel: a frame seen at its own resolution is not blurred by the
+// rounding of a footprint of 1.0001 up to two samples.
+constexpr double kSampleSlack = 0.125;
+
+// How a camera delivers pixels.
+//   bgr, rgb: three bytes a pixel.  grey: one.
+//   nv12: a plane of luma, then one of (U, V) pairs at half the resolution along both axes; sides are even.
+//   yuyv: Y0 U Y1 V for every two pixels of a row (YUY2); the width is even.
+// Chroma is taken to lie in the middle of the luma pixels that share it.
+enum PixelFormat : int { kBgr = 0, kRgb = 1, kGrey = 2, kNv12 = 3, kYuyv = 4 };
+
+// An image in memory: rows `row_stride` bytes apart (may be negative).
+struct Plane {
+  const unsigned char* data;
+  int height;
+  int width;
+  long long row_stride;
+};
+
+// Where the bytes of a pixel lie within its row: `channels` of them, `gap` bytes apart; the next pixel is `step` on.
+template <int Channels, int Step, int Gap>
+struct Layout {
+  static constexpr int channels = Channels;
+  static constexpr int step = Step;
+  static constexpr int gap = Gap;
+};
+using Grey = Layout<1, 1, 1>;
+using Colour = Layout<3, 3, 1>;
+using Nv12Chroma = Layout<2, 2, 1>;
+using YuyvLuma = Layout<1, 2, 1>;
+using YuyvChroma = Layout<2, 4, 2>;
+
+// One frame as the camera delivers it. `pixels` is the whole image (bgr, rgb, grey), the luma plane (nv12), or the
+// packed rows (yuyv); its width and height are the frame's. `chroma` is used by nv12 alone: pairs, half the size.
+struct Source {
+  PixelFormat format;
+  Plane pixels;
+  Plane chroma;
+};
+
+// Y'CbCr to R'G'B'; channels are clipped to 0..255 afterwards. Applied to averages: the conversion is linear, so that
+// averaging first is the same, and a third of the work, except where single pixels would have been clipped.
+struct YuvMatrix {
+  float black, gain;     // grey = gain * (Y - black)
+  float rv, gu, gv, bu;  // of (U - 128) and (V - 128)
+};
+
+// ITU-R BT.601, limited range (Y from 16 to 235): what UVC cameras and most camera pipelines deliver.
+CVGL_HD inline YuvMatrix bt601_limited() {
+  return YuvMatrix{16.0f, 255.0f / 219.0f, 1.596027f, -0.391762f, -0.812968f, 2.017232f};
+}
+
+// Pinhole with OpenCV's rational distortion model.
+struct Lens {
+  double fx, fy, cx, cy;                  // pixels
+  double k1, k2, p1, p2, k3, k4, k5, k6;  // OpenCV's order and meaning
+  double r2_limit;                        // squared radius up to which the distortion is one-to-one
+  bool distorted;
+};
+
+enum ElementType : int { kFloat32 = 0, kFloat16 = 1 };
+
+// A batch of warps of one frame, one for each map (several headings), into one tensor of the network's input.
+struct Warp {
+  Source source;
+  YuvMatrix yuv;
+  Lens lens;
+  const double* maps;  // count x 9, each row-major: output pixel (u, v, 1) -> ideal camera coordinates
+  int count, height, width;
+  bool rgb;                  // order of the output's channels: red first, or blue first
+  float scale[3], offset[3];  // by output channel: value = grey * scale + offset
+  ElementType element;
+  void* out;                // (count, 3, height, width) of `element`, contiguous; 0 where the camera sees nothing
+  unsigned char* mask;      // (count, height, width), 255 where the camera sees the pixel's centre, else 0
+};
+
+// Radial factor of the distortion at squared radius r2, its derivative by r2, and the derivative of the distorted radius
+// by the radius.
+struct Radial {
+  double factor;
+  double rate;
+  double slope;
+};
+
+CVGL_HD inline Radial radial(const Lens& lens, double r2) {
+  const double top = 1.0 + r2 * (lens.k1 + r2 * (lens.k2 + r2 * lens.k3));
+  const double bottom = 1.0 + r2 * (lens.k4 + r2 * (lens.k5 + r2 * lens.k6));
+  const double top_rate = lens.k1 + r2 * (2.0 * lens.k2 + r2 * 3.0 * lens.k3);
+  const double bottom_rate = lens.k4 + r2 * (2.0 * lens.k5 + r2 * 3.0 * lens.k6);
+  Radial result;
+  if (!(bottom > 0.0)) {
+    result.factor = 0.0;
+    result.rate = 0.0;
+    result.slope = -1.0;  // the model has a pole here: not a lens any more
+    return result;
+  }
+  const double inverse = 1.0 / bottom;
+  result.factor = top * inverse;
+  result.rate = (top_rate - result.factor * bottom_rate) * inverse;
+  result.slope = result.factor + 2.0 * r2 * result.rate;
+  return result;
+}
+
+// Squared radius (ideal, normalised coordinates) up to which the distorted radius grows with the radius.
+//
+// Beyond it a polynomial fitted inside the image folds back, and points far outside the field of view would seem to lie
+// inside the image. Searched up to a radius of 8 (83 degrees off the axis), which no pinhole model describes anyway.
+inline double fold_limit(const Lens& lens) {
+  constexpr double kMaxRadius = 8.0;
+  constexpr int kSteps = 4096;
+  for (int i = 1; i <= kSteps; ++i) {
+    const double radius = kMaxRadius * i / kSteps;
+    if (!(radial(lens, radius * radius).slope > 0.0)) {
+      const double last_good = kMaxRadius * (i - 1) / kSteps;
+      return last_good * last_good;
+    }
+  }
+  return kMaxRadius * kMaxRadius;
+}
+
+// Where an output pixel's centre lies in the source, and what one step along u and along v is there, source pixels.
+struct Footprint {
+  double x, y;
+  double ux, uy, vx, vy;
+};
+
+// The footprint of the output position (u, v); false where the camera does not see it: behind the camera or on its
+// horizon, where the lens is not one-to-one, or outside the frame.
+CVGL_HD inline bool footprint_at(const double* map, const Lens& lens, int width, int height, double u, double v,
+                                 Footprint* f) {
+  const double w = map[6] * u + map[7] * v + map[8];
+  if (!(w > 0.0)) return false;
+  const double inverse = 1.0 / w;
+  double x = (map[0] * u + map[1] * v + map[2]) * inverse;
+  double y = (map[3] * u + map[4] * v + map[5]) * inverse;
+  double ux = (map[0] - x * map[6]) * inverse, uy = (map[3] - y * map[6]) * inverse;
+  double vx = (map[1] - x * map[7]) * inverse, vy = (map[4] - y * map[7]) * inverse;
+  if (lens.distorted) {
+    const double r2 = x * x + y * y;
+    if (!(r2 <= lens.r2_limit)) return false;
+    const Radial r = radial(lens, r2);
+    const double xx = r.factor + 2.0 * (x * x * r.rate + lens.p1 * y) + 6.0 * lens.p2 * x;
+    const double xy = 2.0 * (x * y * r.rate + lens.p1 * x + lens.p2 * y);  // both mixed derivatives
+    const double yy = r.factor + 2.0 * (y * y * r.rate + lens.p2 * x) + 6.0 * lens.p1 * y;
+    const double xd = x * r.factor + 2.0 * lens.p1 * x * y + lens.p2 * (r2 + 2.0 * x * x);
+    const double yd = y * r.factor + lens.p1 * (r2 + 2.0 * y * y) + 2.0 * lens.p2 * x * y;
+    x = xd;
+    y = yd;
+    const double u0 = ux, v0 = vx;
+    ux = xx * u0 + xy * uy;
+    uy = xy * u0 + yy * uy;
+    vx = xx * v0 + xy * vy;
+    vy = xy * v0 + yy * vy;
+  }
+  f->x = lens.fx * x + lens.cx;
+  f->y = lens.fy * y + lens.cy;
+  f->ux = lens.fx * ux;
+  f->uy = lens.fy * uy;
+  f->vx = lens.fx * vx;
+  f->vy = lens.fy * vy;
+  return f->x >= -0.5 && f->y >= -0.5 && f->x <= width - 0.5 && f->y <= height - 0.5;
+}
+
+CVGL_HD inline int samples_for(double dx, double dy) {
+  const double wanted = std::ceil(std::sqrt(dx * dx + dy * dy) - kSampleSlack);
+  if (!(wanted > 1.0)) return 1;
+  return wanted < kMaxSamplesPerAxis ? static_cast<int>(wanted) : kMaxSamplesPerAxis;
+}
+
+CVGL_HD inline int clamped(int value, int last) { return value < 0 ? 0 : (value > last ? last : value); }
+
+template <typename L>
+CVGL_HD inline const unsigned char* pixel_at(const Plane& plane, int x, int y) {
+  return plane.data + y * plane.row_stride + static_cast<long long>(x) * L::step;
+}
+
+template <typename L>
+CVGL_HD inline void add_bilinear(const Plane& plane, double x, double y, float* sum) {
+  const double fx = std::floor(x), fy = std::floor(y);
+  const float ax = static_cast<float>(x - fx), ay = static_cast<float>(y - fy);
+  const int x0 = static_cast<int>(fx), y0 = static_cast<int>(fy);
+  const int left = clamped(x0, plane.width - 1), right = clamped(x0 + 1, plane.width - 1);
+  const int top = clamped(y0, plane.height - 1), bottom = clamped(y0 + 1, plane.height - 1);
+  const unsigned char* a = pixel_at<L>(plane, left, top);
+  const unsigned char* b = pixel_at<L>(plane, right, top);
+  const unsigned char* c = pixel_at<L>(plane, left, bottom);
+  const unsigned char* d = pixel_at<L>(plane, right, bottom);
+  for (int i = 0; i < L::channels; ++i) {
+    const int k = i * L::gap;
+    const float upper = a[k] + ax * (static_cast<float>(b[k]) - a[k]);
+    const float lower = c[k] + ax * (static_cast<float>(d[k]) - c[k]);
+    sum[i] += upper + ay * (lower - upper);
+  }
+}
+
+// The mean over a footprint that reaches the image's border or beyond: every sample is looked at by itself.
+template <typename L>
+CVGL_HD inline void mean_at_border(const Plane& plane, const Footprint& f, int nu, int nv, float* mean) {
+  float sum[L::channels] = {};
+  int count = 0;
+  for (int j = 0; j < nv; ++j) {
+    const double b = (j - 0.5 * (nv - 1)) / nv;
+    for (int i = 0; i < nu; ++i) {
+      const double a = (i - 0.5 * (nu - 1)) / nu;
+      const double x = f.x + a * f.ux + b * f.vx, y = f.y + a * f.uy + b * f.vy;
+      if (!(x >= -0.5 && y >= -0.5 && x <= plane.width - 0.5 && y <= plane.height - 0.5)) continue;
+      ++count;
+      add_bilinear<L>(plane, x, y, sum);
+    }
+  }
+  if (count == 0) {  // a corner of the image can hold the centre and none of the samples around it
+    add_bilinear<L>(plane, f.x, f.y, sum);
+    count = 1;
+  }
+  const float inverse = 1.0f / static_cast<float>(count);
+  for (int c = 0; c < L::channels; ++c) mean[c] = sum[c] * inverse;
+}
+
+// Fixed point for a footprint that lies inside the image with a margin: 16 bits below the point, of which bilinear
+// weights use 8. No bounds checks and no floating point: this is where a frame reduced several times spends its time.
+struct Grid {
+  int x, y;  // of the first sample
+  int ux, uy, vx, vy;
+  int nu, nv;
+};
+
+constexpr double kFixedOne = 65536.0;
+
+CVGL_HD inline int fixed(double value) { return static_cast<int>(std::rint(value * kFixedOne)); }
+
+// The grid of a footprint, and whether all its samples and their neighbours lie inside the plane.
+CVGL_HD inline bool grid_of(const Footprint& f, int width, int height, Grid* grid) {
+  grid->nu = samples_for(f.ux, f.uy);
+  grid->nv = samples_for(f.vx, f.vy);
+  const double reach_x = 0.5 * (std::fabs(f.ux) + std::fabs(f.vx));
+  const double reach_y = 0.5 * (std::fabs(f.uy) + std::fabs(f.vy));
+  if (!(f.x - reach_x >= 1.0 && f.y - reach_y >= 1.0 && f.x + reach_x <= width - 3.0 &&
+        f.y + reach_y <= height - 3.0)) {
+    return false;
+  }
+  const double share_u = 1.0 / grid->nu, share_v = 1.0 / grid->nv;
+  grid->ux = fixed(f.ux * share_u);
+  grid->uy = fixed(f.uy * share_u);
+  grid->vx = fixed(f.vx * share_v);
+  grid->vy = fixed(f.vy * share_v);
+  grid->x = fixed(f.x) - (((grid->nu - 1) * grid->ux + (grid->nv - 1) * grid->vx) >> 1);
+  grid->y = fixed(f.y) - (((grid->nu - 1) * grid->uy + (grid->nv - 1) * grid->vy) >> 1);
+  return true;
+}
+
+// Sums are 2^16 times the grey values: 255 * 2^16 * 16 * 16 samples still fit.
+template <typename L>
+CVGL_HD inline void add_row(const Plane& plane, int x, int y, int ux, int uy, int count, unsigned* total) {
+  constexpr int kHalf = 1 << 7;
+  x += kHalf;
+  y += kHalf;
+  for (int i = 0; i < count; ++i, x += ux, y += uy) {
+    const unsigned right = (x >> 8) & 255, lower = (y >> 8) & 255;
+    const unsigned left = 256 - right, upper = 256 - lower;
+    const unsigned char* above = pixel_at<L>(plane, x >> 16, y >> 16);
+    const unsigned char* below = above + plane.row_stride;
+    for (int c = 0; c < L::channels; ++c) {
+      const int k = c * L::gap;
+      total[c] += upper * (left * above[k] + right * above[k + L::step]) +
+                  lower * (left * below[k] + right * below[k + L::step]);
+    }
+  }
+}
+
+template <typename L>
+CVGL_HD inline void mean_inside(const Plane& plane, const Grid& grid, float* mean) {
+  unsigned total[L::channels] = {};
+  int x = grid.x, y = grid.y;
+  for (int j = 0; j < grid.nv; ++j, x += grid.vx, y += grid.vy) {
+    add_row<L>(plane, x, y, grid.ux, grid.uy, grid.nu, total);
+  }
+  const float share = static_cast<float>(1.0 / kFixedOne) / static_cast<float>(grid.nu * grid.nv);
+  for (int c = 0; c < L::channels; ++c) mean[c] = static_cast<float>(total[c]) * share;
+}
+
+// Mean grey values (0..255) over a footprint whose centre lies in the plane.
+template <typename L>
+CVGL_HD inline void mean_over(const Plane& plane, const Footprint& f, float* mean) {
+  Grid grid;
+  if (grid_of(f, plane.width, plane.height, &grid)) {
+    mean_inside<L>(plane, grid, mean);
+  } else {
+    mean_at_border<L>(plane, f, grid.nu, grid.nv, mean);
+  }
+}
+
+CVGL_HD inline float clipped(float grey) { return grey < 0.0f ? 0.0f : (grey > 255.0f ? 255.0f : grey); }
+
+CVGL_HD inline void yuv_to_bgr(const YuvMatrix& m, float luma, const float* chroma, float* bgr) {
+  const float y = m.gain * (luma - m.black), u = chroma[0] - 128.0f, v = chroma[1] - 128.0f;
+  bgr[0] = clipped(y + m.bu * u);
+  bgr[1] = clipped(y + m.gu * u + m.gv * v);
+  bgr[2] = clipped(y + m.rv * v);
+}
+
+// The chroma plane of a source, and a footprint in its pixels.
+template <int Format>
+CVGL_HD inline Plane chroma_plane(const Source& source) {
+  if (Format == kNv12) return source.chroma;
+  Plane plane = source.pixels;
+  plane.data += 1;
+  plane.width /= 2;
+  return plane;
+}
+
+template <int Format>
+CVGL_HD inline Footprint chroma_footprint(const Footprint& f) {
+  Footprint c = f;
+  c.x = 0.5 * (f.x - 0.5);
+  c.ux *= 0.5;
+  c.vx *= 0.5;
+  if (Format == kNv12) {
+    c.y = 0.5 * (f.y - 0.5);
+    c.uy *= 0.5;
+    c.vy *= 0.5;
+  }
+  return c;
+}
+
+// Mean blue, green and red (0..255) over a footprint, whatever the source's format.
+template <int Format>
+CVGL_HD inline void mean_bgr(const Source& source, const YuvMatrix& yuv, const Footprint& f, float* bgr) {
+  if (Format == kBgr) {
+    mean_over<Colour>(source.pixels, f, bgr);
+  } else if (Format == kRgb) {
+    float rgb[3];
+    mean_over<Colour>(source.pixels, f, rgb);
+    bgr[0] = rgb[2];
+    bgr[1] = rgb[1];
+    bgr[2] = rgb[0];
+  } else if (Format == kGrey) {
+    mean_over<Grey>(source.pixels, f, bgr);
+    bgr[1] = bgr[2] = bgr[0];
+  } else {
+    float luma[1], chroma[2];
+    const Footprint half = chroma_footprint<Format>(f);
+    if (Format == kNv12) {
+      mean_over<Grey>(source.pixels, f, luma);
+      mean_over<Nv12Chroma>(chroma_plane<Format>(source), half, chroma);
+    } else {
+      mean_over<YuyvLuma>(source.pixels, f, luma);
+      mean_over<YuyvChroma>(chroma_plane<Format>(source), half, chroma);
+    }
+    yuv_to_bgr(yuv, luma[0], chroma, bgr);
+  }
+}
+
+// The bits of a float as the nearest half, ties to even; too large a number becomes infinite. The same on every machine.
+CVGL_HD inline unsigned short half_bits(float value) {
+  union {
+    float number;
+    unsigned bits;
+  } cast;
+  cast.number = value;
+  const unsigned sign = (cast.bits >> 16) & 0x8000u, magnitude = cast.bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return static_cast<unsigned short>(sign | 0x7e00u);   // not a number
+  if (magnitude >= 0x47800000u) return static_cast<unsigned short>(sign | 0x7c00u);  // 2^16 and above
+  if (magnitude < 0x38800000u) {  // below 2^-14: a whole number of 2^-24, which this addition rounds to
+    cast.bits = magnitude;
+    cast.number += 0.5f;
+    return static_cast<unsigned short>(sign | (cast.bits - 0x3f000000u));
+  }
+  const unsigned odd = (magnitude >> 13) & 1u;
+  return static_cast<unsigned short>(sign | ((magnitude - 0x38000000u + 0x0fffu + odd) >> 13));
+}
+
+CVGL_HD inline void store(const Warp& warp, long long index, float value) {
+  if (warp.element == kFloat16) {
+    static_cast<unsigned short*>(warp.out)[index] = half_bits(value);
+  } else {
+    static_cast<float*>(warp.out)[index] = value;
+  }
+}
+
+// Three channels of one output pixel, normalised; `bgr` is null where nothing is seen.
+CVGL_HD inline void store_pixel(const Warp& warp, int n, int u, int v, const float* bgr) {
+  const long long plane = static_cast<long long>(warp.height) * warp.width;
+  const long long at = static_cast<long long>(v) * warp.width + u;
+  for (int c = 0; c < 3; ++c) {
+    const float value = bgr == nullptr ? 0.0f : bgr[warp.rgb ? 2 - c : c] * warp.scale[c] + warp.offset[c];
+    store(warp, (n * 3LL + c) * plane + at, value);
+  }
+  warp.mask[n * plane + at] = bgr == nullptr ? 0 : 255;
+}
+
+// One pixel of the n-th tensor of a batch: its three channels and its mask.
+template <int Format>
+CVGL_HD inline void warp_pixel(const Warp& warp, int n, int u, int v) {
+  const Plane& whole = warp.source.pixels;
+  Footprint f;
+  float bgr[3];
+  const bool seen = footprint_at(warp.maps + 9LL * n, warp.lens, whole.width, whole.height, u, v, &f);
+  if (seen) mean_bgr<Format>(warp.source, warp.yuv, f, bgr);
+  store_pixel(warp, n, u, v, seen ? bgr : nullptr);
+}
+
+CVGL_HD inline unsigned char rounded(float grey) { return static_cast<unsigned char>(grey + 0.5f); }
+
+// One pixel of a rectified patch: writes the channels of `L` to `out`; returns 255 where the camera sees it, else 0.
+template <typename L>
+CVGL_HD inline unsigned char rectify_pixel(const Plane& plane, const double* map, const Lens& lens, int u, int v,
+                                           unsigned char* out) {
+  Footprint f;
+  float mean[L::channels] = {};
+  const bool seen = footprint_at(map, lens, plane.width, plane.height, u, v, &f);
+  if (seen) mean_over<L>(plane, f, mean);
+  for (int c = 0; c < L::channels; ++c) out[c] = rounded(mean[c]);
+  return seen ? 255 : 0;
+}
+
+}  // namespace cvgl
