@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 try:
-    from cvgl._native import correlate_blocks, fit_pose, orientation, rectify, warp_into
+    from cvgl._native import __file__ as _file
+    from cvgl._native import (
+        correlate_blocks,
+        fit_pose,
+        gpu_warp_arguments,
+        gpu_warp_head,
+        orientation,
+        rectify,
+        warp_into,
+    )
 except ImportError as reason:
     raise ImportError(
         "the compiled core of cvgl (cvgl._native) is missing or was built for another Python: install the "
         f"package with `pip install .` (or `pip install -e .`) from the repository's root; {reason}"
     ) from reason
 
-__all__ = ["correlate_blocks", "fit_pose", "orientation", "rectify", "warp_into"]
+__all__ = [
+    "FOLDER",
+    "correlate_blocks",
+    "fit_pose",
+    "gpu_warp_arguments",
+    "gpu_warp_head",
+    "orientation",
+    "rectify",
+    "warp_into",
+]
+
+FOLDER = Path(_file).parent
+"""Where what was compiled lies: an editable install has it elsewhere than the package's Python files."""

@@ -289,7 +289,7 @@ class _GraphApi:
     def __init__(self, library: Any = None) -> None:
         if library is None:
             try:
-                library = ctypes.CDLL("libcuda.so.1")
+                library = _driver_library()
             except OSError as reason:
                 raise CudaError(f"the CUDA driver's library does not load: {reason}") from reason
         self._library = library
@@ -340,6 +340,10 @@ class _GraphApi:
             name = ctypes.c_char_p()
             self._name(result, ctypes.byref(name))
             raise CudaError(f"{call}: {(name.value or b'unknown error').decode()} ({result})")
+
+
+def _driver_library() -> Any:
+    return ctypes.CDLL("libcuda.so.1")
 
 
 def _release(context: Any) -> None:

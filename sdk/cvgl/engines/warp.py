@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cvgl import _native
+from cvgl.engines import RawFrame
 from cvgl.engines.cuda import Buffer, Gpu, Kernel, Stream
 from cvgl.errors import MissingDependencyError
+from cvgl.native import FOLDER, gpu_warp_arguments, gpu_warp_head
 
-__all__ = ["GpuWarp", "RawFrame", "fat_binary", "load_warp"]
+__all__ = ["GpuWarp", "fat_binary", "load_warp"]
 
 # Threads of a block, columns by rows: neighbours of the output read neighbouring source pixels, which caches like.
 _BLOCK = (16, 8)
-
-
-@dataclass(frozen=True)
-class RawFrame:
-    """A raw frame, and how the network wants to see it.
-
-    Args:
-        image, pixels: as :class:`cvgl.frame.Frame` has them; "grey" for two dimensions.
-        maps: (B, 3, 3) float64, from the pixels of the network's input to ideal camera coordinates.
-        intrinsics: fx, fy, cx, cy of the image, pixels.
-        distortion: 0, 4, 5 or 8 coefficients, OpenCV's order.
-        scale, offset: (3,) by channel: the network sees grey * scale + offset of grey levels 0 to 255.
-        channels: the order that the network takes them in, "rgb" or "bgr".
-    """
-
-    image: NDArray[np.uint8]
-    pixels: str
-    maps: NDArray[np.float64]
-    intrinsics: tuple[float, float, float, float]
-    distortion: Sequence[float]
-    scale: Sequence[float]
-    offset: Sequence[float]
-    channels: str = "rgb"
 
 
 def fat_binary() -> bytes:
@@ -49,13 +24,11 @@ def fat_binary() -> bytes:
     Raises:
         MissingDependencyError: the package was built without CUDA's compiler.
     """
-    # Beside the compiled core: an editable install has both elsewhere than the package's Python files.
-    path = Path(str(_native.__file__)).with_name("warp.fatbin")
     try:
-        return path.read_bytes()
+        return (FOLDER / "warp.fatbin").read_bytes()
     except OSError as reason:
         raise MissingDependencyError(
-            f"cvgl was built without nvcc, so that {path.name} is not there: install the CUDA toolkit and then cvgl again"
+            "cvgl was built without nvcc and has no GPU warp: install the CUDA toolkit, and then cvgl again"
         ) from reason
 
 
@@ -91,11 +64,18 @@ class GpuWarp:
     """
 
     def __init__(
-        self, gpu: Gpu, kernel: Kernel, frame: RawFrame, size: tuple[int, int], most: int, out: int, dtype: Any = np.float32
+        self,
+        gpu: Gpu,
+        kernel: Kernel,
+        frame: RawFrame,
+        size: tuple[int, int],
+        most: int,
+        out: int,
+        dtype: Any = np.float32,
     ) -> None:
         self._kernel, self._size, self._out, self._dtype = kernel, size, out, np.dtype(dtype)
         self._shape, self._pixels = frame.image.shape, frame.pixels
-        head = _native.gpu_warp_head(most)
+        head = gpu_warp_head(most)
         self._staged: Buffer = gpu.buffer((head + frame.image.size,), np.uint8, copied=True)
         self._image = self._staged.host[head:].reshape(self._shape)
         self.masks: Buffer = gpu.buffer((most, *size), np.uint8)
@@ -111,7 +91,7 @@ class GpuWarp:
             ValueError: a map is singular, or numbers are not usable.
         """
         np.copyto(self._image, frame.image)
-        _native.gpu_warp_arguments(
+        gpu_warp_arguments(
             self._staged.host,
             self._staged.address,
             self._image,
@@ -137,6 +117,7 @@ class GpuWarp:
 
     def free(self) -> None:
         """Give the memory back; nothing may be under way with it."""
-        self._image = np.empty(0, np.uint8)
+        # It shows the page-locked memory, which lives as long as the last array that does.
+        del self._image
         self._staged.free()
         self.masks.free()
