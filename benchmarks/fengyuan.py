@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from record import ROOT, commit, slug
+from record import ROOT, commit, on_machine, run_app, slug, write_record
 from report import as_markdown
 from scoring import counts, judge_flight, judge_retrieval, read_fixes
 
@@ -31,8 +31,6 @@ from cvgl import Localizer
 from cvgl.bench import machine, open_flight
 from cvgl.camera import Camera
 from cvgl.cli.locate import locate_flight
-from cvgl.errors import CvglError
-from cvgl.files import atomic_path, write_json
 from cvgl.flight import Flight
 from cvgl.metadata import read_metadata
 from cvgl.mission import Mission
@@ -145,13 +143,10 @@ def fengyuan(
         "foreign": foreign,
     }
     result["targets"] = targets(result)
-    name = f"fengyuan-{slug(about['processor'])}-{about['cores']}-cores"
-    write_json(out / f"{name}.json", result)
     text = as_markdown(result)
-    with atomic_path(out / f"{name}.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
     print(text)
-    print(f"{out / name}.json, .md; reports with maps: {work}")
+    write_record(out, on_machine("fengyuan", about), result, text)
+    print(f"reports with maps: {work}")
 
 
 def record_of(mission: Path) -> dict[str, Any]:
@@ -294,8 +289,4 @@ def summary(out: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except CvglError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+    run_app(app)

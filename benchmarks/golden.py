@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
+from record import run_app
 from rich.console import Console
 from rich.table import Table
 
@@ -170,8 +170,4 @@ def _sdm(data: Any, k: int) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except CvglError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+    run_app(app)

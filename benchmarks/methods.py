@@ -8,7 +8,6 @@ No weights are needed: what a network costs does not depend on their values.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -18,12 +17,10 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from record import ROOT, commit
+from record import ROOT, commit, run_app, write_record
 from torch import Tensor, nn
 
 from cvgl.bench import machine
-from cvgl.errors import CvglError
-from cvgl.files import atomic_path, write_json
 from cvgl_train.evaluation.cost import Cost, cost_of
 from cvgl_train.models.base import CrossViewModel, Features, ModelInfo, View, ViewInput
 from cvgl_train.registry import METHODS, create_model
@@ -191,10 +188,7 @@ def methods(
         "checks": checks(),
     }
     show(result)
-    write_json(out / "methods.json", result)
-    with atomic_path(out / "methods.md") as temporary:
-        temporary.write_text(as_markdown(result), encoding="utf-8")
-    print(f"written: {out / 'methods.md'}, {out / 'methods.json'}")
+    write_record(out, "methods", result, as_markdown(result))
 
 
 def row_of(name: str, *, time: bool, repeats: int) -> dict[str, Any]:
@@ -408,8 +402,4 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except CvglError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+    run_app(app)

@@ -9,7 +9,6 @@ that there are the recipes themselves, the published datasets and `cvgl-eval`.
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,11 +17,9 @@ import cv2
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from record import ROOT, commit
+from record import ROOT, commit, run_app, write_record
 
 from cvgl.bench import machine
-from cvgl.errors import CvglError
-from cvgl.files import atomic_path, write_json
 from cvgl_train.ablation import run_ablation
 from cvgl_train.data.base import CrossViewSet
 from cvgl_train.evaluation.figures import training_curve
@@ -68,13 +65,10 @@ def main(
         "runs": rows,
         "ablations": tables,
     }
-    write_json(out / "small-runs.json", data)
-    with atomic_path(out / "small-runs.md") as temporary:
-        temporary.write_text(_page(data), encoding="utf-8")
     training_curve(
         {row["method"]: row["curve"] for row in rows}, out / "small-runs.png", chance=rows[0]["curve"][-1]["chance"]
     )
-    print(out / "small-runs.md")
+    write_record(out, "small-runs", data, _page(data))
 
 
 def _record(recipe: MethodRecipe) -> dict[str, Any]:
@@ -144,8 +138,4 @@ def _page(data: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except CvglError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+    run_app(app)

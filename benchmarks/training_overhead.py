@@ -12,7 +12,6 @@ plain ones to each other, which should be 1, says how far it can be trusted.
 from __future__ import annotations
 
 import copy
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,14 +25,12 @@ import torch
 import torch.nn.functional as F
 import typer
 from numpy.typing import NDArray
-from record import ROOT, commit, slug
+from record import ROOT, commit, on_machine, run_app, write_record
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from cvgl.bench import machine
-from cvgl.errors import CvglError
-from cvgl.files import atomic_path, write_json
 from cvgl_train.data.base import CrossViewSet
 from cvgl_train.data.batch import Batch
 from cvgl_train.data.images import build_augmentation
@@ -208,11 +205,7 @@ def training_overhead(
         "allowed": ALLOWED,
         "cases": rows,
     }
-    name = f"training-overhead-{slug(about['processor'])}-{about['cores']}-cores"
-    write_json(out / f"{name}.json", result)
-    with atomic_path(out / f"{name}.md") as temporary:
-        temporary.write_text(as_markdown(result), encoding="utf-8")
-    print(f"written: {out / name}.md and .json")
+    write_record(out, on_machine("training-overhead", about), result, as_markdown(result))
 
 
 def measure(case: Case, steps: int, threads: int) -> dict[str, Any]:
@@ -349,8 +342,4 @@ def as_markdown(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except CvglError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+    run_app(app)

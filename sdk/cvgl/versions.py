@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 
 __all__ = ["versions"]
@@ -12,6 +11,9 @@ _PACKAGES = ("cvgl", "numpy", "opencv-python-headless", "onnxruntime", "hnswlib"
 
 def versions() -> dict[str, str]:
     """Of Python and of every package that takes part."""
+    # Imported here: it costs a cold start as much as all of this package, and flight asks for no versions.
+    import importlib.metadata
+
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

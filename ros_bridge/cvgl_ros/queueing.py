@@ -1,17 +1,17 @@
-"""Keeping only what is newest: frames that wait for the worker, and telemetry that goes with them."""
+"""A queue of one between the thread that receives and the thread that localises."""
 
 from __future__ import annotations
 
 import threading
 from typing import Generic, TypeVar
 
-__all__ = ["Latest", "NewestOnly"]
+__all__ = ["NewestOnly"]
 
 T = TypeVar("T")
 
 
 class NewestOnly(Generic[T]):
-    """A queue of one between threads: what is put replaces what waits, so a slow worker stays current."""
+    """What is put replaces what waits, so that a slow worker stays current; what was replaced is counted."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -45,26 +45,3 @@ class NewestOnly(Generic[T]):
         with self._condition:
             self._closed = True
             self._condition.notify_all()
-
-
-class Latest:
-    """The last value of a measurement, and whether it is still worth using.
-
-    Args:
-        max_age_s: seconds after which a value is stale.
-    """
-
-    def __init__(self, max_age_s: float) -> None:
-        self._max_age_s = max_age_s
-        self._sample: tuple[float, float] | None = None
-
-    def set(self, value: float, now: float) -> None:
-        """A new value, received at ``now`` (seconds, any steady clock)."""
-        self._sample = (value, now)
-
-    def get(self, now: float) -> float | None:
-        """The value, or None where there is none or it is stale."""
-        sample = self._sample
-        if sample is None or now - sample[1] > self._max_age_s:
-            return None
-        return sample[0]

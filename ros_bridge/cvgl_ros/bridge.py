@@ -1,0 +1,529 @@
+"""The bridge itself: messages in, fixes out, over whichever transport carries them.
+
+Callbacks only note what came in; a thread of its own takes the newest image, waits a moment for telemetry that covers
+its exposure, localises and publishes. No message stops it: what cannot be used is counted, with its reason.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from cvgl.camera import Camera
+from cvgl.errors import CvglError, FrameError
+from cvgl.fix import Fix, FixStatus
+from cvgl.frame import Frame, Prior
+from cvgl.geo import LocalFrame
+from cvgl_ros import incoming, msgs, outgoing
+from cvgl_ros.attitude import Attitude, Turn, attitude_of, interpolate_degrees, interpolate_quaternion
+from cvgl_ros.debug import debug_image
+from cvgl_ros.health import WARN, Health
+from cvgl_ros.images import image_from_fields, image_from_file
+from cvgl_ros.outgoing import PLANAR, Altitude, MapFrame, PoseSigmas
+from cvgl_ros.parameters import LIVE, ParameterError, Parameters
+from cvgl_ros.queueing import NewestOnly
+from cvgl_ros.tracks import NANOSECONDS, Track, linear
+
+__all__ = ["OUTPUTS", "TRIGGER_SERVICE", "Bridge", "Input", "Locator", "Output"]
+
+
+class Locator(Protocol):
+    """What answers frames: :class:`cvgl.Localizer`, or anything like it."""
+
+    camera: Camera
+    mission: Any
+    model: Any
+    gallery: Any
+
+    def locate(self, frame: Frame) -> Fix:
+        """The fix of one frame by itself."""
+
+    def track(self, frame: Frame) -> Fix:
+        """The fix of the next frame of a sequence."""
+
+    def reset(self, prior: Prior | None = None) -> None:
+        """Begin a sequence."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A topic to subscribe to.
+
+    Args:
+        topic: relative name.
+        message: its class.
+        handler: called with each message, from any thread; never raises.
+        reliable: ask for every message (commands), or take what comes (sensor data: best effort, keep last).
+    """
+
+    topic: str
+    message: type[msgs.Message]
+    handler: Callable[[Any], None]
+    reliable: bool = False
+
+
+@dataclass(frozen=True)
+class Output:
+    """A topic to publish on.
+
+    Args:
+        topic: relative name; absolute where it begins with a slash.
+        message: its class.
+        latched: kept for subscribers that come later (reliable, transient local), whatever the parameters say.
+    """
+
+    topic: str
+    message: type[msgs.Message]
+    latched: bool = False
+
+
+_FIX = "visual_localization/fix"
+_POSE = "visual_localization/pose"
+_STATUS = "visual_localization/status"
+_ORIGIN = "visual_localization/map_origin"
+_DEBUG = "visual_localization/debug_image/compressed"
+_DIAGNOSTICS = "/diagnostics"
+_TF = "/tf"
+OUTPUTS = {
+    output.topic: output
+    for output in (
+        Output(_FIX, msgs.NavSatFix),
+        Output(_POSE, msgs.PoseWithCovarianceStamped),
+        Output(_STATUS, msgs.DiagnosticArray),
+        Output(_ORIGIN, msgs.NavSatFix, latched=True),
+        Output(_DEBUG, msgs.CompressedImage),
+        Output(_DIAGNOSTICS, msgs.DiagnosticArray),
+        Output(_TF, msgs.TFMessage),
+    )
+}
+TRIGGER_SERVICE = "visual_localization/trigger_localization"
+
+# What telemetry can be; beyond it a message is refused, and the localiser has narrower bounds of its own.
+_HEIGHTS = (-1_000.0, 100_000.0)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An image that waits for its turn."""
+
+    message: Any
+    stamp: int
+
+
+@dataclass(frozen=True)
+class _Paired:
+    """What telemetry says about the moment of an exposure."""
+
+    height: float
+    attitude: Attitude
+    altitude: Altitude | None
+
+
+class Bridge:
+    """Joins a localiser to a transport.
+
+    Args:
+        localizer: what ``cvgl.Localizer.open`` returns. The bridge's thread is the only one to use it.
+        parameters: see there.
+        publish: called as ``publish(topic, message)`` with the topics of ``OUTPUTS``; from several threads.
+        now: nanoseconds of ROS time.
+        log: called with ``"error"`` or ``"warning"`` and a text for people.
+
+    Raises:
+        CvglError: parameters that do not go together with the mission.
+    """
+
+    def __init__(
+        self,
+        localizer: Locator,
+        parameters: Parameters,
+        publish: Callable[[str, msgs.Message], None],
+        now: Callable[[], int] = time.time_ns,
+        log: Callable[[str, str], None] = lambda level, text: None,
+    ) -> None:
+        self._localizer = localizer
+        self._parameters = parameters
+        self._publish = publish
+        self._now = now
+        self._log = log
+        origin = localizer.gallery.local
+        if not math.isnan(parameters.map_origin_latitude):
+            origin = LocalFrame(parameters.map_origin_latitude, parameters.map_origin_longitude)
+        self._frame = MapFrame(parameters.map_frame, origin, parameters.map_origin_altitude_m)
+        settings = localizer.mission.settings
+        self._sigmas = PoseSigmas(settings.attitude_sigma_deg, settings.heading_sigma_deg)
+
+        self._changed = threading.Condition()  # guards all below; notified when telemetry comes in
+        self._health = Health()
+        age, jump = parameters.max_telemetry_age_s, parameters.clock_jump_s
+        self._turns: dict[str, Track[Turn]] = {
+            name: Track(interpolate_quaternion, age, jump) for name in ("imu", "odometry")
+        }
+        self._numbers: dict[str, Track[float]] = {
+            "heading": Track(interpolate_degrees, age, jump),
+            **{name: Track(linear, age, jump) for name in ("range", "height", "odometry", "altitude")},
+        }
+        self._last_stamp = 0
+        self._restart: list[Prior | None] = []  # at most one: what the localiser is to be reset to
+        self._triggered = False
+        self._camera_info: Any = None
+        self._debug_at = -math.inf
+        self._closing = False
+
+        self._queue: NewestOnly[_Item] = NewestOnly()
+        self._worker = threading.Thread(target=self._work, name="cvgl-bridge", daemon=True)
+
+    @property
+    def parameters(self) -> Parameters:
+        """Those in force."""
+        return self._parameters
+
+    def inputs(self) -> tuple[Input, ...]:
+        """What to subscribe to: nothing that the parameters do not ask for."""
+        p = self._parameters
+        wanted = {p.attitude_source, p.heading_source, p.height_source}
+        if p.altitude_source == "topic" or p.height_source == "altitude":
+            wanted.add("altitude")
+        if p.image_transport == "raw":
+            inputs = [Input("image", msgs.Image, self._on_image)]
+        else:
+            inputs = [Input("image/compressed", msgs.CompressedImage, self._on_image)]
+        if p.use_camera_info:
+            inputs.append(Input("camera_info", msgs.CameraInfo, self._guarded("camera_info", self._on_camera_info)))
+        sources: dict[str, tuple[type[msgs.Message], Callable[[Any], None]]] = {
+            "imu": (msgs.Imu, self._on_imu),
+            "odometry": (msgs.Odometry, self._on_odometry),
+            "range": (msgs.Range, self._on_range),
+            "heading": (msgs.Float64, lambda m: self._on_number("heading", m, (-360.0, 360.0))),
+            "height": (msgs.Float64, lambda m: self._on_number("height", m, _HEIGHTS)),
+            "altitude": (msgs.Float64, lambda m: self._on_number("altitude", m, _HEIGHTS)),
+        }
+        for name, (message, handler) in sources.items():
+            if name in wanted:
+                inputs.append(Input(name, message, self._guarded(name, handler)))
+        commands: dict[str, tuple[type[msgs.Message], Callable[[Any], Any]]] = {
+            "prior": (msgs.NavSatFix, self._on_prior),
+            "prior_pose": (msgs.PoseWithCovarianceStamped, self._on_prior_pose),
+            "trigger": (msgs.Empty, lambda _: self.trigger()),
+        }
+        for name, (message, command) in commands.items():
+            inputs.append(Input(name, message, self._guarded(name, command), reliable=True))
+        return tuple(inputs)
+
+    def outputs(self) -> tuple[Output, ...]:
+        """What will be published: nothing that the parameters do not ask for."""
+        p = self._parameters
+        left_out = set() if p.publish_tf else {_TF}
+        if p.altitude_source == "none":
+            left_out.add(_FIX)
+        return tuple(output for topic, output in OUTPUTS.items() if topic not in left_out)
+
+    def start(self) -> None:
+        """Begin to answer; publishes the map's origin."""
+        self._publish(_ORIGIN, outgoing.map_origin(self._frame, outgoing.time_of(self._now())))
+        self._worker.start()
+
+    def close(self) -> None:
+        """Let the worker finish its frame and stop."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._queue.close()
+        if self._worker.is_alive():
+            self._worker.join()
+
+    def trigger(self) -> tuple[bool, str]:
+        """Localise the next frame as if lost: over the whole map, or around the prior that came last.
+
+        Returns:
+            Whether that can be expected, and a sentence about it.
+        """
+        with self._changed:
+            self._triggered = True
+            if not self._restart:
+                self._restart = [None]
+            _, text = self._health.state(self._parameters.camera_timeout_s, ())
+        if text.startswith("camera:"):
+            return False, f"will be done with the next image, but: {text}"
+        return True, "the next frame will be localised over the whole map"
+
+    def update(self, parameters: Parameters) -> frozenset[str]:
+        """Take over new values of the parameters that can change while running.
+
+        Returns:
+            The names of those that changed.
+
+        Raises:
+            ParameterError: one that needs a restart has changed; then none is taken over.
+        """
+        changed = self._parameters.changed_to(parameters)
+        fixed = sorted(changed - LIVE)
+        if fixed:
+            raise ParameterError("takes effect after a restart only", field=", ".join(fixed))
+        self._parameters = parameters
+        return changed
+
+    def malformed(self, topic: str, reason: str) -> None:
+        """A transport tells of a message that it could not decode."""
+        with self._changed:
+            self._health.refuse(f"{topic}: {reason}", "malformed")
+
+    def diagnose(self) -> None:
+        """Publish ``/diagnostics``; to be called every ``diagnostics_period_s``."""
+        p = self._parameters
+        sources = [p.attitude_source, p.heading_source, p.height_source]
+        if p.altitude_source == "topic":
+            sources.append("altitude")
+        wanted = tuple(dict.fromkeys(name for name in sources if name != "none"))
+        with self._changed:
+            level, text = self._health.state(p.camera_timeout_s, wanted)
+            values = self._health.values(self._queue.dropped)
+            values["telemetry_clock_jumps"] = str(
+                sum(t.jumps for t in self._turns.values()) + sum(t.jumps for t in self._numbers.values())
+            )
+        values["mode"] = p.mode
+        values["altitude_source"] = p.altitude_source
+        values["engine"] = str(getattr(self._localizer.model, "runtime", ""))
+        values["model"] = str(getattr(self._localizer.model, "name", ""))
+        values["gallery"] = str(getattr(self._localizer.gallery, "path", ""))
+        name = "cvgl: visual localization"
+        stamp = outgoing.time_of(self._now())
+        self._send(_DIAGNOSTICS, outgoing.status_of(name, level, text, values, stamp))
+
+    # -- what comes in -------------------------------------------------------------------------------------------
+
+    def _on_image(self, message: Any) -> None:
+        try:
+            stamp = incoming.stamp_of(message, "image")
+        except (CvglError, AttributeError, TypeError, ValueError) as error:
+            with self._changed:
+                self._health.refuse(str(error))
+            return
+        with self._changed:
+            self._health.arrived()
+            if self._parameters.mode == "trigger" and not self._triggered:
+                return
+            step = stamp - self._last_stamp
+            if -self._parameters.clock_jump_s * NANOSECONDS <= step <= 0:
+                self._health.refuse("image: out of order or sent twice", "out_of_order")
+                return
+            if step < 0:
+                # The clock was set back (or the driver restarted): a new sequence. What the tracker knew is dated
+                # after this frame.
+                self._health.counts["clock_jumps"] += 1
+                self._restart = [None]
+            self._last_stamp = stamp
+            self._triggered = False
+        self._queue.put(_Item(message, stamp))
+
+    def _on_imu(self, message: Any) -> None:
+        self._note(
+            self._turns["imu"], incoming.stamp_of(message, "imu"), incoming.orientation_of(message, "imu"), "imu"
+        )
+
+    def _on_odometry(self, message: Any) -> None:
+        stamp = incoming.stamp_of(message, "odometry")
+        turn = incoming.orientation_of(message, "odometry")
+        z = incoming.number_of(msgs.Float64(message.pose.pose.position.z), "odometry.z", *_HEIGHTS)
+        with self._changed:
+            self._numbers["odometry"].add(stamp, z)
+        self._note(self._turns["odometry"], stamp, turn, "odometry")
+
+    def _on_range(self, message: Any) -> None:
+        stamp = incoming.stamp_of(message, "range")
+        self._note(self._numbers["range"], stamp, incoming.range_of(message), "range")
+
+    def _on_number(self, name: str, message: Any, bounds: tuple[float, float]) -> None:
+        # The message has no stamp: it is taken for as old as it is late.
+        value = incoming.number_of(message, name, *bounds)
+        self._note(self._numbers[name], self._now(), value, name)
+
+    def _on_camera_info(self, message: Any) -> None:
+        camera = incoming.camera_of(message, self._localizer.mission.camera)
+        with self._changed:
+            self._camera_info = camera
+
+    def _on_prior(self, message: Any) -> None:
+        prior = incoming.prior_of_fix(message, self._parameters.prior_sigma_max_m)
+        with self._changed:
+            self._restart = [prior]
+
+    def _on_prior_pose(self, message: Any) -> None:
+        most = self._parameters.prior_sigma_max_m
+        prior = incoming.prior_of_pose(message, self._frame.name, self._frame.local, most)
+        with self._changed:
+            self._restart = [prior]
+
+    def _note(self, track: Track[Any], stamp: int, value: Any, source: str) -> None:
+        with self._changed:
+            track.add(stamp, value)
+            self._health.heard(source)
+            self._changed.notify_all()
+
+    def _guarded(self, name: str, handler: Callable[[Any], Any]) -> Callable[[Any], None]:
+        """A handler that counts what it cannot use instead of raising."""
+
+        def guarded(message: Any) -> None:
+            try:
+                handler(message)
+            except (CvglError, AttributeError, TypeError, ValueError, IndexError, OverflowError) as error:
+                with self._changed:
+                    self._health.refuse(f"{name}: {error}", "telemetry_refused")
+
+        return guarded
+
+    # -- the worker ----------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (item := self._queue.take()) is not None:
+            try:
+                self._answer(item)
+            except CvglError as error:
+                self._refuse(item.stamp, str(error))
+            except Exception as error:  # one frame must not end localisation for the rest of the flight
+                self._log("error", traceback.format_exc())
+                self._refuse(item.stamp, repr(error))
+
+    def _answer(self, item: _Item) -> None:
+        p = self._parameters
+        paired = self._pair(item.stamp, p)
+        message, most = item.message, p.max_image_megapixels * 1e6
+        if p.image_transport == "raw":
+            image = image_from_fields(message.encoding, message.height, message.width, message.step, message.data, most)
+        else:
+            image = image_from_file(message.data, most)
+        with self._changed:
+            restart, self._restart = self._restart, []
+            camera, self._camera_info = self._camera_info, None
+        if restart:
+            self._localizer.reset(restart[0])
+        if camera is not None:
+            self._localizer.camera = camera
+        frame = Frame(
+            image=image,
+            time=item.stamp / NANOSECONDS,
+            height=paired.height,
+            heading=paired.attitude.heading,
+            pitch=paired.attitude.pitch,
+            roll=paired.attitude.roll,
+            prior=None if p.tracking or not restart else restart[0],
+        )
+        fix = self._localizer.track(frame) if p.tracking else self._localizer.locate(frame)
+        if fix.status is FixStatus.COARSE and p.least_status == "refined":
+            fix = replace(fix, status=FixStatus.NO_FIX, reason=f"only coarse: {fix.reason}")
+        delay_ms = (self._now() - item.stamp) * 1e-6
+        self._publish_answer(fix, paired, item.stamp, p)
+        with self._changed:
+            self._health.answered(fix, delay_ms)
+        self._publish_status(fix, item.stamp, delay_ms, paired)
+        if p.debug_image and time.monotonic() - self._debug_at >= p.debug_image_period_s:
+            self._debug_at = time.monotonic()
+            picture = debug_image(image, fix, self._localizer.gallery)
+            header = msgs.Header(outgoing.time_of(item.stamp), p.frame_id)
+            self._send(_DEBUG, msgs.CompressedImage(header, "jpeg", picture))
+
+    def _pair(self, stamp: int, p: Parameters) -> _Paired:
+        """Telemetry at an exposure, after waiting a moment for what is still on its way."""
+        tracks: list[Track[Any]] = []
+        if p.attitude_source != "none":
+            tracks.append(self._turns[p.attitude_source])
+        if p.heading_source in self._turns:
+            tracks.append(self._turns[p.heading_source])
+        # Numbers without a stamp are dated by their arrival, so that waiting for them is waiting for the next one.
+        if p.height_source in ("range", "odometry"):
+            tracks.append(self._numbers[p.height_source])
+        deadline = time.monotonic() + p.telemetry_wait_s
+        with self._changed:
+            while not self._closing and not all(track.covers(stamp) for track in tracks):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            return self._paired(stamp, p)
+
+    def _paired(self, stamp: int, p: Parameters) -> _Paired:
+        tilt = Attitude(None)
+        if p.attitude_source != "none":
+            turn = self._turns[p.attitude_source].at(stamp)
+            tilt = tilt if turn is None else attitude_of(turn)
+        heading: float | None = None
+        if p.heading_source == "heading":
+            heading = self._numbers["heading"].at(stamp)
+        elif p.heading_source != "none":
+            turn = self._turns[p.heading_source].at(stamp)
+            heading = None if turn is None else attitude_of(turn).heading
+        if heading is not None:
+            heading = (heading + p.heading_offset_deg) % 360.0
+        raw = self._numbers[p.height_source].at(stamp)
+        if raw is None:
+            raise FrameError(f"no {p.height_source} within {p.max_telemetry_age_s:g} s of the exposure", field="height")
+        height = raw + p.height_offset_m
+        if p.height_source == "range" and tilt.pitch is not None and tilt.roll is not None:
+            # The sensor is fixed to the body: its axis leans with it.
+            height = raw * math.cos(math.radians(tilt.pitch)) * math.cos(math.radians(tilt.roll)) + p.height_offset_m
+        elif p.height_source == "altitude":
+            height = raw - p.ground_ellipsoid_m + p.height_offset_m
+        return _Paired(height, Attitude(heading, tilt.pitch, tilt.roll), self._altitude(stamp, height, p))
+
+    def _altitude(self, stamp: int, height: float, p: Parameters) -> Altitude | None:
+        if p.altitude_source == "constant":
+            return Altitude(p.altitude_ellipsoid_m, p.altitude_sigma_m)
+        if p.altitude_source == "ground":
+            return Altitude(p.ground_ellipsoid_m + height, math.hypot(p.altitude_sigma_m, p.height_sigma_m))
+        if p.altitude_source == "topic":
+            value = self._numbers["altitude"].at(stamp)
+            return None if value is None else Altitude(value, p.altitude_sigma_m)
+        return PLANAR if p.altitude_source == "planar" else None
+
+    # -- what goes out -------------------------------------------------------------------------------------------
+
+    def _publish_answer(self, fix: Fix, paired: _Paired, nanoseconds: int, p: Parameters) -> None:
+        if not fix:
+            return
+        stamp = outgoing.time_of(nanoseconds)
+        if paired.altitude is not None and p.altitude_source != "none":
+            self._send(_FIX, outgoing.nav_sat_fix(fix, paired.altitude, p.frame_id, stamp))
+        known = None if paired.altitude is PLANAR else paired.altitude
+        pose = outgoing.pose_of(fix, known, paired.attitude, self._sigmas, self._frame, stamp)
+        self._send(_POSE, pose)
+        if p.publish_tf:
+            self._send(_TF, msgs.TFMessage([outgoing.transform_of(pose, p.frame_id)]))
+
+    def _publish_status(self, fix: Fix, stamp: int, delay_ms: float, paired: _Paired) -> None:
+        values = {
+            "status": fix.status.value,
+            "reason": fix.reason,
+            "sigma_m": f"{fix.sigma_m:.2f}",
+            "score": f"{fix.score:.3f}",
+            "log10_chance": f"{fix.log10_chance:.2f}",
+            "latency_ms": f"{fix.latency_ms:.1f}",
+            "delay_ms": f"{delay_ms:.1f}",
+            "height_m": f"{paired.height:.1f}",
+        }
+        if fix and paired.altitude is None and self._parameters.altitude_source != "none":
+            values["fix_withheld"] = "no altitude at the time of exposure"
+        name = "cvgl: frame"
+        message = outgoing.status_of(
+            name, 0 if fix else WARN, fix.reason or fix.status.value, values, outgoing.time_of(stamp)
+        )
+        self._send(_STATUS, message)
+
+    def _refuse(self, stamp: int, reason: str) -> None:
+        with self._changed:
+            self._health.refuse(reason)
+        values = {"status": "refused", "reason": reason}
+        self._send(_STATUS, outgoing.status_of("cvgl: frame", WARN, reason, values, outgoing.time_of(stamp)))
+
+    def _send(self, topic: str, message: msgs.Message) -> None:
+        """Publish; a transport that cannot is a matter for the log, not the end of the flight."""
+        try:
+            self._publish(topic, message)
+        except Exception as error:
+            with self._changed:
+                self._health.refuse(f"{topic}: not published: {error}")
+            self._log("error", f"{topic}: not published: {error!r}")

@@ -1,0 +1,54 @@
+"""Which network the bus may use.
+
+Cyclone DDS takes its settings as XML. Without a word from the user the bridge keeps to the loopback interface, so that
+nothing is heard from or told to a network that nobody named.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from xml.sax.saxutils import quoteattr
+
+from cvgl_ros.parameters import ParameterError
+
+__all__ = ["LOOPBACK", "domain_id", "domain_xml"]
+
+LOOPBACK = "lo"
+_MOST_DOMAIN = 232
+# What the kernel allows by net.core.rmem_max is taken, up to this: an image comes in hundreds of datagrams at once.
+_RECEIVE_BUFFER = "10MB"
+
+
+def domain_id(given: int | None = None) -> int:
+    """The domain: what was given, else ROS_DOMAIN_ID, else 0.
+
+    Raises:
+        ParameterError: none from 0 to 232.
+    """
+    text = os.environ.get("ROS_DOMAIN_ID", "") if given is None else str(given)
+    try:
+        number = int(text or "0")
+    except ValueError:
+        number = -1
+    if not 0 <= number <= _MOST_DOMAIN:
+        raise ParameterError("not a domain", field="domain", found=text, expected=f"0 to {_MOST_DOMAIN}")
+    return number
+
+
+def domain_xml(interfaces: Sequence[str] = ()) -> str:
+    """Cyclone's settings: the named interfaces (names or addresses) only; without any, what CYCLONEDDS_URI says, and
+    without that loopback."""
+    if not interfaces:
+        configured = os.environ.get("CYCLONEDDS_URI", "")
+        if configured:
+            return configured
+        interfaces = (LOOPBACK,)
+    parts = []
+    for interface in interfaces:
+        key = "address" if interface[:1].isdigit() or ":" in interface else "name"
+        parts.append(f"<NetworkInterface {key}={quoteattr(interface)}/>")
+    return (
+        f"<CycloneDDS><Domain><General><Interfaces>{''.join(parts)}</Interfaces></General>"
+        f'<Internal><SocketReceiveBufferSize min="default" max="{_RECEIVE_BUFFER}"/></Internal></Domain></CycloneDDS>'
+    )

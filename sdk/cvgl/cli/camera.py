@@ -1,0 +1,185 @@
+"""``cvgl-camera``: what a mission has to know of its camera, from a flight or from another tool's calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cvgl.cli.common import main
+
+__all__ = ["app", "app_main"]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="A mission's camera: calibrate it, or convert it.")
+
+
+@app.command()
+def calibrate(
+    mission: Annotated[Path, typer.Argument(metavar="MISSION", help="The mission folder, as cvgl-prepare made it.")],
+    flight: Annotated[
+        Path,
+        typer.Argument(metavar="FLIGHT", help="A folder with frames/ and frames.csv, a folder of photos, or a photo."),
+    ],
+    out: Annotated[Path, typer.Option("--out", dir_okay=False, help="The camera.yaml to write.")],
+    camera: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Where to start.", show_default="the flight's camera, else the mission's"),
+    ] = None,
+    focal: Annotated[
+        float | None, typer.Option(min=1.0, help="Start from this focal length instead, pixels.", metavar="PX")
+    ] = None,
+    first: Annotated[str | None, typer.Option(help="Use the flight from this frame on.", metavar="NAME")] = None,
+    last: Annotated[str | None, typer.Option(help="Use the flight up to this frame.", metavar="NAME")] = None,
+    gnss_sigma: Annotated[float, typer.Option(min=0.01, help="Of one GNSS position, metres on each axis.")] = 2.5,
+    heading_sigma: Annotated[float, typer.Option(min=0.01, help="Of one reported heading, degrees.")] = 3.0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads to compute with.", show_default="the localiser's own")
+    ] = None,
+) -> None:
+    """Estimate focal length and mount from a flight that recorded its GNSS.
+
+    The frames are located on the mission's map near their GNSS positions; the
+    camera is what explains best where they look, at what scale and in what
+    direction. Time offset, height offset and the map's shift against GNSS are
+    estimated beside it. What the flight does not determine is said, and left as
+    it was: at one height focal length and height cannot be told apart, flown in
+    one direction the mount's tilt and a shifted map cannot.
+
+    Writes camera.yaml, and beside it camera.json with everything that was found
+    and camera.html with what is left unexplained in every frame.
+
+    Exit status: 0 done, 2 wrong usage, 3 a dependency or device is missing,
+    4 bad input, or a flight that does not determine its camera.
+
+    Example: cvgl-camera calibrate mission flight --out camera.yaml
+    """
+    from cvgl.boresight import calibrate_camera
+    from cvgl.boresight.report import as_record, write_page
+    from cvgl.camera import Camera
+    from cvgl.errors import FlightError
+    from cvgl.files import write_json
+    from cvgl.flight import Flight
+    from cvgl.localizer import Localizer
+    from cvgl.versions import versions
+
+    localizer = Localizer.open(mission, threads=threads)
+    start = localizer.camera if camera is None else Camera.from_yaml(camera)
+    opened = Flight.open(flight, start)
+    if camera is None and opened.camera is not None:
+        start = opened.camera
+    if focal is not None:
+        start = replace(start, fx=focal, fy=focal * start.fy / start.fx)
+    names = [record.name for record in opened.records]
+    for option, name in (("--first", first), ("--last", last)):
+        if name is not None and name not in names:
+            raise typer.BadParameter(f"no frame of that name: {name}", param_hint=option)
+    begin = 0 if first is None else names.index(first)
+    end = len(names) if last is None else names.index(last) + 1
+    if begin >= end:
+        raise typer.BadParameter("--last comes before --first", param_hint="--last")
+    with _progress() as on_round:
+        found = calibrate_camera(
+            localizer,
+            localizer.gallery.local,
+            opened.records[begin:end],
+            start,
+            gnss_sigma_m=gnss_sigma,
+            heading_sigma_deg=heading_sigma,
+            on_round=on_round,
+        )
+    record: dict[str, Any] = {
+        "format_version": 1,
+        "flight": flight.resolve().name,
+        "first": names[begin],
+        "last": names[end - 1],
+        "gnss_sigma_m": gnss_sigma,
+        "heading_sigma_deg": heading_sigma,
+        "versions": versions(),
+        **as_record(found),
+    }
+    write_json(out.with_suffix(".json"), record)
+    write_page(out.with_suffix(".html"), found, title=flight.resolve().name)
+    if found.changes:
+        parts = ", ".join(change.name for change in found.changes)
+        raise FlightError(
+            f"the camera's tilt changed during the flight; calibrate its parts with --first and --last "
+            f"(see {out.with_suffix('.html')})",
+            file=flight,
+            field="mount",
+            found=f"a change at {parts}",
+            expected="one tilt",
+        )
+    found.solution.camera.to_yaml(out)
+    _show(record, out)
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="OpenCV's or ROS's calibration (YAML, XML or JSON), or a camera.yaml."),
+    ],
+    out: Annotated[Path, typer.Option("--out", dir_okay=False, help="The camera.yaml to write.")],
+) -> None:
+    """Read a calibration made elsewhere and write it as camera.yaml.
+
+    Reads what OpenCV's calibration sample writes (camera_matrix,
+    distortion_coefficients, image_width, image_height; YAML, XML or JSON) and the
+    YAML of ROS's camera_info (camera_calibration writes it). Neither knows how
+    the camera is mounted: it is taken to look straight down.
+
+    Exit status: 0 done, 2 wrong usage, 4 bad input.
+    """
+    from cvgl.camera_files import read_calibration
+
+    read = read_calibration(source)
+    read.to_yaml(out)
+    typer.echo(f"{read.width} x {read.height}, fx {read.fx:.2f}, fy {read.fy:.2f}: {out}")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int], Callable[[], None]]]:
+    """A bar on stderr that grows by every round of locating."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("locating, round {task.fields[round]}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bars:
+        task = bars.add_task("", total=None, round=0)
+
+        def on_round(frames: int) -> Callable[[], None]:
+            bars.reset(task, total=frames, round=bars.tasks[0].fields["round"] + 1)
+            return lambda: bars.advance(task)
+
+        yield on_round
+
+
+def _show(record: dict[str, Any], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table()
+    for name, justify in (("parameter", "left"), ("value", "right"), ("1σ", "right"), ("determined", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name, estimate in record["estimates"].items():
+        value, sigma = (f"{estimate[key]:.2f} {estimate['unit']}" for key in ("value", "sigma"))
+        table.add_row(name.replace("_", " "), value, sigma, "yes" if estimate["determined"] else "no: left as it was")
+    console.print(table)
+    errors = record["aircraft_error_m"]
+    console.print(
+        f"{record['sights']} of {record['frames']} frames; aircraft from its GNSS: median "
+        f"{errors['before']['p50']:.1f} m before, {errors['after_held_out']['p50']:.1f} m after (frames not fitted to)"
+    )
+    if not record["settled"]:
+        console.print("the last round still changed something: the camera may be off by more than its sigmas say")
+    console.print(f"{out}, {out.with_suffix('.json').name}, {out.with_suffix('.html').name}")
+
+
+def app_main() -> None:
+    """The ``cvgl-camera`` command."""
+    main(app)
