@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "bindings.hpp"
-#include "warp.hpp"
+#include "warp_rows.hpp"
 
 namespace cvgl::bindings {
 
@@ -139,18 +139,6 @@ int patch_side(const char* name, long long value) {
   return static_cast<int>(value);
 }
 
-template <typename L>
-void rectify_rows(const cvgl::Plane& image, const double* map, const cvgl::Lens& lens, int first, int last,
-                  int width, unsigned char* patch, unsigned char* mask) {
-  for (int v = first; v < last; ++v) {
-    unsigned char* out = patch + static_cast<std::size_t>(v) * width * L::channels;
-    unsigned char* seen = mask + static_cast<std::size_t>(v) * width;
-    for (int u = 0; u < width; ++u, out += L::channels) {
-      seen[u] = cvgl::rectify_pixel<L>(image, map, lens, u, v, out);
-    }
-  }
-}
-
 nb::tuple rectify(const Array& image, const Array& map3x3, double fx, double fy, double cx, double cy,
                   const std::vector<double>& distortion, long long out_h, long long out_w, int threads) {
   if (image.ndim() != 2 && !(image.ndim() == 3 && image.shape(2) == 3)) {
@@ -168,12 +156,9 @@ nb::tuple rectify(const Array& image, const Array& map3x3, double fx, double fy,
   std::unique_ptr<std::uint8_t[]> mask(new std::uint8_t[pixels]);
   {
     nb::gil_scoped_release release;
+    const auto rows = colour ? cvgl::rectify_rows_colour : cvgl::rectify_rows_grey;
     const auto work = [&](int first, int last) {
-      if (colour) {
-        rectify_rows<cvgl::Colour>(plane, map.data(), lens, first, last, width, patch.get(), mask.get());
-      } else {
-        rectify_rows<cvgl::Grey>(plane, map.data(), lens, first, last, width, patch.get(), mask.get());
-      }
+      rows(plane, map.data(), lens, width, first, last, patch.get(), mask.get());
     };
     cvgl::parallel_rows(height, cvgl::thread_count(threads, height), work);
   }
@@ -213,14 +198,6 @@ bool red_first(const std::string& channels) {
   return channels == "rgb";
 }
 
-template <int Format>
-void warp_rows(const cvgl::Warp& warp, int first, int last) {
-  for (int row = first; row < last; ++row) {
-    const int n = row / warp.height, v = row % warp.height;
-    for (int u = 0; u < warp.width; ++u) cvgl::warp_pixel<Format>(warp, n, u, v);
-  }
-}
-
 void warp_into(const Output& out, const Output& mask, const Array& image, const std::string& pixels, const Array& maps,
                double fx, double fy, double cx, double cy, const std::vector<double>& distortion,
                const std::vector<double>& scale, const std::vector<double>& offset, const std::string& channels,
@@ -255,15 +232,7 @@ void warp_into(const Output& out, const Output& mask, const Array& image, const 
 
   nb::gil_scoped_release release;
   const int rows = warp.count * warp.height;
-  const auto work = [&](int first, int last) {
-    switch (warp.source.format) {
-      case cvgl::kBgr: return warp_rows<cvgl::kBgr>(warp, first, last);
-      case cvgl::kRgb: return warp_rows<cvgl::kRgb>(warp, first, last);
-      case cvgl::kGrey: return warp_rows<cvgl::kGrey>(warp, first, last);
-      case cvgl::kNv12: return warp_rows<cvgl::kNv12>(warp, first, last);
-      case cvgl::kYuyv: return warp_rows<cvgl::kYuyv>(warp, first, last);
-    }
-  };
+  const auto work = [&](int first, int last) { cvgl::warp_rows(warp, first, last); };
   cvgl::parallel_rows(rows, cvgl::thread_count(threads, rows), work);
 }
 

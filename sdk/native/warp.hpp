@@ -7,8 +7,11 @@
 // Pixel convention: the centre of the first pixel is (0, 0), so an image W x H covers [-0.5, W - 0.5] x [-0.5, H - 0.5].
 //
 // The footprint: the output pixel's square maps, to first order, to a parallelogram in the source; its sides are the
-// derivatives of the mapping at the pixel's centre. The answer is the mean of bilinear samples on a grid of about one
-// sample per source pixel along each side. Samples beyond the image's border are left out of the mean.
+// derivatives of the mapping at the pixel's centre. The answer is the mean over it:
+//   - from a thickness of 2 source pixels on, by area: every source pixel counts by how much of it the parallelogram
+//     covers (Area);
+//   - below, beyond 30 pixels, and at the image's border: of bilinear samples on a grid of about one sample per source
+//     pixel along each side (Grid). Samples beyond the border are left out.
 #pragma once
 
 #include <cmath>
@@ -27,6 +30,11 @@ constexpr int kMaxSamplesPerAxis = 16;
 // Up to this footprint a single sample stands for the pixel: a frame seen at its own resolution is not blurred by the
 // rounding of a footprint of 1.0001 up to two samples.
 constexpr float kSampleSlack = 0.125f;
+
+// From this thickness of the parallelogram on, and up to this extent along the image's axes, pixels count by area.
+constexpr float kAreaFrom = 2.0f;
+constexpr float kAreaExtent = 30.0f;
+constexpr int kMaxAreaRows = 32;
 
 // How a camera delivers pixels.
 //   bgr, rgb: three bytes a pixel.  grey: one.
@@ -77,6 +85,9 @@ CVGL_HD inline YuvMatrix bt601_limited() {
 }
 
 // Pinhole with OpenCV's rational distortion model.
+//
+// The arithmetic, `Real`, is double on the host. A GPU takes float: those of desktops and Jetsons do 64 operations on
+// floats in the time of one on doubles, and what a float loses of a position is a thousandth of a source pixel.
 template <typename Real>
 struct LensOf {
   Real fx, fy, cx, cy;                  // pixels
@@ -119,17 +130,12 @@ CVGL_HD inline Radial<Real> radial(const LensOf<Real>& lens, Real r2) {
   const Real bottom = 1.0f + r2 * (lens.k4 + r2 * (lens.k5 + r2 * lens.k6));
   const Real top_rate = lens.k1 + r2 * (2.0f * lens.k2 + r2 * 3.0f * lens.k3);
   const Real bottom_rate = lens.k4 + r2 * (2.0f * lens.k5 + r2 * 3.0f * lens.k6);
-  Radial<Real> result;
-  if (!(bottom > 0.0f)) {
-    result.factor = 0.0f;
-    result.rate = 0.0f;
-    result.slope = -1.0f;  // the model has a pole here: not a lens any more
-    return result;
-  }
   const Real inverse = 1.0f / bottom;
+  Radial<Real> result;
   result.factor = top * inverse;
   result.rate = (top_rate - result.factor * bottom_rate) * inverse;
-  result.slope = result.factor + 2.0f * r2 * result.rate;
+  const Real slope = result.factor + 2.0f * r2 * result.rate;
+  result.slope = bottom > 0.0f ? slope : -1.0f;  // beyond a pole of the model there is no lens any more
   return result;
 }
 
@@ -158,21 +164,23 @@ struct FootprintOf {
 };
 using Footprint = FootprintOf<double>;
 
-// The footprint of the output position (u, v); false where the camera does not see it: behind the camera or on its
-// horizon, where the lens is not one-to-one, or outside the frame.
-template <typename Real>
-CVGL_HD inline bool footprint_at(const Real* map, const LensOf<Real>& lens, int width, int height, int u, int v,
-                                 FootprintOf<Real>* f) {
+// The footprint of the output pixel (column, row); false where the camera does not see it: behind the camera or on its
+// horizon, where the lens is not one-to-one, or outside the frame. Free of branches, so that compilers can compute
+// several at once; `Distorted` is whether the lens is.
+template <bool Distorted, typename Real>
+CVGL_HD inline bool footprint_through(const Real* map, const LensOf<Real>& lens, int width, int height, int column,
+                                      int row, FootprintOf<Real>* f) {
+  const Real u = static_cast<Real>(column), v = static_cast<Real>(row);
   const Real w = map[6] * u + map[7] * v + map[8];
-  if (!(w > 0.0f)) return false;
   const Real inverse = 1.0f / w;
   Real x = (map[0] * u + map[1] * v + map[2]) * inverse;
   Real y = (map[3] * u + map[4] * v + map[5]) * inverse;
   Real ux = (map[0] - x * map[6]) * inverse, uy = (map[3] - y * map[6]) * inverse;
   Real vx = (map[1] - x * map[7]) * inverse, vy = (map[4] - y * map[7]) * inverse;
-  if (lens.distorted) {
+  bool seen = w > 0.0f;
+  if (Distorted) {
     const Real r2 = x * x + y * y;
-    if (!(r2 <= lens.r2_limit)) return false;
+    seen = seen & (r2 <= lens.r2_limit);
     const Radial<Real> r = radial(lens, r2);
     const Real xx = r.factor + 2.0f * (x * x * r.rate + lens.p1 * y) + 6.0f * lens.p2 * x;
     const Real xy = 2.0f * (x * y * r.rate + lens.p1 * x + lens.p2 * y);  // both mixed derivatives
@@ -193,7 +201,14 @@ CVGL_HD inline bool footprint_at(const Real* map, const LensOf<Real>& lens, int 
   f->uy = lens.fy * uy;
   f->vx = lens.fx * vx;
   f->vy = lens.fy * vy;
-  return f->x >= -0.5f && f->y >= -0.5f && f->x <= width - 0.5f && f->y <= height - 0.5f;
+  return seen & (f->x >= -0.5f) & (f->y >= -0.5f) & (f->x <= width - 0.5f) & (f->y <= height - 0.5f);
+}
+
+template <typename Real>
+CVGL_HD inline bool footprint_at(const Real* map, const LensOf<Real>& lens, int width, int height, int column, int row,
+                                 FootprintOf<Real>* f) {
+  return lens.distorted ? footprint_through<true>(map, lens, width, height, column, row, f)
+                        : footprint_through<false>(map, lens, width, height, column, row, f);
 }
 
 template <typename Real>
@@ -316,14 +331,116 @@ CVGL_HD inline void mean_inside(const Plane& plane, const Grid& grid, float* mea
   for (int c = 0; c < L::channels; ++c) mean[c] = static_cast<float>(total[c]) * share;
 }
 
-// Mean grey values (0..255) over a footprint whose centre lies in the plane.
+// A parallelogram as the rows of pixels it covers. At a height t below its centre it reaches from
+// x + max(slope_u t - half_u, slope_v t - half_v) to x + min(slope_u t + half_u, slope_v t + half_v).
+struct Area {
+  int column, row, rows;  // origin of the coordinates below; rows that it touches
+  float x, y;             // centre
+  float top, bottom;      // its extent
+  float slope_u, slope_v, half_u, half_v;
+};
+
+// The area of a footprint; false where pixels are not to count by area.
+template <typename Real>
+CVGL_HD inline bool area_of(const FootprintOf<Real>& f, int width, int height, Area* area) {
+  const Real span_x = std::fabs(f.ux) + std::fabs(f.vx), span_y = std::fabs(f.uy) + std::fabs(f.vy);
+  const Real size = std::fabs(f.ux * f.vy - f.uy * f.vx);
+  const Real u2 = f.ux * f.ux + f.uy * f.uy, v2 = f.vx * f.vx + f.vy * f.vy;
+  const Real longest = u2 > v2 ? u2 : v2;
+  const bool fits = (size * size >= kAreaFrom * kAreaFrom * longest) & (span_x <= kAreaExtent) &
+                    (span_y <= kAreaExtent) & (f.x - 0.5f * span_x >= 0.0f) & (f.y - 0.5f * span_y >= 0.0f) &
+                    (f.x + 0.5f * span_x <= width - 1.0f) & (f.y + 0.5f * span_y <= height - 1.0f);
+  // A side along the rows has no slope; one that is nearly so is the same to a ten-thousandth of a pixel.
+  constexpr Real kLevel = static_cast<Real>(1e-4);
+  const Real uy = std::fabs(f.uy) < kLevel ? kLevel : f.uy, vy = std::fabs(f.vy) < kLevel ? kLevel : f.vy;
+  const Real inverse_u = 1.0f / uy, inverse_v = 1.0f / vy;
+  const Real top = f.y - 0.5f * span_y, bottom = f.y + 0.5f * span_y;
+  const Real column = std::floor(f.x), row = std::floor(top + 0.5f);
+  area->column = static_cast<int>(fits ? column : 0.0f);
+  area->row = static_cast<int>(fits ? row : 0.0f);
+  area->rows = static_cast<int>(fits ? std::floor(bottom + 0.5f) - row : 0.0f) + 1;
+  area->x = static_cast<float>(f.x - column);
+  area->y = static_cast<float>(f.y - row);
+  area->top = static_cast<float>(top - row);
+  area->bottom = static_cast<float>(bottom - row);
+  area->slope_u = static_cast<float>(f.ux * inverse_u);
+  area->slope_v = static_cast<float>(f.vx * inverse_v);
+  area->half_u = static_cast<float>(0.5f * size * std::fabs(inverse_u));
+  area->half_v = static_cast<float>(0.5f * size * std::fabs(inverse_v));
+  return fits;
+}
+
+// What an area covers of one row of pixels, from the column `first` on. Whole pixels are 256.
+struct Chord {
+  int first;
+  int begin, end;  // of the covered part, from the outer border of the first pixel
+  int most;        // what one pixel can count
+  int share;       // of the row's height that is covered, 128 for all of it
+};
+
+// The chord halfway down the part of the row that is covered stands for that part.
+CVGL_HD inline Chord chord_of(const Area& area, int row) {
+  const float above = static_cast<float>(row) - 0.5f, below = static_cast<float>(row) + 0.5f;
+  const float top = above > area.top ? above : area.top, bottom = below < area.bottom ? below : area.bottom;
+  const float t = 0.5f * (top + bottom) - area.y;
+  const float u = area.slope_u * t, v = area.slope_v * t;
+  const float left_u = u - area.half_u, left_v = v - area.half_v, right_u = u + area.half_u, right_v = v + area.half_v;
+  const float left = area.x + 0.5f + (left_u > left_v ? left_u : left_v);
+  const float right = area.x + 0.5f + (right_u < right_v ? right_u : right_v);
+  const float first = std::floor(left);
+  Chord chord;
+  chord.first = area.column + static_cast<int>(first);
+  chord.begin = static_cast<int>((left - first) * 256.0f + 0.5f);
+  chord.end = static_cast<int>((right - first) * 256.0f + 0.5f);
+  const int length = chord.end - chord.begin;
+  chord.most = length < 256 ? length : 256;
+  chord.share = static_cast<int>((bottom - top) * 128.0f + 0.5f);
+  return chord;
+}
+
+// How much the i-th pixel of a chord counts, 0 to 256.
+CVGL_HD inline int weight_in(const Chord& chord, int i) {
+  const int from_left = 256 * i + 256 - chord.begin, from_right = chord.end - 256 * i;
+  int weight = from_left < from_right ? from_left : from_right;
+  if (weight > chord.most) weight = chord.most;
+  return weight < 0 ? 0 : (weight * chord.share) >> 7;
+}
+
+// Sums are 2^8 times the grey values: 255 * 2^8 * 32 * 32 pixels fit easily.
+template <typename L>
+CVGL_HD inline void mean_by_area(const Plane& plane, const Area& area, float* mean) {
+  unsigned total[L::channels] = {}, weights = 0;
+  for (int row = 0; row < area.rows; ++row) {
+    const Chord chord = chord_of(area, row);
+    const unsigned char* pixel = pixel_at<L>(plane, chord.first, area.row + row);
+    for (int i = 0; 256 * i < chord.end; ++i, pixel += L::step) {
+      const unsigned weight = static_cast<unsigned>(weight_in(chord, i));
+      weights += weight;
+      for (int c = 0; c < L::channels; ++c) total[c] += weight * pixel[c * L::gap];
+    }
+  }
+  const float share = 1.0f / static_cast<float>(weights);
+  for (int c = 0; c < L::channels; ++c) mean[c] = static_cast<float>(total[c]) * share;
+}
+
 template <typename L, typename Real>
-CVGL_HD inline void mean_over(const Plane& plane, const FootprintOf<Real>& f, float* mean) {
+CVGL_HD inline void mean_by_samples(const Plane& plane, const FootprintOf<Real>& f, float* mean) {
   Grid grid;
   if (grid_of(f, plane.width, plane.height, &grid)) {
     mean_inside<L>(plane, grid, mean);
   } else {
     mean_at_border<L>(plane, f, grid.nu, grid.nv, mean);
+  }
+}
+
+// Mean grey values (0..255) over a footprint whose centre lies in the plane.
+template <typename L, typename Real>
+CVGL_HD inline void mean_over(const Plane& plane, const FootprintOf<Real>& f, float* mean) {
+  Area area;
+  if (area_of(f, plane.width, plane.height, &area)) {
+    mean_by_area<L>(plane, area, mean);
+  } else {
+    mean_by_samples<L>(plane, f, mean);
   }
 }
 
@@ -360,32 +477,52 @@ CVGL_HD inline FootprintOf<Real> chroma_footprint(const FootprintOf<Real>& f) {
   return c;
 }
 
+// Where a format keeps its bytes: the image or its luma, and its chroma (unused but by YUV).
+template <int Format>
+struct Planes {
+  using Main = Colour;
+  using Chroma = Nv12Chroma;
+};
+template <>
+struct Planes<kGrey> {
+  using Main = Grey;
+  using Chroma = Nv12Chroma;
+};
+template <>
+struct Planes<kNv12> {
+  using Main = Grey;
+  using Chroma = Nv12Chroma;
+};
+template <>
+struct Planes<kYuyv> {
+  using Main = YuyvLuma;
+  using Chroma = YuyvChroma;
+};
+
+template <int Format>
+constexpr bool kIsYuv = Format == kNv12 || Format == kYuyv;
+
+// Blue, green and red of the means of a format's planes.
+template <int Format>
+CVGL_HD inline void bgr_of(const YuvMatrix& yuv, const float* main, const float* chroma, float* bgr) {
+  if (kIsYuv<Format>) {
+    yuv_to_bgr(yuv, main[0], chroma, bgr);
+  } else if (Format == kGrey) {
+    bgr[0] = bgr[1] = bgr[2] = main[0];
+  } else {
+    for (int c = 0; c < 3; ++c) bgr[c] = main[Format == kRgb ? 2 - c : c];
+  }
+}
+
 // Mean blue, green and red (0..255) over a footprint, whatever the source's format.
 template <int Format, typename Real>
 CVGL_HD inline void mean_bgr(const Source& source, const YuvMatrix& yuv, const FootprintOf<Real>& f, float* bgr) {
-  if (Format == kBgr) {
-    mean_over<Colour>(source.pixels, f, bgr);
-  } else if (Format == kRgb) {
-    float rgb[3];
-    mean_over<Colour>(source.pixels, f, rgb);
-    bgr[0] = rgb[2];
-    bgr[1] = rgb[1];
-    bgr[2] = rgb[0];
-  } else if (Format == kGrey) {
-    mean_over<Grey>(source.pixels, f, bgr);
-    bgr[1] = bgr[2] = bgr[0];
-  } else {
-    float luma[1], chroma[2];
-    const FootprintOf<Real> half = chroma_footprint<Format>(f);
-    if (Format == kNv12) {
-      mean_over<Grey>(source.pixels, f, luma);
-      mean_over<Nv12Chroma>(chroma_plane<Format>(source), half, chroma);
-    } else {
-      mean_over<YuyvLuma>(source.pixels, f, luma);
-      mean_over<YuyvChroma>(chroma_plane<Format>(source), half, chroma);
-    }
-    yuv_to_bgr(yuv, luma[0], chroma, bgr);
+  float main[Planes<Format>::Main::channels], chroma[2] = {};
+  mean_over<typename Planes<Format>::Main>(source.pixels, f, main);
+  if (kIsYuv<Format>) {
+    mean_over<typename Planes<Format>::Chroma>(chroma_plane<Format>(source), chroma_footprint<Format>(f), chroma);
   }
+  bgr_of<Format>(yuv, main, chroma, bgr);
 }
 
 // The bits of a float as the nearest half, ties to even; too large a number becomes infinite. The same on every machine.

@@ -1,0 +1,375 @@
+// The warp on the host: rows of output pixels at a time, with the same numbers as warp.hpp's functions for one pixel.
+//
+// Three things are done for many at once: the footprints along a stretch of a row, the chords of an area, and the pixels
+// along a chord. The loops are plain, for the compiler to make vectors of; only the last is written in vectors.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+
+#include "clones.hpp"
+#include "warp.hpp"
+
+#if defined(__GNUC__)
+#define CVGL_INLINE inline __attribute__((always_inline))
+#define CVGL_FLATTEN __attribute__((flatten))
+#else
+#define CVGL_INLINE inline
+#define CVGL_FLATTEN
+#endif
+
+namespace cvgl {
+
+// The footprints along a stretch of an output row.
+struct Stretch {
+  static constexpr int length = 64;
+  double x[length], y[length], ux[length], uy[length], vx[length], vy[length];
+  int seen[length];
+
+  Footprint footprint(int i) const { return Footprint{x[i], y[i], ux[i], uy[i], vx[i], vy[i]}; }
+};
+
+template <bool Distorted>
+CVGL_INLINE void find_footprints_through(const double* map, const Lens& lens, const Plane& plane, int first,
+                                         int v, Stretch* stretch) {
+  // Copies, which no store below can change.
+  const Lens own_lens = lens;
+  const int width = plane.width, height = plane.height;
+  double own_map[9];
+  std::copy(map, map + 9, own_map);
+  for (int i = 0; i < Stretch::length; ++i) {
+    Footprint f;
+    const bool seen = footprint_through<Distorted>(own_map, own_lens, width, height, first + i, v, &f);
+    stretch->x[i] = f.x;
+    stretch->y[i] = f.y;
+    stretch->ux[i] = f.ux;
+    stretch->uy[i] = f.uy;
+    stretch->vx[i] = f.vx;
+    stretch->vy[i] = f.vy;
+    stretch->seen[i] = seen ? 1 : 0;
+  }
+}
+
+CVGL_INLINE void find_footprints(const double* map, const Lens& lens, const Plane& plane, int first, int v,
+                                 Stretch* stretch) {
+  if (lens.distorted) {
+    find_footprints_through<true>(map, lens, plane, first, v, stretch);
+  } else {
+    find_footprints_through<false>(map, lens, plane, first, v, stretch);
+  }
+}
+
+// The areas of a stretch's footprints in a plane.
+struct Areas {
+  static constexpr int length = Stretch::length;
+  int fits[length], column[length], row[length], rows[length];
+  float x[length], y[length], top[length], bottom[length];
+  float slope_u[length], slope_v[length], half_u[length], half_v[length];
+
+  Area area(int i) const {
+    return Area{column[i], row[i],     rows[i],    x[i],      y[i],     top[i],
+                bottom[i], slope_u[i], slope_v[i], half_u[i], half_v[i]};
+  }
+};
+
+CVGL_INLINE void find_areas(const Stretch& stretch, int width, int height, Areas* areas) {
+  for (int i = 0; i < Areas::length; ++i) {
+    Area area;
+    const bool fits = area_of(stretch.footprint(i), width, height, &area);
+    areas->fits[i] = fits ? 1 : 0;
+    areas->column[i] = area.column;
+    areas->row[i] = area.row;
+    areas->rows[i] = area.rows;
+    areas->x[i] = area.x;
+    areas->y[i] = area.y;
+    areas->top[i] = area.top;
+    areas->bottom[i] = area.bottom;
+    areas->slope_u[i] = area.slope_u;
+    areas->slope_v[i] = area.slope_v;
+    areas->half_u[i] = area.half_u;
+    areas->half_v[i] = area.half_v;
+  }
+}
+
+#if defined(__GNUC__) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+// Vectors of eight 16-bit numbers, which every processor has, and of their sums in 32 bits: of the even lanes and of the
+// odd ones, which takes an instruction each, where lanes side by side would have to be spread first.
+constexpr int kLanes8 = 8;
+typedef unsigned char Bytes8 __attribute__((vector_size(8)));
+typedef short Shorts8 __attribute__((vector_size(16)));
+typedef unsigned short Counts8 __attribute__((vector_size(16)));
+typedef unsigned Sums4 __attribute__((vector_size(16)));
+
+// For each byte of a row: 256 times the number of the pixel that it belongs to; and, for each of the `Step` bytes of a
+// pixel, which bytes are that one, as masks of even and odd lanes.
+template <int Step>
+struct BytesOfRow {
+  static constexpr int vectors = kMaxAreaRows * Step / kLanes8;
+  short pixel[vectors][kLanes8];
+  unsigned is[Step][vectors][2][kLanes8 / 2];
+  constexpr BytesOfRow() : pixel{}, is{} {
+    for (int byte = 0; byte < vectors * kLanes8; ++byte) {
+      const int v = byte / kLanes8, lane = byte % kLanes8;
+      pixel[v][lane] = static_cast<short>(256 * (byte / Step));
+      is[byte % Step][v][lane % 2][lane / 2] = ~0u;
+    }
+  }
+};
+
+template <int Step>
+inline constexpr BytesOfRow<Step> kBytesOfRow{};
+
+template <typename Vector>
+CVGL_INLINE Vector read(const void* memory) {
+  Vector vector;
+  std::memcpy(&vector, memory, sizeof(vector));
+  return vector;
+}
+
+CVGL_INLINE Sums4 even_lanes(Counts8 counts) { return reinterpret_cast<Sums4>(counts) & 0xffffu; }
+CVGL_INLINE Sums4 odd_lanes(Counts8 counts) { return reinterpret_cast<Sums4>(counts) >> 16; }
+CVGL_INLINE unsigned sum_of(Sums4 lanes) { return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]); }
+
+// The chords of an area, row by row.
+struct Chords {
+  int first[kMaxAreaRows], begin[kMaxAreaRows], end[kMaxAreaRows], most[kMaxAreaRows], share[kMaxAreaRows];
+};
+
+CVGL_INLINE void find_chords(const Area& area, Chords* chords) {
+  for (int from = 0; from < area.rows; from += kLanes8) {
+    for (int row = from; row < from + kLanes8; ++row) {
+      const Chord chord = chord_of(area, row);
+      chords->first[row] = chord.first;
+      chords->begin[row] = chord.begin;
+      chords->end[row] = chord.end;
+      chords->most[row] = chord.most;
+      chords->share[row] = chord.share;
+    }
+  }
+}
+
+// The mean over an area by sums of weights and of weights times bytes, for rows of at most `Vectors` times 8 bytes.
+template <typename L, int Vectors>
+CVGL_INLINE void mean_of_vectors(const Plane& plane, const Area& area, const Chords& chords, float* mean) {
+  constexpr const BytesOfRow<L::step>& table = kBytesOfRow<L::step>;
+  Sums4 even[Vectors] = {}, odd[Vectors] = {};
+  Counts8 counts = {};
+  const unsigned char* line = plane.data + area.row * plane.row_stride;
+  for (int row = 0; row < area.rows; ++row, line += plane.row_stride) {
+    const unsigned char* bytes = line + static_cast<long long>(chords.first[row]) * L::step;
+    const Shorts8 from_left = Shorts8{} + static_cast<short>(256 - chords.begin[row]);
+    const Shorts8 from_right = Shorts8{} + static_cast<short>(chords.end[row]);
+    const Shorts8 most = Shorts8{} + static_cast<short>(chords.most[row]);
+    const Counts8 share = Counts8{} + static_cast<unsigned short>(chords.share[row]);
+    for (int v = 0; v < Vectors; ++v) {
+      const Shorts8 pixel = read<Shorts8>(table.pixel[v]);
+      const Shorts8 left = from_left + pixel, right = from_right - pixel;
+      Shorts8 weight = left < right ? left : right;
+      weight = weight < most ? weight : most;
+      weight = weight > Shorts8{} ? weight : Shorts8{};
+      const Counts8 counted = (reinterpret_cast<Counts8>(weight) * share) >> 7;
+      const Counts8 values = __builtin_convertvector(read<Bytes8>(bytes + kLanes8 * v), Counts8);
+      even[v] += even_lanes(counted * values);
+      odd[v] += odd_lanes(counted * values);
+      counts += counted;
+    }
+  }
+  const unsigned weights = sum_of(even_lanes(counts) + odd_lanes(counts)) / L::step;
+  const float one = 1.0f / static_cast<float>(static_cast<int>(weights));
+  for (int c = 0; c < L::channels; ++c) {
+    Sums4 channel = {};
+    for (int v = 0; v < Vectors; ++v) {
+      channel += (even[v] & read<Sums4>(table.is[c * L::gap][v][0])) + (odd[v] & read<Sums4>(table.is[c * L::gap][v][1]));
+    }
+    mean[c] = static_cast<float>(static_cast<int>(sum_of(channel))) * one;
+  }
+}
+
+// Vectors that hold the longest chord of an area; 0 where they would read beyond a row's end.
+template <typename L>
+CVGL_INLINE int vectors_for(const Area& area, int width) {
+  const float longest = 2.0f * std::min(area.half_u, area.half_v);
+  const int needed = (static_cast<int>(std::min(longest, 1000.0f) + 2.0f) * L::step + kLanes8 - 1) / kLanes8;
+  // No chord begins further right than this; and no more than twice the vectors needed are read.
+  const int right = area.column + static_cast<int>(0.5 * kAreaExtent) + 2;
+  const bool readable = (right + 1) * L::step + 2 * needed * kLanes8 <= width * L::step;
+  return readable && needed <= BytesOfRow<L::step>::vectors ? needed : 0;
+}
+
+template <typename L>
+CVGL_INLINE void mean_by_vectors(const Plane& plane, const Area& area, const Chords& chords, int needed, float* mean) {
+  constexpr int kMost = BytesOfRow<L::step>::vectors;
+  const auto use = [&](auto vectors) {
+    constexpr int count = decltype(vectors)::value;
+    if constexpr (count <= kMost) mean_of_vectors<L, count>(plane, area, chords, mean);
+  };
+  if (needed == 1) {
+    use(std::integral_constant<int, 1>());
+  } else if (needed == 2) {
+    use(std::integral_constant<int, 2>());
+  } else if (needed == 3) {
+    use(std::integral_constant<int, 3>());
+  } else if (needed == 4) {
+    use(std::integral_constant<int, 4>());
+  } else if (needed == 5) {
+    use(std::integral_constant<int, 5>());
+  } else if (needed == 6) {
+    use(std::integral_constant<int, 6>());
+  } else if (needed <= 8) {
+    use(std::integral_constant<int, 8>());
+  } else {
+    use(std::integral_constant<int, kMost>());
+  }
+}
+
+// The means over some areas. The chords of all come first, so that the processor need not wait for each area's.
+template <typename L>
+CVGL_INLINE void means_by_area(const Plane& plane, const Areas& areas, const int* which, int count,
+                               float (*means)[L::channels]) {
+  constexpr int kAtOnce = 8;
+  Chords chords[kAtOnce];
+  for (int from = 0; from < count; from += kAtOnce) {
+    const int some = std::min(kAtOnce, count - from);
+    for (int k = 0; k < some; ++k) find_chords(areas.area(which[from + k]), &chords[k]);
+    for (int k = 0; k < some; ++k) {
+      const int i = which[from + k];
+      const Area area = areas.area(i);
+      const int needed = vectors_for<L>(area, plane.width);
+      if (needed > 0) {
+        mean_by_vectors<L>(plane, area, chords[k], needed, means[i]);
+      } else {
+        mean_by_area<L>(plane, area, means[i]);
+      }
+    }
+  }
+}
+#else
+template <typename L>
+CVGL_INLINE void means_by_area(const Plane& plane, const Areas& areas, const int* which, int count,
+                               float (*means)[L::channels]) {
+  for (int k = 0; k < count; ++k) mean_by_area<L>(plane, areas.area(which[k]), means[which[k]]);
+}
+#endif
+
+// Means of grey values of one plane, for a stretch's footprints.
+template <typename L>
+CVGL_INLINE void find_means(const Plane& plane, const Stretch& stretch, int count, float (*means)[L::channels]) {
+  Areas areas;
+  find_areas(stretch, plane.width, plane.height, &areas);
+  int which[Stretch::length], by_area = 0;
+  for (int i = 0; i < count; ++i) {
+    if (stretch.seen[i] && areas.fits[i]) {
+      which[by_area++] = i;
+    } else if (stretch.seen[i]) {
+      mean_by_samples<L>(plane, stretch.footprint(i), means[i]);
+    }
+  }
+  means_by_area<L>(plane, areas, which, by_area, means);
+}
+
+template <typename L>
+CVGL_INLINE void rectify_rows(const Plane& plane, const double* map, const Lens& lens, int width, int first, int last,
+                              unsigned char* patch, unsigned char* mask) {
+  Stretch stretch;
+  for (int v = first; v < last; ++v) {
+    for (int from = 0; from < width; from += Stretch::length) {
+      const int count = std::min(Stretch::length, width - from);
+      const std::size_t at = static_cast<std::size_t>(v) * width + from;
+      float means[Stretch::length][L::channels] = {};
+      find_footprints(map, lens, plane, from, v, &stretch);
+      find_means<L>(plane, stretch, count, means);
+      for (int i = 0; i < count; ++i) {
+        mask[at + i] = stretch.seen[i] ? 255 : 0;
+        for (int c = 0; c < L::channels; ++c) patch[(at + i) * L::channels + c] = rounded(means[i][c]);
+      }
+    }
+  }
+}
+
+// Rows [first, last) of a patch of one plane.
+CVGL_CLONES CVGL_FLATTEN inline void rectify_rows_grey(const Plane& plane, const double* map, const Lens& lens,
+                                                       int width, int first, int last, unsigned char* patch,
+                                                       unsigned char* mask) {
+  rectify_rows<Grey>(plane, map, lens, width, first, last, patch, mask);
+}
+
+CVGL_CLONES CVGL_FLATTEN inline void rectify_rows_colour(const Plane& plane, const double* map, const Lens& lens,
+                                                         int width, int first, int last, unsigned char* patch,
+                                                         unsigned char* mask) {
+  rectify_rows<Colour>(plane, map, lens, width, first, last, patch, mask);
+}
+
+// The same footprints in the pixels of the chroma plane.
+template <int Format>
+CVGL_INLINE void halve(const Stretch& stretch, Stretch* half) {
+  for (int i = 0; i < Stretch::length; ++i) {
+    const Footprint f = chroma_footprint<Format>(stretch.footprint(i));
+    half->x[i] = f.x;
+    half->y[i] = f.y;
+    half->ux[i] = f.ux;
+    half->uy[i] = f.uy;
+    half->vx[i] = f.vx;
+    half->vy[i] = f.vy;
+    half->seen[i] = stretch.seen[i];
+  }
+}
+
+template <int Format>
+CVGL_INLINE void warp_rows_of(const Warp& warp, int first, int last) {
+  using Main = typename Planes<Format>::Main;
+  using Chroma = typename Planes<Format>::Chroma;
+  const Plane chroma_pixels = chroma_plane<Format>(warp.source);
+  Stretch stretch, half;
+  for (int row = first; row < last; ++row) {
+    const int n = row / warp.height, v = row % warp.height;
+    for (int from = 0; from < warp.width; from += Stretch::length) {
+      const int count = std::min(Stretch::length, warp.width - from);
+      float main[Stretch::length][Main::channels], chroma[Stretch::length][2];
+      find_footprints(warp.maps + 9LL * n, warp.lens, warp.source.pixels, from, v, &stretch);
+      find_means<Main>(warp.source.pixels, stretch, count, main);
+      if constexpr (kIsYuv<Format>) {
+        halve<Format>(stretch, &half);
+        find_means<Chroma>(chroma_pixels, half, count, chroma);
+      }
+      for (int i = 0; i < count; ++i) {
+        float bgr[3] = {};
+        if (stretch.seen[i]) bgr_of<Format>(warp.yuv, main[i], chroma[i], bgr);
+        store_pixel(warp, n, from + i, v, bgr, stretch.seen[i] != 0);
+      }
+    }
+  }
+}
+
+CVGL_CLONES CVGL_FLATTEN inline void warp_rows_bgr(const Warp& warp, int first, int last) {
+  warp_rows_of<kBgr>(warp, first, last);
+}
+
+CVGL_CLONES CVGL_FLATTEN inline void warp_rows_rgb(const Warp& warp, int first, int last) {
+  warp_rows_of<kRgb>(warp, first, last);
+}
+
+CVGL_CLONES CVGL_FLATTEN inline void warp_rows_grey(const Warp& warp, int first, int last) {
+  warp_rows_of<kGrey>(warp, first, last);
+}
+
+CVGL_CLONES CVGL_FLATTEN inline void warp_rows_nv12(const Warp& warp, int first, int last) {
+  warp_rows_of<kNv12>(warp, first, last);
+}
+
+CVGL_CLONES CVGL_FLATTEN inline void warp_rows_yuyv(const Warp& warp, int first, int last) {
+  warp_rows_of<kYuyv>(warp, first, last);
+}
+
+// Rows [first, last) of a batch, counted through all its tensors.
+inline void warp_rows(const Warp& warp, int first, int last) {
+  switch (warp.source.format) {
+    case kBgr: return warp_rows_bgr(warp, first, last);
+    case kRgb: return warp_rows_rgb(warp, first, last);
+    case kGrey: return warp_rows_grey(warp, first, last);
+    case kNv12: return warp_rows_nv12(warp, first, last);
+    case kYuyv: return warp_rows_yuyv(warp, first, last);
+  }
+}
+
+}  // namespace cvgl
