@@ -34,8 +34,6 @@ _WORLD_M = 480.0
 _GSD_M = 0.5
 _STYLE = "suburban"
 _SEED, _OTHER_SEEDS = 5, (77, 78, 79)
-# As cvgl-prepare chooses it.
-_BASEMAP_PIXELS = 172
 _SAMPLE = 1500
 
 
@@ -147,6 +145,7 @@ def make_mission(
     frames: int = 20,
     camera: Camera = CAMERA_640,
     stride_m: float = 20.0,
+    basemap_pixels: int = 172,
     threads: int = 1,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[Path, Path]:
@@ -160,6 +159,7 @@ def make_mission(
         frames: of the flight, 80 m above ground.
         camera: that takes them.
         stride_m: from tile to tile.
+        basemap_pixels: across the short side of what the camera sees; the default is cvgl-prepare's.
         threads: of the embedding.
         progress: as :func:`cvgl.gallery.build_gallery` calls it.
 
@@ -193,7 +193,7 @@ def make_mission(
             folder / GALLERY,
             tile_size_m=tile_m,
             stride_m=step,
-            basemap_gsd_m=footprint_sides(camera, _HEIGHT_M)[0] / _BASEMAP_PIXELS,
+            basemap_gsd_m=footprint_sides(camera, _HEIGHT_M)[0] / basemap_pixels,
             progress=progress,
         )
         camera.to_yaml(folder / CAMERA)

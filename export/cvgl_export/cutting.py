@@ -13,15 +13,11 @@ from numpy.typing import NDArray
 from cvgl.camera import Camera
 from cvgl.sim.views import MapImage, ViewSettings, choose_tile_size, drone_view, reference_tile
 from cvgl_train.data.base import DatasetError
-from cvgl_train.models.base import ViewInput
 
 from .sizing import cut_px, mask_to_view, to_view
-from .tiles import Images, Masks, ParityTiles, image_key
+from .tiles import Images, Masks, ParityTiles, Wanted, image_key
 
-__all__ = ["WINDOW_PER_TILE", "Look", "Progress", "cut", "grid", "piece"]
-
-Progress = Callable[[int, int], None]
-"""Called with the number of tiles made so far and the number in all."""
+__all__ = ["WINDOW_PER_TILE", "Look", "cut", "grid", "piece"]
 
 Look = Callable[[float, float, float, float], MapImage]
 """Easting, northing, side in metres and ground sampling distance to a piece of a map around there."""
@@ -39,44 +35,47 @@ _LEAST_VALID = 0.6
 
 
 def cut(
-    look: Look,
-    places: NDArray[np.float64],
-    tile_m: float,
-    query: ViewInput,
-    reference: ViewInput,
-    count: int,
-    seed: int,
-    source: str,
-    file: Path | None,
-    progress: Progress | None,
+    look: Look, places: NDArray[np.float64], tile_m: float, wanted: Wanted, source: str, file: Path | None = None
 ) -> ParityTiles:
-    """Tiles at some of the places, and a simulated view of each."""
-    px = cut_px(query, reference)
+    """Tiles at some of the places, and a simulated view of each.
+
+    Args:
+        look: shows the ground.
+        places: (N, 2) easting and northing of the tiles' centres, metres; those with too little data give none.
+        tile_m: side of a tile, metres.
+        wanted: what for.
+        source: where they are from, for people.
+        file: the same, for errors.
+
+    Raises:
+        DatasetError: fewer than two tiles that differ.
+    """
+    px = cut_px(wanted.query, wanted.reference)
     lens = Camera.from_field_of_view(1600, 1200, _FIELD_OF_VIEW_DEG)
     height = 100.0 * tile_m / choose_tile_size(lens, 100.0)
     drone = ViewSettings(lens, height, tile_m / px, px, offset_m=_OFFSET_PER_TILE * tile_m, light=_LIGHT)
-    order = np.random.default_rng([seed, 64]).permutation(len(places))
+    order = np.random.default_rng([wanted.seed, 64]).permutation(len(places))
     pairs: list[tuple[int, Images, Masks, Images, Masks]] = []
     seen: set[bytes] = set()
     duplicates = 0
-    total = min(count, len(places))
+    total = min(wanted.count, len(places))
     for index in order.tolist():
         easting, northing = (float(value) for value in places[index])
         image = look(easting, northing, WINDOW_PER_TILE * tile_m, drone.gsd_m / 2)
         rgb, valid = reference_tile(image, easting, northing, drone)
         if valid.mean() < _LEAST_VALID:
             continue
-        tile = to_view(rgb, reference)
+        tile = to_view(rgb, wanted.reference)
         key = image_key(tile)
         if key in seen:
             duplicates += 1
             continue
-        view, covered, _ = drone_view(image, easting, northing, drone, np.random.default_rng([seed, 65, index]))
+        view, covered, _ = drone_view(image, easting, northing, drone, np.random.default_rng([wanted.seed, 65, index]))
         seen.add(key)
-        pairs.append((index, tile, mask_to_view(valid, reference), to_view(view, query), mask_to_view(covered, query)))
-        if progress is not None:
-            progress(len(pairs), total)
-        if len(pairs) == count:
+        views = to_view(view, wanted.query), mask_to_view(covered, wanted.query)
+        pairs.append((index, tile, mask_to_view(valid, wanted.reference), *views))
+        wanted.tell(len(pairs), total)
+        if len(pairs) == wanted.count:
             break
     if len(pairs) < 2:
         raise DatasetError(
@@ -94,7 +93,7 @@ def cut(
         np.stack([pair[1] for pair in pairs]),
         np.arange(len(pairs)),
         tuple(f"{places[pair[0]][0]:.1f} m east, {places[pair[0]][1]:.1f} m north" for pair in pairs),
-        {"query": query, "reference": reference},
+        wanted.inputs,
         source,
         query_mask=None if seen_of_views.all() else seen_of_views,
         reference_mask=None if seen_of_tiles.all() else seen_of_tiles,

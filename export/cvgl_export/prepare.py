@@ -410,12 +410,12 @@ class _Job:
             from cvgl_export.bundle import ExportOptions, export_bundle
             from cvgl_export.source import open_source
             from cvgl_export.tile_sources import map_tiles
+            from cvgl_export.tiles import Wanted
 
             source = open_source(self.work.folder / "adapted" / "weights.npz")
             views = source.inputs
-            tiles = map_tiles(
-                self.source.path, views["query"], views["reference"], count=_PROOF_TILES, seed=self.seed, tile_m=tile_m
-            )
+            wanted = Wanted(views["query"], views["reference"], _PROOF_TILES, self.seed)
+            tiles = map_tiles(self.source.path, wanted, tile_m=tile_m)
             gsd = self._drone(tile_m, views["query"].height).gsd_m
             name = f"cvgl-nano-{self.source.path.stem}"
             # In float32: most CPUs compute nothing faster.

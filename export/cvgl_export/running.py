@@ -17,12 +17,9 @@ from cvgl_train.models.base import CrossViewModel, View
 from .descriptors import Floats
 from .graphs.emulate import emulate
 from .graphs.types import is_half
-from .tiles import ParityTiles
+from .tiles import ParityTiles, Progress
 
-__all__ = ["Progress", "Run", "describe", "onnx_descriptors", "onnx_runner", "torch_descriptors", "torch_runner"]
-
-Progress = Callable[[int, int], None]
-"""Called with the number of images done and the number in all."""
+__all__ = ["Run", "describe", "onnx_descriptors", "onnx_runner", "torch_descriptors", "torch_runner"]
 
 Run = Callable[[Floats], Floats]
 """(B, 3, H, W) normalised images to (B, D) descriptors."""

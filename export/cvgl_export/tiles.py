@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,10 +13,52 @@ from numpy.typing import NDArray
 from cvgl_train.data.base import DatasetError
 from cvgl_train.models.base import View, ViewInput
 
-__all__ = ["Images", "Masks", "ParityTiles", "image_key"]
+__all__ = ["COUNT", "Images", "Masks", "ParityTiles", "Progress", "Wanted", "image_key"]
 
 Images = NDArray[np.uint8]
 Masks = NDArray[np.bool_]
+
+Progress = Callable[[int, int], None]
+"""Called with the number done and the number in all."""
+
+COUNT = 500
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What tiles are made for, wherever they come from.
+
+    Args:
+        query, reference: input of each view.
+        count: of tiles, at most. A source that has more draws some.
+        seed: same seed, same tiles.
+        progress: told how many tiles are made.
+
+    Raises:
+        DatasetError: a count below 2.
+    """
+
+    query: ViewInput
+    reference: ViewInput
+    count: int = COUNT
+    seed: int = 0
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 2:
+            raise DatasetError(
+                "too few tiles to prove anything on", field="count", found=self.count, expected="2 or more"
+            )
+
+    @property
+    def inputs(self) -> dict[View, ViewInput]:
+        """Input of each view by its name."""
+        return {"query": self.query, "reference": self.reference}
+
+    def tell(self, done: int, total: int) -> None:
+        """Report progress, to whoever asked for it."""
+        if self.progress is not None:
+            self.progress(done, total)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +112,7 @@ class ParityTiles:
             )
         if len(self.truth) and not 0 <= self.truth.min() <= self.truth.max() < len(self.reference):
             raise DatasetError("no such reference", field="truth", expected=f"0 to {len(self.reference) - 1}")
-        if len(_distinct(self.reference)) < len(self.reference):
+        if len({image_key(image) for image in self.reference}) < len(self.reference):
             raise DatasetError("two tiles are equal", field="reference")
         if len(self.reference) < 2 or len(self.query) < 1:
             raise DatasetError(
@@ -120,7 +162,3 @@ class ParityTiles:
 def image_key(image: Images) -> bytes:
     """The same for equal images of one size alone."""
     return hashlib.sha256(image.tobytes()).digest()
-
-
-def _distinct(images: Sequence[Images] | Images) -> set[bytes]:
-    return {image_key(image) for image in images}

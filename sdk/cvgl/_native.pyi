@@ -149,20 +149,144 @@ def correlate_blocks(
         ValueError: an array of another type, shape or layout, or a block outside the field.
     """
 
-def orientation(smooth: NDArray[np.float32], inside: NDArray[np.uint8], noise: float) -> NDArray[np.complex64]:
-    """Doubled-angle gradient orientation of a smoothed grey image.
+def orientation(
+    grey: NDArray[np.uint8], mask: NDArray[np.uint8] | None, sigma: float, noise: float
+) -> NDArray[np.complex64]:
+    """Doubled-angle gradient orientation of a grey image.
 
     Args:
-        smooth: (H, W) grey levels; the pixels of a row lying together.
-        inside: (H, W), zero where the answer is to be zero.
+        grey: (H, W) grey levels; the pixels of a row lying together, as in all images here.
+        mask: (H, W), zero where there is no picture; None for a picture everywhere.
+        sigma: of the Gaussian that smooths before the derivative, pixels, up to 64; it reaches 4 sigma, and the image
+            is mirrored about its border pixels.
         noise: gradient, grey levels per pixel, at which a pixel counts half.
 
     Returns:
         (H, W) complex64: (gx + i gy)^2 / (m (m + noise)) for the Sobel gradient (gx, gy) of magnitude m; zero on the
-        outermost pixels.
+        outermost pixels, and where a pixel of the 7 x 7 around is outside the mask (or, with a mask, the image).
+
+    Raises:
+        ValueError: an array of another type, shape or layout, or sigma out of range.
+    """
+
+def reduce(
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], reduction: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A grey image at a half or a third of its detail.
+
+    Args:
+        image: (H, W), both multiples of the reduction.
+        mask: (H, W), nonzero where the image is seen.
+        reduction: 1 to 3.
+
+    Returns:
+        The rounded mean of each square of pixels, and 255 where all of them are seen, else 0; both
+        (H / reduction, W / reduction).
+
+    Raises:
+        ValueError: an array of another type, shape or layout, or another reduction.
+    """
+
+def ground_field(
+    pixels: NDArray[np.uint8], left: int, top: int, width: int, height: int, reduction: int, sigma: float, noise: float
+) -> tuple[NDArray[np.complex64], NDArray[np.uint8] | None]:
+    """Orientation field of a window of the basemap: read, reduced and oriented.
+
+    Args:
+        pixels: (H, W) grey levels, zero where there is no data.
+        left, top: column and row of the window's first pixel; outside the map there is no data.
+        width, height: of the answer, reduced pixels.
+        reduction: 1 to 3.
+        sigma, noise: as of :func:`orientation`.
+
+    Returns:
+        The field (height, width), and (height, width) 255 where all pixels of a square hold data, else 0: the mask
+        that the field was made with. None for the mask where there is data everywhere: then there was none.
+
+    Raises:
+        ValueError: an array of another type, shape or layout, or a number out of range.
+    """
+
+def block_corners(
+    mask: NDArray[np.uint8], known: NDArray[np.uint8] | None, side: int, search: int, seen: float
+) -> NDArray[np.int64]:
+    """Where the blocks of a patch lie that see both frame and basemap.
+
+    Args:
+        mask: (n, n), nonzero where the patch sees the ground.
+        known: (n + 2 search, n + 2 search), nonzero where the basemap has data; None for everywhere.
+        side: of the blocks, pixels, 1 to 256; they lie in a grid about the patch's middle.
+        search: pixels by which the basemap's window reaches further than the patch, 0 to 256.
+        seen: share of its pixels that a block needs, in the patch and in the basemap under it.
+
+    Returns:
+        (B, 2) rows and columns of their upper left corners.
+
+    Raises:
+        ValueError: an array of another type, shape or layout, or a number out of range.
+    """
+
+def standardise(surfaces: NDArray[np.float32]) -> int:
+    """Bring every surface to mean 0 and standard deviation 1, in place; a level one becomes 0.
+
+    Args:
+        surfaces: (B, n, n), C-contiguous.
+
+    Returns:
+        The place, counted through (n, n), where the sum of the surfaces is highest.
+
+    Raises:
+        TypeError: an array of another type or layout.
+        ValueError: surfaces without a place.
+    """
+
+def judge_blocks(surfaces: NDArray[np.float32], places: NDArray[np.float64], vote: float) -> tuple[float, float]:
+    """What blocks say for the places where a pose puts them.
+
+    Args:
+        surfaces: (B, n, n), n odd, as of :func:`fit_pose`.
+        places: (B, R, 2) pixels right and down of a surface's middle: where each block may be, the first and the last
+            being the ends of a line. Outside a surface its border counts.
+        vote: pixels.
+
+    Returns:
+        Fisher's combination, in standard deviations of chance, of the ranks that the best of a block's places has in
+        its surface; and the share of blocks whose own best place is closer than ``vote`` to one of theirs.
 
     Raises:
         ValueError: an array of another type, shape or layout.
+    """
+
+class Template:
+    """A square orientation field ready to be slid over windows: its spectrum.
+
+    Args:
+        field: (n, n) complex64, C-contiguous, n up to 4096.
+        reach: pixels that a window is larger than the field on each side, up to 4096.
+
+    Raises:
+        ValueError: an array of another type, shape or layout, or a reach out of range.
+    """
+
+    def __init__(self, field: NDArray[np.complex64], reach: int) -> None: ...
+    @property
+    def norm(self) -> float:
+        """Square root of the sum of the field's squared magnitudes; an empty field's is 0."""
+
+def best_match(templates: Sequence[Template], window: NDArray[np.complex64]) -> tuple[int, int, int, float, float]:
+    """The highest correlation of templates within a window.
+
+    Args:
+        templates: at least one, all of one size and reach, none of them empty.
+        window: (n + 2 reach, n + 2 reach) complex64, C-contiguous.
+
+    Returns:
+        The index of the best template; columns right and rows down by which its first pixel lies from the window's;
+        the real part of the sum of conj(field) times window there, over the template's norm; and the mean over all
+        templates and shifts of the square of that.
+
+    Raises:
+        ValueError: templates that do not go together, or an array of another type, shape or layout.
     """
 
 def fit_pose(

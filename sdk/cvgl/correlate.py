@@ -6,16 +6,17 @@ Cheap enough to try every window that retrieval proposes under several heading e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from itertools import islice
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from cvgl.basemap import Basemap
-from cvgl.orientation import orientation_field
+from cvgl.native import Template, best_match, reduce
+from cvgl.orientation import map_field, orientation_field
 from cvgl.rectify import Patch
 
 __all__ = ["REDUCTION", "Peak", "Search", "find_peaks", "reduce_patch"]
@@ -64,12 +65,10 @@ class Search:
 
 def reduce_patch(patch: Patch, reduction: int) -> Patch:
     """The patch at ``reduction`` times its GSD; its size must be a multiple of ``reduction``."""
-    side = patch.mask.shape[0] // reduction
-    image = cv2.resize(patch.image, (side, side), interpolation=cv2.INTER_AREA)
     # A reduced pixel counts only if all of it was seen.
-    mask = np.where(cv2.resize(patch.mask, (side, side), interpolation=cv2.INTER_AREA) >= 254, 255, 0)
+    image, mask = reduce(patch.image, patch.mask, reduction)
     grow = np.array([[reduction, 0, (reduction - 1) / 2], [0, reduction, (reduction - 1) / 2], [0, 0, 1.0]])
-    return Patch(image, mask.astype(np.uint8), patch.gsd * reduction, patch.offset, patch.to_camera @ grow)
+    return Patch(image, mask, patch.gsd * reduction, patch.offset, patch.to_camera @ grow)
 
 
 def find_peaks(
@@ -88,16 +87,19 @@ def find_peaks(
         keep: how many peaks to return at most.
         executor: threads to share the windows among.
     """
-    windows, ranks = [], []
+    run = executor.map if executor is not None else map
+    reach = math.ceil(reach_m / (basemap.gsd * REDUCTION))
+    patches = [patch for search in searches for _, patch in search.patches]
+    templates = iter(list(run(lambda patch: Template(orientation_field(patch.image, patch.mask), reach), patches)))
+    windows = []
     for index, search in enumerate(searches):
-        templates = _Templates.of(search.patches, int(np.ceil(reach_m / (basemap.gsd * REDUCTION))))
-        if templates is not None:  # None: featureless, there is nothing to correlate
-            windows += [(index, templates, place) for place in search.places]
-            ranks += [(order + 1) / len(search.places) for order in range(len(search.places))]
-    if executor is None:
-        found = [_look(basemap, templates, place) for _, templates, place in windows]
-    else:
-        found = list(executor.map(lambda window: _look(basemap, window[1], window[2]), windows))
+        turns, looks = [turn for turn, _ in search.patches], list(islice(templates, len(search.patches)))
+        if all(template.norm > 0.0 for template in looks):  # else featureless: there is nothing to correlate
+            side = search.patches[0][1].mask.shape[0]
+            windows += [
+                _Window(index, turns, looks, side, reach, place, order) for order, place in enumerate(search.places, 1)
+            ]
+    found = list(run(lambda window: _best_peak(basemap, window), windows))
     # Most windows are wrong, so the middle of their peaks is what chance reaches with this frame on this map. It stands
     # some four deviations high where surfaces are rough, less where the frame is all parallel lines.
     if len(found) >= _ENOUGH_WINDOWS:
@@ -108,74 +110,55 @@ def find_peaks(
         return []
     near = _SAME_PLACE_PX * basemap.gsd
     peaks: list[tuple[int, Peak]] = []
-    judged = zip(windows, ranks, found, strict=True)
-    for (index, _, _), rank, (peak, _) in sorted(judged, key=lambda entry: -entry[2][0].score):
+    judged = [(window, peak) for window, (peak, _) in zip(windows, found, strict=True)]
+    for window, peak in sorted(judged, key=lambda entry: -entry[1].score):
         if len(peaks) == keep:
             break
-        if all(np.hypot(peak.easting - p.easting, peak.northing - p.northing) > near for _, p in peaks):
-            peaks.append((index, replace(peak, score=peak.score / deviation, rank=rank)))
+        if all(_apart(peak, other.easting, other.northing) > near for _, other in peaks):
+            # Windows overlap. What several of them found is as high in each, but for rounding, which must not choose
+            # the rank: the peak is the nearest one's.
+            seers = [w for w, p in judged if w.search == window.search and _apart(peak, p.easting, p.northing) <= near]
+            own = min(seers, key=lambda seer: _apart(peak, *seer.place))
+            rank = own.order / len(searches[own.search].places)
+            peaks.append((own.search, replace(peak, score=peak.score / deviation, rank=rank)))
     return peaks
 
 
-@dataclass(frozen=True)
-class _Templates:
-    """Conjugate spectra (T, padded, padded) of a frame's orientation field under several heading corrections."""
+def _apart(peak: Peak, easting: float, northing: float) -> float:
+    return math.hypot(peak.easting - easting, peak.northing - northing)
 
-    turns_deg: list[float]
-    spectra: NDArray[np.complex64]
-    norms: list[float]
+
+@dataclass(frozen=True)
+class _Window:
+    """What is looked for around one place.
+
+    Args:
+        search: index of the search that it belongs to.
+        turns_deg, templates: the frame's orientation field under several heading corrections.
+        side, reach: of the templates and around the place, reduced pixels.
+        place: easting and northing, metres.
+        order: of the place in its search, from 1.
+    """
+
+    search: int
+    turns_deg: Sequence[float]
+    templates: Sequence[Template]
     side: int
     reach: int
-    padded: int
-
-    @classmethod
-    def of(cls, patches: Sequence[tuple[float, Patch]], reach: int) -> _Templates | None:
-        fields = [orientation_field(patch.image, patch.mask) for _, patch in patches]
-        norms = [float(np.sqrt((np.abs(field) ** 2).sum())) for field in fields]
-        if min(norms) == 0.0:
-            return None
-        side = fields[0].shape[0]
-        padded = cv2.getOptimalDFTSize(side + 2 * reach)
-        spectra = np.conj(np.stack([_dft(field, padded) for field in fields]))
-        return cls([turn for turn, _ in patches], spectra, norms, side, reach, padded)
+    place: tuple[float, float]
+    order: int
 
 
-def _look(basemap: Basemap, templates: _Templates, place: tuple[float, float]) -> tuple[Peak, float]:
-    """The best peak in the window around a place, its score not yet judged, and the mean square of the surfaces."""
-    side, reach = templates.side, templates.reach
-    window_side = side + 2 * reach
-    column, row = basemap.to_pixel(*place)
+def _best_peak(basemap: Basemap, window: _Window) -> tuple[Peak, float]:
+    """The best peak around a place, its score not yet judged, and the mean square of the surfaces."""
+    side = window.side + 2 * window.reach
+    column, row = basemap.to_pixel(*window.place)
     # Outer corner of the window in whole basemap pixels, so that reduced pixels are whole groups of them.
-    left = round(float(column) + 0.5 - window_side * REDUCTION / 2)
-    top = round(float(row) + 0.5 - window_side * REDUCTION / 2)
-    grey = basemap.read(left, top, window_side * REDUCTION, window_side * REDUCTION)
-    small = cv2.resize(grey, (window_side, window_side), interpolation=cv2.INTER_AREA)
-    mask = None
-    if grey.min() == 0:
-        known = np.where(grey > 0, 255, 0).astype(np.uint8)
-        whole = cv2.resize(known, (window_side, window_side), interpolation=cv2.INTER_AREA) == 255
-        mask = np.where(whole, 255, 0).astype(np.uint8)
-    spectrum = _dft(orientation_field(small, mask), templates.padded)
-    best = (-np.inf, 0, 0, 0)
-    squares = 0.0
-    products = (templates.spectra * spectrum).view(np.float32).reshape(-1, templates.padded, templates.padded, 2)
-    for index, (product, norm) in enumerate(zip(products, templates.norms, strict=True)):
-        full = cv2.dft(product, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE)
-        surface = np.ascontiguousarray(full[: 2 * reach + 1, : 2 * reach + 1, 0])
-        _, value, _, (x, y) = cv2.minMaxLoc(surface)
-        squares += float(cv2.norm(surface, cv2.NORM_L2SQR)) / surface.size / norm**2
-        best = max(best, (value / norm, index, x, y))
-    value, index, x, y = best
-    centre_column = left + (x + side / 2) * REDUCTION - 0.5
-    centre_row = top + (y + side / 2) * REDUCTION - 0.5
+    left = round(float(column) + 0.5 - side * REDUCTION / 2)
+    top = round(float(row) + 0.5 - side * REDUCTION / 2)
+    field, _ = map_field(basemap.pixels, left, top, side, REDUCTION)
+    index, x, y, height, mean_square = best_match(window.templates, field)
+    centre_column = left + (x + window.side / 2) * REDUCTION - 0.5
+    centre_row = top + (y + window.side / 2) * REDUCTION - 0.5
     easting, northing = basemap.to_local(centre_column, centre_row)
-    peak = Peak(float(easting), float(northing), templates.turns_deg[index], value)
-    return peak, squares / len(templates.spectra)
-
-
-def _dft(field: NDArray[np.complex64], side: int) -> NDArray[np.complex64]:
-    """Spectrum (side, side) of a field padded with zeros; OpenCV's transform is a third of numpy's time here."""
-    padded = np.zeros((side, side), np.complex64)
-    padded[: field.shape[0], : field.shape[1]] = field
-    spectrum = cv2.dft(padded.view(np.float32).reshape(side, side, 2), flags=cv2.DFT_COMPLEX_OUTPUT)
-    return np.ascontiguousarray(spectrum).view(np.complex64)[..., 0]
+    return Peak(float(easting), float(northing), window.turns_deg[index], height), mean_square

@@ -7,12 +7,19 @@ from pathlib import Path
 try:
     from cvgl._native import __file__ as _file
     from cvgl._native import (
+        Template,
+        best_match,
+        block_corners,
         correlate_blocks,
         fit_pose,
         gpu_warp_arguments,
         gpu_warp_head,
+        ground_field,
+        judge_blocks,
         orientation,
         rectify,
+        reduce,
+        standardise,
         warp_into,
     )
 except ImportError as reason:
@@ -23,12 +30,19 @@ except ImportError as reason:
 
 __all__ = [
     "FOLDER",
+    "Template",
+    "best_match",
+    "block_corners",
     "correlate_blocks",
     "fit_pose",
     "gpu_warp_arguments",
     "gpu_warp_head",
+    "ground_field",
+    "judge_blocks",
     "orientation",
     "rectify",
+    "reduce",
+    "standardise",
     "warp_into",
 ]
 

@@ -8,22 +8,21 @@ a complex correlation (Fitch et al., "Orientation correlation", BMVC 2002, with 
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cvgl.native import orientation
+from cvgl.native import ground_field, orientation
 
-__all__ = ["orientation_field"]
+__all__ = ["map_field", "orientation_field"]
 
 # Gradients (grey levels per pixel) of this size count half: below lie sensor noise and JPEG blocks.
 _NOISE_LEVEL = 4.0
-# An edge of the mask is no edge of the ground; the filters see this far (pixels).
-_REACH = 3
+# Of the Gaussian that smooths before the derivative, pixels.
+_SIGMA_PX = 1.0
 
 
 def orientation_field(
-    grey: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None, sigma: float = 1.0
+    grey: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None, sigma: float = _SIGMA_PX
 ) -> NDArray[np.complex64]:
     """Doubled-angle orientation field.
 
@@ -36,10 +35,22 @@ def orientation_field(
         (H, W) complex64, magnitude below 1, zero outside the mask, within 3 pixels of its edge, and on the
             image's outermost pixels.
     """
-    smooth = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), sigma)
-    if mask is None:
-        inside = np.ones(grey.shape, np.uint8)
-    else:
-        kernel = np.ones((2 * _REACH + 1, 2 * _REACH + 1), np.uint8)
-        inside = cv2.erode(mask, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return orientation(smooth, inside, _NOISE_LEVEL)
+    return orientation(grey, mask, sigma, _NOISE_LEVEL)
+
+
+def map_field(
+    pixels: NDArray[np.uint8], left: int, top: int, side: int, reduction: int
+) -> tuple[NDArray[np.complex64], NDArray[np.uint8] | None]:
+    """Doubled-angle orientation field of a square window of a map, at a whole multiple of its GSD.
+
+    Args:
+        pixels: (H, W) uint8, 0 where there is no data.
+        left, top: column and row of the window's first pixel, which may lie outside the map.
+        side: of the field, reduced pixels.
+        reduction: 1 to 3; a reduced pixel is known where all of its pixels are.
+
+    Returns:
+        The field (side, side), and where it is known (side, side), 255 or 0; None for everywhere. As with a mask, the
+        field is zero near what is not known.
+    """
+    return ground_field(pixels, left, top, side, side, reduction, _SIGMA_PX, _NOISE_LEVEL)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.basemap import Basemap
-from cvgl.native import correlate_blocks, fit_pose
-from cvgl.orientation import orientation_field
+from cvgl.native import block_corners, correlate_blocks, fit_pose, judge_blocks, standardise
+from cvgl.orientation import map_field, orientation_field
 from cvgl.rectify import Patch
 
 __all__ = ["Correction", "PoseSigmas", "Registration", "block_side", "register"]
@@ -142,19 +142,13 @@ def register(
     column, row = basemap.to_pixel(easting, northing)
     left, top = round(float(column) - (full - 1) / 2), round(float(row) - (full - 1) / 2)
     start_easting, start_northing = basemap.to_local(left + (full - 1) / 2, top + (full - 1) / 2)
-    reach = full + 2 * _SEARCH_PX
-    grey = basemap.read(left - _SEARCH_PX, top - _SEARCH_PX, reach, reach)
-    if reduction > 1:
-        grey = cv2.resize(grey, (reach // reduction, reach // reduction), interpolation=cv2.INTER_AREA)
     gsd, side, search = basemap.gsd * reduction, side // reduction, _SEARCH_PX // reduction
     size = patch.mask.shape[0]
-    known = None if grey.min() > 0 else (grey > 0).astype(np.uint8)
-    ground = orientation_field(grey, known)
-    field = orientation_field(patch.image, patch.mask)
-    corners = _block_corners(patch.mask, grey, side, search)
+    ground, known = map_field(basemap.pixels, left - _SEARCH_PX, top - _SEARCH_PX, size + 2 * search, reduction)
+    corners = block_corners(patch.mask, known, side, search, _SEEN)
     if len(corners) < _FEWEST_BLOCKS:
         return None
-    surfaces = _surfaces(field, ground, corners, side, search)
+    surfaces = correlate_blocks(orientation_field(patch.image, patch.mask), ground, corners, side, search, 1)
     middle = (size - 1) / 2
     # Offsets of the blocks' middles from the patch's middle, metres east and north.
     offsets = (corners[:, ::-1] + (side - 1) / 2 - middle) * (gsd, -gsd)
@@ -165,8 +159,7 @@ def register(
         [0.0, 0.0, np.radians(sigmas.heading_deg) ** -2, sigmas.scale**-2, tilt**-2, tilt**-2], dtype=np.float64
     )
     # Where the blocks together are best without any change of pose.
-    total = surfaces.sum(axis=0)
-    y, x = np.unravel_index(int(total.argmax()), total.shape)
+    y, x = divmod(standardise(surfaces), 2 * search + 1)
     pose = np.array([(x - search) * gsd, -(y - search) * gsd, 0.0, 0.0, 0.0, 0.0])
     # What stands above the ground is seen away from the point below the camera, by its height over the camera's.
     lean = np.ascontiguousarray((offsets + patch.offset) / height)
@@ -191,7 +184,9 @@ def register(
     agreeing = residual < _VOTE_PX * gsd
     spread = float(np.sqrt((residual[agreeing] ** 2).mean() / 2)) if agreeing.any() else _VOTE_PX * gsd
     covariance: NDArray[np.float64] = np.asarray(np.linalg.inv(information) * max(1.0, spread / sigma) ** 2)
-    evidence, votes = _evidence(surfaces, predicted, lean, rises, gsd)
+    # East and south from the middle of its surface, pixels: where each block is, on the ground or raised.
+    places = (predicted[:, None] + lean[:, None] * rises[None, :, None]) / (gsd, -gsd)
+    evidence, votes = judge_blocks(surfaces, places, _VOTE_PX)
     center = np.array([float(start_easting), float(start_northing)]) + pose[:2]
     return Registration(
         easting=float(center[0]),
@@ -210,30 +205,6 @@ def register(
     )
 
 
-def _block_corners(mask: NDArray[np.uint8], grey: NDArray[np.uint8], side: int, search: int) -> NDArray[np.int64]:
-    """(B, 2) rows and columns of the upper left corners of the blocks that see frame and basemap."""
-    size = mask.shape[0]
-    start = (size % side) // 2
-    count = (size - start) // side
-    end = start + count * side
-    under = grey[search : search + size, search : search + size]
-    enough = np.ones((count, count), bool)
-    for picture in (mask, under):
-        squares = (picture[start:end, start:end] > 0).reshape(count, side, count, side)
-        enough &= np.count_nonzero(squares, axis=(1, 3)) >= _SEEN * side * side
-    return np.argwhere(enough).astype(np.int64) * side + start
-
-
-def _surfaces(
-    field: NDArray[np.complex64], ground: NDArray[np.complex64], corners: NDArray[np.int64], side: int, search: int
-) -> NDArray[np.float32]:
-    """(B, 2 search + 1, 2 search + 1) correlation surfaces, each of mean 0 and deviation 1."""
-    surfaces = correlate_blocks(field, ground, corners, side, search, 1)
-    surfaces -= surfaces.mean(axis=(1, 2), keepdims=True)
-    deviation = surfaces.std(axis=(1, 2), keepdims=True)
-    return surfaces / np.maximum(deviation, np.float32(1e-6))
-
-
 def _design(offsets: NDArray[np.float64], height: float) -> NDArray[np.float64]:
     """(B, 2, 6) derivative of the blocks' displacement (east, north) by the pose: shift, turn, scale, tilts.
 
@@ -245,31 +216,3 @@ def _design(offsets: NDArray[np.float64], height: float) -> NDArray[np.float64]:
     east = np.column_stack([one, zero, y, x, x * x / height, x * y / height])
     north = np.column_stack([zero, one, -x, y, x * y / height, y * y / height])
     return np.ascontiguousarray(np.stack([east, north], axis=1))
-
-
-def _at(surfaces: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float32]:
-    """(B, K) values of surfaces (B, n, n) at places (B, K, 2), pixels from their middles."""
-    extent = surfaces.shape[1]
-    whole = np.clip(np.round(places).astype(np.intp) + extent // 2, 0, extent - 1)
-    return np.asarray(surfaces[np.arange(len(surfaces))[:, None], whole[..., 1], whole[..., 0]])
-
-
-def _evidence(
-    surfaces: NDArray[np.float32],
-    predicted: NDArray[np.float64],
-    lean: NDArray[np.float64],
-    rises: NDArray[np.float64],
-    gsd: float,
-) -> tuple[float, float]:
-    """Fisher's combination of the blocks' ranks at the predicted places, and the share of free votes for them."""
-    extent = surfaces.shape[1]
-    places = (predicted[:, None] + lean[:, None] * rises[None, :, None]) / (gsd, -gsd)
-    values = _at(surfaces, places).max(axis=1)
-    better = (surfaces >= values[:, None, None]).sum(axis=(1, 2)) / extent**2
-    # A block far from the middle may choose among several places: as many chances as are three pixels apart.
-    chances = 1.0 + np.linalg.norm(places[:, -1] - places[:, 0], axis=1) / 3.0
-    surprise = -np.log(-np.expm1(chances * np.log1p(-np.minimum(better, 1 - 1e-9))))
-    best = surfaces.reshape(len(surfaces), -1).argmax(axis=1)
-    own = np.column_stack([best % extent, best // extent]) - extent // 2
-    votes = np.linalg.norm(own[:, None] - places, axis=2).min(axis=1) < _VOTE_PX
-    return float((surprise.sum() - len(surfaces)) / np.sqrt(len(surfaces))), float(votes.mean())

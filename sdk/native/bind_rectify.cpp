@@ -171,6 +171,7 @@ nb::tuple rectify(const Array& image, const Array& map3x3, double fx, double fy,
 using Output = nb::ndarray<nb::device::cpu>;
 
 void check_packed(const char* name, const Output& array) {
+  if (array.size() == 0) return;  // without elements strides say nothing
   std::int64_t stride = 1;
   for (std::size_t i = array.ndim(); i-- > 0;) {
     if (array.shape(i) > 1 && array.stride(i) != stride) refuse(std::string(name) + ": expected C-contiguous");

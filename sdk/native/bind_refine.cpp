@@ -6,14 +6,23 @@
 
 #include "bindings.hpp"
 #include "blocks.hpp"
+#include "evidence.hpp"
+#include "ground.hpp"
+#include "match.hpp"
 #include "orientation.hpp"
 #include "pose.hpp"
+#include "reduce.hpp"
 
 namespace cvgl::bindings {
 
 using namespace nb::literals;
 
 namespace {
+
+constexpr std::size_t kMaxMapSide = 1000000;
+constexpr int kMaxTemplateSide = 4096;
+// Windows of a map may lie anywhere, but not so far out that a sum of pixels overflows.
+constexpr std::int64_t kFarthest = std::int64_t{1} << 60;
 
 // A contiguous (H, W) complex64 array.
 const float* complex_field(const char* name, const Array& array) {
@@ -76,33 +85,182 @@ nb::ndarray<nb::numpy, float> correlate_blocks(const Array& field, const Array& 
   return nb::ndarray<nb::numpy, float>(data, {count, e, e}, owner);
 }
 
-nb::ndarray<nb::numpy, std::complex<float>> orientation(const Array& smooth, const Array& inside, float noise) {
-  if (smooth.dtype() != nb::dtype<float>()) refuse("smooth: expected dtype float32");
-  if (inside.dtype() != nb::dtype<std::uint8_t>()) refuse("inside: expected dtype uint8");
-  if (smooth.ndim() != 2) refuse("smooth: found shape " + shape_of(smooth) + ", expected (H, W)");
-  const std::size_t h = smooth.shape(0), w = smooth.shape(1);
-  if (inside.ndim() != 2 || inside.shape(0) != h || inside.shape(1) != w) {
-    refuse("inside: found shape " + shape_of(inside) + ", expected " + shape_of(smooth));
+using Field = nb::ndarray<nb::numpy, std::complex<float>>;
+
+Field owned_field(std::unique_ptr<float[]> values, std::size_t height, std::size_t width) {
+  float* data = values.get();
+  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+  values.release();
+  return Field(data, {height, width}, owner);
+}
+
+// (H, W) bytes, the pixels of a row lying together.
+cvgl::Plane plane(const char* name, const Array& array) {
+  if (array.dtype() != nb::dtype<std::uint8_t>()) refuse(std::string(name) + ": expected dtype uint8");
+  if (array.ndim() != 2) refuse(std::string(name) + ": found shape " + shape_of(array) + ", expected (H, W)");
+  const std::size_t h = array.shape(0), w = array.shape(1);
+  if ((w > 1 && array.stride(1) != 1) || h > kMaxMapSide || w > kMaxMapSide) {
+    refuse(std::string(name) + ": expected rows of pixels that lie together, at most a million a side");
   }
-  if ((w > 1 && (smooth.stride(1) != 1 || inside.stride(1) != 1)) || w > kMaxImageSide || h > kMaxImageSide) {
-    refuse("smooth, inside: expected rows of pixels that lie together, at most 32767 a side");
+  return {static_cast<const unsigned char*>(array.data()), static_cast<std::ptrdiff_t>(array.stride(0)),
+          static_cast<int>(h), static_cast<int>(w)};
+}
+
+void expect_same_size(const char* name, const Array& array, const Array& other) {
+  if (array.shape(0) != other.shape(0) || array.shape(1) != other.shape(1)) {
+    refuse(std::string(name) + ": found shape " + shape_of(array) + ", expected " + shape_of(other));
   }
-  std::unique_ptr<float[]> out(new float[2 * h * w + 1]());
+}
+
+std::vector<float> checked_gaussian(double sigma) {
+  if (!(sigma > 0.0 && sigma <= 64.0)) refuse("sigma: expected a number above 0, at most 64");
+  return cvgl::gaussian(sigma);
+}
+
+void check_side(const char* name, long long value, long long least, long long most) {
+  if (value < least || value > most) {
+    refuse(std::string(name) + ": found " + std::to_string(value) + ", expected " + std::to_string(least) + " to " +
+           std::to_string(most));
+  }
+}
+
+Field orientation(const Array& grey, const Array& mask, double sigma, float noise) {
+  const cvgl::Plane image = plane("grey", grey);
+  cvgl::Plane inside{nullptr, 0, 0, 0};
+  if (mask.is_valid()) {
+    inside = plane("mask", mask);
+    expect_same_size("mask", mask, grey);
+  }
+  const std::vector<float> taps = checked_gaussian(sigma);
+  std::unique_ptr<float[]> out(new float[2 * grey.shape(0) * grey.shape(1) + 1]);
   {
     nb::gil_scoped_release release;
-    const auto* grey = static_cast<const float*>(smooth.data());
-    const auto* mask = static_cast<const unsigned char*>(inside.data());
-    for (std::size_t y = 1; y + 1 < h; ++y) {
-      const float* row = grey + static_cast<std::ptrdiff_t>(y) * smooth.stride(0);
-      cvgl::orientation_row(row - smooth.stride(0), row, row + smooth.stride(0),
-                            mask + static_cast<std::ptrdiff_t>(y) * inside.stride(0), static_cast<int>(w), noise,
-                            out.get() + 2 * y * w);
-    }
+    cvgl::orientation_field(image, inside, taps, noise, out.get());
   }
-  float* data = out.get();
-  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
-  out.release();
-  return nb::ndarray<nb::numpy, std::complex<float>>(data, {h, w}, owner);
+  return owned_field(std::move(out), grey.shape(0), grey.shape(1));
+}
+
+nb::tuple reduce(const Array& image, const Array& mask, int reduction) {
+  const cvgl::Plane grey = plane("image", image), seen = plane("mask", mask);
+  expect_same_size("mask", mask, image);
+  check_side("reduction", reduction, 1, 3);
+  if (grey.height % reduction != 0 || grey.width % reduction != 0) {
+    refuse("image: found shape " + shape_of(image) + ", expected multiples of " + std::to_string(reduction));
+  }
+  const std::size_t h = image.shape(0) / static_cast<std::size_t>(reduction);
+  const std::size_t w = image.shape(1) / static_cast<std::size_t>(reduction);
+  std::unique_ptr<std::uint8_t[]> mean(new std::uint8_t[h * w + 1]), known(new std::uint8_t[h * w + 1]);
+  {
+    nb::gil_scoped_release release;
+    cvgl::reduce_image(grey, seen, reduction, mean.get(), known.get());
+  }
+  return nb::make_tuple(owned(std::move(mean), {h, w}), owned(std::move(known), {h, w}));
+}
+
+nb::tuple ground_field(const Array& pixels, std::int64_t left, std::int64_t top, int width, int height, int reduction,
+                       double sigma, float noise) {
+  const cvgl::Plane map = plane("pixels", pixels);
+  check_side("width", width, 1, kMaxImageSide);
+  check_side("height", height, 1, kMaxImageSide);
+  check_side("reduction", reduction, 1, 3);
+  check_side("left", left, -kFarthest, kFarthest);
+  check_side("top", top, -kFarthest, kFarthest);
+  const std::vector<float> taps = checked_gaussian(sigma);
+  const auto h = static_cast<std::size_t>(height), w = static_cast<std::size_t>(width);
+  std::unique_ptr<float[]> out(new float[2 * h * w + 1]);
+  std::unique_ptr<std::uint8_t[]> known(new std::uint8_t[h * w + 1]);
+  bool whole = false;
+  {
+    nb::gil_scoped_release release;
+    std::unique_ptr<std::uint8_t[]> mean(new std::uint8_t[h * w + 1]);
+    const cvgl::Window window(map, left, top, height * reduction, width * reduction);
+    cvgl::reduce_image(window.plane(), window.plane(), reduction, mean.get(), known.get());
+    whole = std::find(known.get(), known.get() + h * w, 0) == known.get() + h * w;
+    const auto stride = static_cast<std::ptrdiff_t>(width);
+    const cvgl::Plane inside{whole ? nullptr : known.get(), stride, height, width};
+    cvgl::orientation_field({mean.get(), stride, height, width}, inside, taps, noise, out.get());
+  }
+  nb::object seen = whole ? nb::none() : nb::cast(owned(std::move(known), {h, w}));
+  return nb::make_tuple(owned_field(std::move(out), h, w), seen);
+}
+
+nb::ndarray<nb::numpy, std::int64_t> block_corners(const Array& mask, const Array& known, int side, int search,
+                                                   double seen) {
+  const cvgl::Plane frame = plane("mask", mask);
+  check_side("side", side, 1, 256);
+  check_side("search", search, 0, 256);
+  if (frame.height != frame.width) refuse("mask: found shape " + shape_of(mask) + ", expected a square");
+  cvgl::Plane ground{nullptr, 0, 0, 0};
+  if (known.is_valid()) {
+    ground = plane("known", known);
+    if (ground.height != frame.height + 2 * search || ground.width != frame.width + 2 * search) {
+      refuse("known: found shape " + shape_of(known) + ", expected the mask's, grown by search on every side");
+    }
+    ground.data += search * ground.stride + search;
+  }
+  std::vector<std::int64_t> corners;
+  {
+    nb::gil_scoped_release release;
+    corners = cvgl::block_corners(frame, ground, side, seen);
+  }
+  auto* data = new std::int64_t[corners.size() + 1];
+  std::copy(corners.begin(), corners.end(), data);
+  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<std::int64_t*>(p); });
+  return nb::ndarray<nb::numpy, std::int64_t>(data, {corners.size() / 2, 2}, owner);
+}
+
+std::size_t standardise(const nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>& surfaces) {
+  const std::size_t blocks = surfaces.shape(0), area = surfaces.shape(1) * surfaces.shape(2);
+  if (area == 0) refuse("surfaces: expected at least one place in each");
+  nb::gil_scoped_release release;
+  return cvgl::standardise(surfaces.data(), blocks, area);
+}
+
+nb::tuple judge_blocks(const Array& surfaces, const Array& places, double vote) {
+  const float* values = packed<float>("surfaces", surfaces, {-1, -1, -1});
+  const auto blocks = static_cast<long long>(surfaces.shape(0)), extent = static_cast<long long>(surfaces.shape(1));
+  if (blocks < 1 || extent < 1 || extent > 1025 || extent % 2 == 0 ||
+      static_cast<long long>(surfaces.shape(2)) != extent) {
+    refuse("surfaces: found shape " + shape_of(surfaces) + ", expected (B, n, n) with an odd n");
+  }
+  const double* at = packed<double>("places", places, {blocks, -1, 2});
+  if (places.shape(1) < 1) refuse("places: expected at least one for each block");
+  cvgl::Verdict verdict;
+  {
+    nb::gil_scoped_release release;
+    verdict = cvgl::judge(values, static_cast<int>(blocks), static_cast<int>(extent), at,
+                          static_cast<int>(places.shape(1)), vote);
+  }
+  return nb::make_tuple(verdict.evidence, verdict.votes);
+}
+
+void make_template(cvgl::Template* self, const Array& field, int reach) {
+  const float* values = complex_field("field", field);
+  if (field.shape(0) != field.shape(1)) refuse("field: found shape " + shape_of(field) + ", expected a square");
+  check_side("field", static_cast<long long>(field.shape(0)), 1, kMaxTemplateSide);
+  check_side("reach", reach, 0, kMaxTemplateSide);
+  nb::gil_scoped_release release;
+  new (self) cvgl::Template(values, static_cast<int>(field.shape(0)), 2 * reach + 1);
+}
+
+nb::tuple best_match(const std::vector<const cvgl::Template*>& templates, const Array& window) {
+  const float* values = complex_field("window", window);
+  if (templates.empty()) refuse("templates: expected at least one");
+  const cvgl::SpectraShape& shape = templates.front()->shape;
+  for (const cvgl::Template* one : templates) {
+    if (one->shape.side != shape.side || one->shape.extent != shape.extent) refuse("templates: of different sizes");
+    if (!(one->norm > 0.0)) refuse("templates: one of them is empty");
+  }
+  const auto side = static_cast<std::size_t>(shape.window());
+  if (window.shape(0) != side || window.shape(1) != side) {
+    refuse("window: found shape " + shape_of(window) + ", expected " + std::to_string(side) + " a side");
+  }
+  cvgl::Match match;
+  {
+    nb::gil_scoped_release release;
+    match = cvgl::best_match(templates, values);
+  }
+  return nb::make_tuple(match.index, match.x, match.y, match.height, match.mean_square);
 }
 
 nb::tuple fit_pose(const Array& surfaces, const Array& design, const Array& lean, const Array& rises, const Array& start,
@@ -149,8 +307,31 @@ nb::tuple fit_pose(const Array& surfaces, const Array& design, const Array& lean
 }  // namespace
 
 void bind_refine(nb::module_& module) {
-  module.def("orientation", &orientation, "smooth"_a, "inside"_a, "noise"_a,
-             "Doubled-angle gradient orientation of a smoothed grey image.\n\n"
+  module.def("orientation", &orientation, "grey"_a, "mask"_a.none(), "sigma"_a, "noise"_a,
+             "Doubled-angle gradient orientation of a grey image.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("reduce", &reduce, "image"_a, "mask"_a, "reduction"_a,
+             "A grey image at a half or a third of its detail.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("ground_field", &ground_field, "pixels"_a, "left"_a, "top"_a, "width"_a, "height"_a, "reduction"_a,
+             "sigma"_a, "noise"_a,
+             "Orientation field of a window of the basemap.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("block_corners", &block_corners, "mask"_a, "known"_a.none(), "side"_a, "search"_a, "seen"_a,
+             "Where the blocks of a patch lie that see frame and basemap.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("standardise", &standardise, "surfaces"_a.noconvert(),
+             "Bring correlation surfaces to one scale, in place.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("judge_blocks", &judge_blocks, "surfaces"_a, "places"_a, "vote"_a,
+             "Evidence and votes of blocks for where a pose puts them.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  nb::class_<cvgl::Template>(module, "Template", "A field ready to be slid over windows.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.")
+      .def("__init__", &make_template, "field"_a, "reach"_a)
+      .def_ro("norm", &cvgl::Template::norm);
+  module.def("best_match", &best_match, "templates"_a, "window"_a,
+             "The highest correlation of templates within a window.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.");
   module.def("fit_pose", &fit_pose, "surfaces"_a, "design"_a, "lean"_a, "rises"_a, "start"_a, "prior_mean"_a,
              "prior_weight"_a, "gsd"_a, "rise_cost"_a, "sigma"_a, "radii"_a, "rounds"_a,

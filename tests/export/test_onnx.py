@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +15,9 @@ from cvgl.errors import ModelError
 from cvgl_export import onnx as exporter
 from cvgl_export.onnx import INPUT, OPSET, OUTPUT, write_onnx
 from cvgl_train.models.base import CrossViewModel
-from cvgl_train.recipes import read_recipe
-from cvgl_train.registry import create_model, list_models
+from cvgl_train.registry import list_models
 
-
-def small(name: str) -> CrossViewModel:
-    """A method in the size of its recipe's small version, with norms other than the initial ones: to fold those would
-    prove nothing, and after a LayerNorm without scales all of FSRA's tokens have the same mean, by which it sorts."""
-    settings = read_recipe(name, [], ["method"], small=True)[1].get("model", {})
-    if name.startswith("saig"):
-        settings = {**settings, "depth": 2}
-    torch.manual_seed(0)
-    model = create_model(name, **settings)
-    for module in model.modules():
-        if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.LayerNorm)):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, std=0.2)
-        if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
-            torch.nn.init.normal_(module.running_mean, std=0.2)
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return model.eval()
+Small = Callable[..., CrossViewModel]
 
 
 def images(model: CrossViewModel, count: int) -> torch.Tensor:
@@ -49,8 +33,8 @@ def run(path: Path, batch: torch.Tensor) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_models())
-def test_a_methods_graph_gives_its_descriptors(name: str, tmp_path: Path) -> None:
-    model = small(name)
+def test_a_methods_graph_gives_its_descriptors(name: str, small: Small, tmp_path: Path) -> None:
+    model = small(name, **({"depth": 2} if name.startswith("saig") else {}))
     batch = images(model, 3)
     for view in ("query",) if model.info.shared else ("query", "reference"):
         write_onnx(model, view, tmp_path / "g.onnx")
@@ -61,7 +45,7 @@ def test_a_methods_graph_gives_its_descriptors(name: str, tmp_path: Path) -> Non
         assert run(tmp_path / "g.onnx", batch[:1]) == pytest.approx(expected[:1], abs=2e-5)
 
 
-def test_the_graph_says_what_it_takes_and_nothing_of_where_it_was_made(tmp_path: Path) -> None:
+def test_the_graph_says_what_it_takes_and_nothing_of_where_it_was_made(small: Small, tmp_path: Path) -> None:
     model = small("cvgl-nano")
     write_onnx(model, "query", tmp_path / "one.onnx", batch=1)
     write_onnx(model, "query", tmp_path / "any.onnx")
@@ -77,13 +61,15 @@ def test_the_graph_says_what_it_takes_and_nothing_of_where_it_was_made(tmp_path:
     assert str(Path(exporter.__file__).parents[2]).encode() not in (tmp_path / "any.onnx").read_bytes()
 
 
-def test_a_batch_that_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_is_refused(small: Small, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="batch"):
         write_onnx(small("cvgl-nano"), "query", tmp_path / "g.onnx", batch=0)
     assert not (tmp_path / "g.onnx").exists()
 
 
-def test_a_network_that_onnx_cannot_express_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_onnx_cannot_express_is_named(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = small("cvgl-nano")
 
     def depends_on_values(batch: torch.Tensor, view: str) -> object:

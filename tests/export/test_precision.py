@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
@@ -22,8 +22,8 @@ from cvgl_export.graphs.half import half_graph, half_weights, underflowed
 from cvgl_export.graphs.ranges import ranges
 from cvgl_export.graphs.types import check_types, describe_types, fp32_nodes
 from cvgl_export.onnx import write_onnx
-from cvgl_train.recipes import read_recipe
-from cvgl_train.registry import METHODS, create_model
+from cvgl_train.models.base import CrossViewModel
+from cvgl_train.registry import METHODS
 
 RNG = np.random.default_rng(0)
 QUICK = ("cvgl-nano",)
@@ -417,30 +417,15 @@ def test_a_norm_or_softmax_forced_to_half_shows(op: str, body: str, scale: float
     assert not cosines(expected, found).min() > 0.99
 
 
-def _unsettled(model: torch.nn.Module) -> Any:
-    """Norms other than the initial ones: the mean of a token after one of those is 0 but for rounding, and FSRA ranks
-    its tokens by just that."""
-    for module in model.modules():
-        if isinstance(module, (torch.nn.LayerNorm, torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, std=0.2)
-        if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
-            torch.nn.init.normal_(module.running_mean, std=0.2)
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def graphs(small: Callable[..., CrossViewModel], tmp_path_factory: pytest.TempPathFactory) -> Any:
     made: dict[str, ModelProto] = {}
     folder = tmp_path_factory.mktemp("graphs")
 
     def make(name: str) -> ModelProto:
         if name not in made:
-            _, fields = read_recipe(name, [], ["method"], small=True)
-            torch.manual_seed(0)
             path = Path(folder) / f"{name}.onnx"
-            write_onnx(_unsettled(create_model(fields["method"], **fields.get("model", {}))), "query", path)
+            write_onnx(small(name), "query", path)
             made[name] = onnx.load(str(path))
         return made[name]
 

@@ -26,7 +26,7 @@ from cvgl_export import prepare_cli
 from cvgl_export.bundle import ExportOptions, export_bundle
 from cvgl_export.prepare import CheckSize, prepare, worries
 from cvgl_export.source import open_source
-from cvgl_export.tile_sources import map_tiles
+from cvgl_export.tile_sources import open_tiles
 from cvgl_train.models.nano import Nano, NanoConfig, save_weights
 
 CAMERA = Camera.from_field_of_view(320, 240, 60.0)
@@ -72,7 +72,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = Nano(SMALL).eval()
     save_weights(net, folder / "weights.npz")
     source = open_source(folder / "weights.npz")
-    tiles = map_tiles(folder / "map.tif", source.inputs["query"], source.inputs["reference"], count=8)
+    tiles = open_tiles(folder / "map.tif", source.inputs["query"], source.inputs["reference"], count=8)
     export_bundle(source, folder / "model.cvgl", tiles, ExportOptions("fp32"), gsd_m=0.8)
     return folder
 

@@ -110,7 +110,9 @@ def domain() -> int:
 
 @pytest.fixture
 def peer(peer_module: ModuleType, domain: int) -> Any:
-    return peer_module.Peer(domain)
+    from cvgl_ros.dds.transport import join
+
+    return peer_module.Peer(domain, joined=join(domain))
 
 
 @pytest.fixture

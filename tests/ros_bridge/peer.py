@@ -93,10 +93,13 @@ def qos(reliable: bool = False, depth: int = 50, latched: bool = False, user_dat
 
 
 class Peer:
-    """A participant in a domain; topics by their ROS names."""
+    """A participant in a domain; topics by their ROS names.
 
-    def __init__(self, domain: int, interface: str = "lo", distro: str = "ROS2_HUMBLE") -> None:
-        self.domain = Domain(domain, LOOPBACK.format(interface))
+    ``joined`` is the domain where this process has joined it already.
+    """
+
+    def __init__(self, domain: int, interface: str = "lo", distro: str = "ROS2_HUMBLE", joined: Any = None) -> None:
+        self.domain = joined or Domain(domain, LOOPBACK.format(interface))
         self.participant = DomainParticipant(domain)
         self.distro = distro
         self.writers: dict[str, Any] = {}

@@ -1,14 +1,18 @@
-"""Image messages of the usual encodings become the SDK's BGR or grey images."""
+"""Image messages of the usual encodings, raw and compressed, become the SDK's BGR or grey images."""
 
 from __future__ import annotations
 
 import array
+import struct
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cvgl.errors import FrameError
-from cvgl_ros.images import image_from_fields
+from cvgl_ros.images import image_from_fields, image_from_file, size_in_file
 
 HEIGHT, WIDTH = 3, 5
 BGR = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -42,8 +46,91 @@ def test_encodings(encoding: str, pixels: np.ndarray, expected: np.ndarray, padd
         ("16UC1", 10, 30, "encoding not supported.*16UC1"),
         ("bgr8", 14, 45, "sizes do not fit"),
         ("bgr8", 15, 44, "sizes do not fit"),
+        ("bayer_rggb8", 5, 15, "sizes do not fit"),  # an odd width has no pattern
+        ("x" * 10_000, 10, 30, "encoding not supported"),
     ],
 )
 def test_unusable_messages_are_refused(encoding: str, step: int, size: int, message: str) -> None:
     with pytest.raises(FrameError, match=message):
         image_from_fields(encoding, HEIGHT, WIDTH, step, bytes(size))
+
+
+SMOOTH = cv2.resize(np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8), (48, 32))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "red_at"),
+    [("bayer_rggb8", (0, 0)), ("bayer_bggr8", (1, 1)), ("bayer_gbrg8", (1, 0)), ("bayer_grbg8", (0, 1))],
+)
+def test_bayer_patterns_by_where_their_red_is(encoding: str, red_at: tuple[int, int]) -> None:
+    mosaic = np.empty(SMOOTH.shape[:2], np.uint8)
+    mosaic[:] = SMOOTH[..., 1]
+    row, column = red_at
+    mosaic[row::2, column::2] = SMOOTH[row::2, column::2, 2]
+    mosaic[1 - row :: 2, 1 - column :: 2] = SMOOTH[1 - row :: 2, 1 - column :: 2, 0]
+    image = image_from_fields(encoding, 32, 48, 48, mosaic.tobytes())
+    inner = np.abs(image.astype(int) - SMOOTH)[2:-2, 2:-2]
+    assert inner.mean() < 6
+
+
+@pytest.mark.parametrize(("encoding", "luma"), [("yuv422_yuy2", 0), ("yuyv", 0), ("yuv422", 1), ("uyvy", 1)])
+def test_packed_yuv_by_where_its_luma_is(encoding: str, luma: int) -> None:
+    packed = np.full((4, 8, 2), 128, np.uint8)
+    packed[..., luma] = 180
+    image = image_from_fields(encoding, 4, 8, 16, packed.tobytes())
+    assert image.shape == (4, 8, 3)
+    assert np.ptp(image) == 0 and image[0, 0, 0] > 180  # grey; video range is stretched
+
+
+def test_an_image_larger_than_allowed_is_refused_before_it_is_touched() -> None:
+    with pytest.raises(FrameError, match="too large"):
+        image_from_fields("mono8", 2**31, 2**31, 2**31, b"", most_pixels=1e6)
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+@pytest.mark.parametrize("grey", [False, True])
+def test_files(extension: str, grey: bool) -> None:
+    source = SMOOTH[..., 0] if grey else SMOOTH
+    data = memoryview(cv2.imencode(extension, source, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
+    assert size_in_file(data) == (48, 32)
+    image = image_from_file(data)
+    assert image.shape == source.shape
+    assert np.abs(image.astype(int) - source).mean() < 4
+
+
+def bomb() -> bytes:
+    """A small PNG that states 60 000 x 60 000 pixels."""
+    data = bytearray(cv2.imencode(".png", SMOOTH)[1].tobytes())
+    data[16:24] = struct.pack(">II", 60_000, 60_000)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "neither JPEG nor PNG"),
+        (b"GIF89a" + bytes(20), "neither JPEG nor PNG"),
+        (b"\xff\xd8", "cut off"),
+        (b"\xff\xd8\x00\x00", "not a JPEG"),
+        (b"\xff\xd8\xff\xe0\xff\xff", "cut off"),
+        (b"\x89PNG\r\n\x1a\n", "cut off"),
+        (cv2.imencode(".png", SMOOTH)[1].tobytes()[:60], "not decodable"),
+        (bomb(), "too large"),
+    ],
+)
+def test_files_that_are_none_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(FrameError, match=message):
+        image_from_file(data, most_pixels=1e6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([".jpg", ".png"]), st.data())
+def test_damaged_files_do_no_harm(extension: str, data: st.DataObject) -> None:
+    raw = bytearray(cv2.imencode(extension, SMOOTH)[1].tobytes())
+    for _ in range(data.draw(st.integers(1, 5))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        image = image_from_file(bytes(raw[: data.draw(st.integers(0, len(raw)))]), most_pixels=1e6)
+        assert image.dtype == np.uint8
+    except FrameError:
+        pass

@@ -1,10 +1,10 @@
-"""The newest frame wins, and stale telemetry is not used."""
+"""The newest frame wins, and what it replaced is counted."""
 
 from __future__ import annotations
 
 import threading
 
-from cvgl_ros.latest import Latest, NewestOnly
+from cvgl_ros.queueing import NewestOnly
 
 
 def test_newest_replaces_what_waits() -> None:
@@ -40,11 +40,3 @@ def test_closed_queue_takes_and_gives_nothing() -> None:
     queue.close()
     queue.put(2)
     assert queue.take() is None
-
-
-def test_stale_values_are_unknown() -> None:
-    latest = Latest(max_age_s=1.0)
-    assert latest.get(0.0) is None
-    latest.set(120.0, now=10.0)
-    assert latest.get(11.0) == 120.0
-    assert latest.get(11.01) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import onnxruntime
@@ -51,29 +52,7 @@ def test_without_tensorrt_the_reason_is_its_absence(bundle: Path, monkeypatch: p
     # None in sys.modules is how Python itself marks a module that must not be found.
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     fingerprint = Model.open(bundle).fingerprint
-    known = sidecar.Sidecar(
-        tensorrt="10.3.0",
-        cuda="12.6.0",
-        driver="12.6",
-        gpu="Orin",
-        compute_capability=(8, 7),
-        hardware_compatibility="none",
-        version_compatible=False,
-        dla_core=None,
-        tf32=False,
-        plan_sha256="0" * 64,
-        plan_bytes=9,
-        source_sha256="0" * 64,
-        fingerprint=fingerprint,
-        views=("query", "reference"),
-        input_size=(224, 224),
-        batch=(1, 1, 16),
-        descriptor_size=384,
-        precision="fp16",
-        achieved={},
-        made_at="",
-        made_with="",
-    )
+    known = replace(sidecar.read_sidecar(Path(__file__).parents[1] / "sample.engine"), fingerprint=fingerprint)
     (bundle / "embed.engine").write_bytes(b"who knows")
     sidecar.write_sidecar(bundle / "embed.engine", known)
     assert "(TensorRT is not usable here: " in Model.open(bundle).runtime

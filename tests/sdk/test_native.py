@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cvgl.native import correlate_blocks, fit_pose, orientation, rectify
+from cvgl.native import correlate_blocks, fit_pose, rectify
 
 Array = NDArray[Any]
 Lens = tuple[float, ...]
@@ -397,64 +397,6 @@ def test_unusable_blocks_are_refused_by_name(change: dict[str, Any], message: st
     correlate_blocks(**GOOD_BLOCKS)
     with pytest.raises(ValueError, match=message):
         correlate_blocks(**{**GOOD_BLOCKS, **change})
-
-
-def orientation_by_definition(smooth: Array, inside: Array, noise: float) -> Array:
-    """The formula of the type stub, with OpenCV's Sobel filter (an eighth of it: grey levels per pixel)."""
-    gx, gy = (cv2.Sobel(smooth.astype(np.float64), cv2.CV_64F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
-    magnitude = np.hypot(gx, gy)
-    divisor = magnitude * (magnitude + noise)
-    field = np.where(divisor > 0, (gx + 1j * gy) ** 2 / np.where(divisor > 0, divisor, 1.0), 0.0)
-    outermost = np.ones(field.shape, bool)
-    outermost[1:-1, 1:-1] = False
-    return np.where(outermost | (inside == 0), 0.0, field)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    shape=st.tuples(st.integers(1, 30), st.integers(1, 40)),
-    contrast=st.floats(0.1, 80.0),
-    noise=st.floats(0.5, 20.0),
-    seed=st.integers(0, 99),
-)
-def test_orientation_is_as_defined(shape: tuple[int, int], contrast: float, noise: float, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    smooth = (128 + contrast * rng.standard_normal(shape)).astype(np.float32)
-    inside = rng.choice(np.array([0, 1, 255], np.uint8), shape)
-    found = orientation(smooth, inside, noise)
-    assert found.dtype == np.complex64
-    np.testing.assert_allclose(found, orientation_by_definition(smooth, inside, noise), atol=1e-4)
-    assert not found[inside == 0].any()
-
-
-def test_orientation_of_level_ground_is_zero() -> None:
-    assert not orientation(np.full((9, 11), 93.0, np.float32), np.ones((9, 11), np.uint8), 4.0).any()
-
-
-def test_orientation_reads_rows_at_any_stride() -> None:
-    grey = np.random.default_rng(0).uniform(0, 255, (40, 60)).astype(np.float32)
-    mask = np.ones((40, 60), np.uint8)
-    window = (slice(3, 33, 2), slice(5, 50))
-    expected = orientation(np.ascontiguousarray(grey[window]), np.ascontiguousarray(mask[window]), 4.0)
-    np.testing.assert_array_equal(orientation(grey[window], mask[window], 4.0), expected)
-
-
-@pytest.mark.parametrize(
-    ("smooth", "inside", "message"),
-    [
-        (np.zeros((6, 8)), np.ones((6, 8), np.uint8), "smooth: expected dtype float32"),
-        (np.zeros((6, 8), np.uint8), np.ones((6, 8), np.uint8), "smooth: expected dtype float32"),
-        (np.zeros((6, 8), np.float32), np.ones((6, 8), bool), "inside: expected dtype uint8"),
-        (np.zeros((6, 8, 1), np.float32), np.ones((6, 8), np.uint8), r"smooth: found shape \(6, 8, 1\)"),
-        (np.zeros((6, 8), np.float32), np.ones((8, 6), np.uint8), r"inside: found shape \(8, 6\)"),
-        (np.zeros((6, 8), np.float32), np.ones(48, np.uint8), r"inside: found shape \(48\)"),
-        (np.zeros((8, 6), np.float32).T, np.ones((6, 8), np.uint8), "rows of pixels that lie together"),
-        (np.zeros((6, 8), np.float32), np.ones((6, 16), np.uint8)[:, ::2], "rows of pixels that lie together"),
-    ],
-)
-def test_unusable_orientation_input_is_refused_by_name(smooth: Array, inside: Array, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        orientation(smooth, inside, 4.0)
 
 
 def pose_problem(pose: np.ndarray, rise: float = 0.0) -> dict[str, Any]:

@@ -26,28 +26,10 @@ from cvgl.errors import ModelError
 
 PLAN = bytes(range(256)) * 3
 HERE = Platform("10.3.0", "Orin", (8, 7))
-SIDECAR = Sidecar(
-    tensorrt="10.3.0",
-    cuda="12.6.0",
-    driver="12.6",
-    gpu="Orin",
-    compute_capability=(8, 7),
-    hardware_compatibility="none",
-    version_compatible=False,
-    dla_core=None,
-    tf32=False,
+SIDECAR = replace(
+    read_sidecar(Path(__file__).parents[1] / "sample.engine"),
     plan_sha256=hashlib.sha256(PLAN).hexdigest(),
     plan_bytes=len(PLAN),
-    source_sha256="0" * 64,
-    fingerprint="f" * 64,
-    views=("query", "reference"),
-    input_size=(224, 256),
-    batch=(1, 1, 16),
-    descriptor_size=384,
-    precision="fp16",
-    achieved={"fp16": 40, "fp32+fp16": 3, "unknown": 1},
-    made_at="2026-01-01T00:00:00+00:00",
-    made_with="cvgl 0.1.0",
 )
 
 

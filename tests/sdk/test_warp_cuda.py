@@ -403,3 +403,10 @@ def test_on_a_real_gpu_it_uses_no_slow_memory(real_gpu: Gpu) -> None:
 
 def test_on_a_real_gpu_a_graph_warps_what_was_written_last(real_gpu: Gpu) -> None:
     frame_after_frame(real_gpu)
+
+
+@pytest.mark.parametrize("version", ["10.3.0", "10.13.3.9", "11.4.0.106"])
+def test_into_an_engine_with_the_genuine_bindings(
+    version: str, check_with_tensorrt: Callable[[str, str], None]
+) -> None:
+    check_with_tensorrt(version, "check_frame.py")

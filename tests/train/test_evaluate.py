@@ -281,11 +281,11 @@ def test_a_bundle_embeds_what_its_model_embeds(tmp_path: Path, photos: list[Imag
     """Through ONNX Runtime and through PyTorch: the same images, resized the same way, and the right way round."""
     from cvgl_export.bundle import ExportOptions, export_bundle
     from cvgl_export.source import of_model
-    from cvgl_export.tile_sources import procedural_tiles
+    from cvgl_export.tile_sources import open_tiles
 
     torch.manual_seed(0)
     model = create_model("cvgl-nano", input_px=32, widths=(8, 8, 8), blocks=(1, 0, 1), reduced=8, descriptor_size=16)
-    tiles = procedural_tiles(model.info.query, model.info.reference, count=4)
+    tiles = open_tiles(None, model.info.query, model.info.reference, count=4)
     export_bundle(of_model(model, "small"), tmp_path / "small.cvgl", tiles, ExportOptions("fp32"), gsd_m=0.8)
     embedder = open_embedder(tmp_path / "small.cvgl")
     assert isinstance(embedder, BundleEmbedder)

@@ -175,27 +175,6 @@ class TestSettings:
         assert small(backbone="vit_tiny_patch16_224").info.query.mean == (0.5, 0.5, 0.5)
         assert small().info.query.mean == (0.485, 0.456, 0.406)
 
-    @pytest.mark.parametrize(
-        ("changes", "words"),
-        [
-            ({"query_layout": "square"}, ("query_layout", "'square'", "map or panorama or none")),
-            ({"reference_layout": "strips"}, ("reference_layout", "'strips'")),
-            ({"query_size": (64, 64)}, ("query_layout", "2 x 2 cells", "larger image")),
-            ({"reference_size": (64, 100)}, ("reference_size", "(64, 100)", "multiples of 32 x 32")),
-            ({"query_size": (0, 128)}, ("query_size",)),
-            ({"reference_layout": "none"}, ("reference_layout", "'none'", "'panorama'")),
-            ({"backbone": "no_such_net"}, ("backbone", "no_such_net")),
-            ({"backbone": "resnet18"}, ("backbone", "resnet18", "ConvNeXt")),
-            ({"backbone": "convnext_tiny_hnf"}, ("backbone", "LayerNorm")),
-            ({"backbone": "vit_relpos_small_patch16_224"}, ("backbone", "vision transformer")),
-            ({"layout": "map"}, ("layout", "query_layout")),
-        ],
-    )
-    def test_settings_that_cannot_be_are_named(self, changes: dict, words: tuple) -> None:
-        with pytest.raises(ModelError) as caught:
-            create_model("frgeo", **{**SMALL, **changes})
-        assert all(word in str(caught.value) for word in words)
-
     def test_images_of_another_size_are_refused(self) -> None:
         with pytest.raises(ModelError, match=r"query.*64, 128"):
             small().embed(torch.zeros(1, 3, 64, 64), "query")

@@ -253,28 +253,6 @@ def test_a_checkpoint_gives_the_same_network(tmp_path: Path) -> None:
         assert torch.equal(again.embed(batch, "query"), model.embed(batch, "query"))
 
 
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        ({"regions": -1}, "regions"),
-        ({"regions": 17}, "regions"),
-        ({"image_size": 60}, "image_size"),
-        ({"image_size": (64, 0)}, "image_size"),
-        ({"heads": 7}, "heads"),
-        ({"depth": 0}, "depth"),
-        ({"classes": 0}, "classes"),
-        ({"bottleneck": 0}, "bottleneck"),
-        ({"dropout": 1.0}, "dropout"),
-        ({"drop_path": -0.1}, "drop_path"),
-        ({"region": 3}, "region"),
-    ],
-)
-def test_settings_that_cannot_be_are_named(changes: dict[str, Any], field: str) -> None:
-    with pytest.raises(ModelError) as caught:
-        create_model("fsra", **{**SMALL, **changes})
-    assert caught.value.field == field
-
-
 def test_images_of_another_size_are_refused() -> None:
     with pytest.raises(ModelError, match="64, 64"):
         small().embed(images(1, 64, 80), "query")

@@ -206,23 +206,6 @@ def test_a_checkpoint_gives_the_same_network(tmp_path: Path) -> None:
         assert torch.equal(again.embed(images(), "query"), model.embed(images(), "query"))
 
 
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        ({"backbone": "vgg11"}, "backbone"),
-        ({"image_size": 100}, "image_size"),
-        ({"image_size": 0}, "image_size"),
-        ({"blocks": 0}, "blocks"),
-        ({"classes": 0}, "classes"),
-        ({"dropout": -0.5}, "dropout"),
-    ],
-)
-def test_settings_that_cannot_be_are_named(changes: dict[str, Any], field: str) -> None:
-    with pytest.raises(ModelError) as caught:
-        create_model("lpn", **{**SMALL, **changes})
-    assert caught.value.field == field
-
-
 # The authors' checkpoints
 
 

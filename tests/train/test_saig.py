@@ -83,24 +83,6 @@ class TestSettings:
         assert descriptors.shape == (2, model.info.descriptor_size) == (2, size)
         torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(2))
 
-    @pytest.mark.parametrize(
-        ("changes", "words"),
-        [
-            ({"head": "mean"}, ("head", "'mean'", "smd or gap")),
-            ({"query_size": (32, 60)}, ("query_size", "(32, 60)", "16")),
-            ({"reference_size": (48,)}, ("reference_size",)),
-            ({"heads": 5}, ("heads", "5", "24")),
-            ({"heads": 0}, ("heads",)),
-            ({"stem": (4, 8)}, ("stem", "6 numbers")),
-            ({"depth": 0}, ("depth",)),
-            ({"mlp_ratio": 4}, ("mlp_ratio", "depth")),
-        ],
-    )
-    def test_settings_that_cannot_be_are_named(self, changes: dict, words: tuple) -> None:
-        with pytest.raises(ModelError) as caught:
-            create_model("saig-s", **{**SMALL, **changes})
-        assert all(word in str(caught.value) for word in words)
-
     def test_images_of_another_size_are_refused(self) -> None:
         with pytest.raises(ModelError, match=r"reference.*48, 48"):
             small().embed(torch.zeros(1, 3, 32, 64), "reference")

@@ -14,34 +14,22 @@ import pytest
 from tensorrt_double import LENGTH, SIZE, World, expected
 
 import cvgl.engines.cuda as ours
-from cvgl.engines.sidecar import Sidecar, write_sidecar
+from cvgl.engines.sidecar import Sidecar, read_sidecar, write_sidecar
 from cvgl.engines.tensorrt import TensorRTEngine, platform_here
 from cvgl.errors import MissingDependencyError, ModelError
 
 
 def sidecar_of(world: World, **changes: Any) -> Sidecar:
-    known = Sidecar(
+    known = replace(
+        read_sidecar(Path(__file__).parents[1] / "sample.engine"),
         tensorrt=world.trt.__version__,
-        cuda="12.6.0",
-        driver="12.8",
         gpu="Double",
-        compute_capability=(8, 7),
-        hardware_compatibility="none",
-        version_compatible=False,
-        dla_core=None,
-        tf32=False,
         plan_sha256=hashlib.sha256(world.plan).hexdigest(),
         plan_bytes=len(world.plan),
-        source_sha256="0" * 64,
-        fingerprint="f" * 64,
         views=("query",),
         input_size=(SIZE, SIZE),
         batch=(1, 1, 6),
         descriptor_size=LENGTH,
-        precision="fp16",
-        achieved={"fp16": 3},
-        made_at="2026-01-01T00:00:00+00:00",
-        made_with="cvgl",
     )
     return replace(known, **changes)
 

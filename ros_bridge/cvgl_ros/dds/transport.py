@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from cvgl_ros.dds.names import reply_topic, request_topic, resolve, topic_name
 from cvgl_ros.dds.types import carrier_of, wrap
 from cvgl_ros.parameters import ParameterError
 
-__all__ = ["DdsTransport"]
+__all__ = ["DdsTransport", "join"]
 
 # Sensor data: what was missed is not asked for again, and a burst does not push out the newest.
 _SENSOR_DEPTH = 5
@@ -29,6 +30,27 @@ _COMMAND_DEPTH = 10
 _ANY = SampleState.Any | ViewState.Any | InstanceState.Any
 # A reliable writer that cannot get rid of a message gives it up after this: the next fix matters more.
 _MOST_BLOCKING_NS = 100_000_000
+# Cyclone has one set of settings for each domain in a process; it is let go with its last user.
+_joined: weakref.WeakValueDictionary[tuple[int, str], Domain] = weakref.WeakValueDictionary()
+
+
+def join(domain: int, interfaces: Sequence[str] = ()) -> Domain:
+    """The domain on these interfaces only; to be kept for as long as it is used.
+
+    Raises:
+        ParameterError: no such interface, or this process has joined the domain in another way.
+    """
+    xml = domain_xml(interfaces)
+    joined = _joined.get((domain, xml))
+    if joined is None:
+        try:
+            joined = _joined[domain, xml] = Domain(domain, xml)
+            # What is wrong with the settings shows with the first participant only.
+            DomainParticipant(domain)
+        except DDSException as reason:
+            found = ", ".join(interfaces) or "the default interface"
+            raise ParameterError(f"cannot join domain {domain}: {reason}", field="interface", found=found) from reason
+    return joined
 
 
 class DdsTransport:
@@ -56,12 +78,8 @@ class DdsTransport:
         log: Callable[[str, str], None] = lambda level, text: None,
     ) -> None:
         self._namespace, self._remaps, self._jazzy, self._log = namespace, dict(remaps or {}), jazzy, log
-        try:
-            self._domain = Domain(domain, domain_xml(interfaces))
-            self._participant = DomainParticipant(domain)
-        except DDSException as reason:
-            found = ", ".join(interfaces) or "the default interface"
-            raise ParameterError(f"cannot join domain {domain}: {reason}", field="interface", found=found) from reason
+        self._domain = join(domain, interfaces)
+        self._participant = DomainParticipant(domain)
         self._writers: dict[str, DataWriter[Any]] = {}
         self._readers: list[tuple[DataReader[Any], str, Callable[[Any], None]]] = []
         self._waitset = WaitSet(self._participant)
@@ -107,9 +125,11 @@ class DdsTransport:
             thread.join()
         if self._bridge is not None:
             self._bridge.close()
+        # Entities leave the bus when nothing refers to them any more.
         self._readers.clear()
         self._writers.clear()
         self._conditions.clear()
+        del self._waitset, self._stop, self._participant, self._domain
 
     def _full(self, name: str) -> str:
         return resolve(name, self._namespace, self._remaps)

@@ -6,12 +6,13 @@ delivers decoded, stands beside it and is not part of it.
 
 from __future__ import annotations
 
-from cvgl.bench.machine import machine, peak_memory_mb, resident_mb
+from cvgl.bench.machine import allocated_mb, machine, peak_memory_mb, resident_mb
 from cvgl.bench.start import cold_start, forget_files
 from cvgl.bench.throughput import back_to_back, load_frames, two_threads
 from cvgl.bench.timing import open_flight, time_frames
 
 __all__ = [
+    "allocated_mb",
     "back_to_back",
     "cold_start",
     "forget_files",

@@ -217,11 +217,10 @@ def stage_work(localizer: Localizer, frame: Frame, fixes: Sequence[Fix]) -> dict
     - ``embed``: the network's multiply-adds for every heading hypothesis; its weights are read once.
     - ``search``: up to 20 000 tiles the product with all descriptors, read once. The index beyond that visits as few
       as it can, and nothing is counted.
-    - ``correlate``: Fourier transforms (5 N log2 N flop, a product 6 N): one of the frame under each heading
-      correction, one of each window of the basemap, and one back for each pair. How many windows there are follows
-      from the answers' candidates; the median is taken.
-    - ``register``: the direct sums of the block correlation (4 flop a pixel and shift), of all that the frame sees,
-      for every look.
+    - ``correlate``: Fourier transforms (5 N log2 N flop): one of the frame under each heading correction, one of each
+      window of the basemap, and half a one back for each pair. How many windows there are follows from the answers'
+      candidates; the median is taken.
+    - ``register``: for every look, the same of each block of what the frame sees, and of the window around it.
 
     Args:
         localizer: the localiser, with the flight's camera.
@@ -333,24 +332,35 @@ def _windows(localizer: Localizer, fix: Fix, headings: int) -> tuple[int, int]:
 def _correlate_work(localizer: Localizer, view: refine.View, views: float, windows: float) -> Work:
     gsd, stride = localizer.gallery.basemap.gsd, localizer.gallery.manifest.stride_m
     side = view.third.mask.shape[0] + 2 * math.ceil(refine.REACH_STRIDES * stride / (gsd * REDUCTION))
-    padded, turns = cv2.getOptimalDFTSize(side), len(refine.TURNS_DEG)
-    pixels = float(padded * padded)
-    transform, product = 5 * pixels * math.log2(pixels), 6 * pixels
-    flop = turns * views * transform + windows * (transform + turns * (transform + product))
-    counted = f"transforms of {padded} x {padded}: {windows:.0f} windows, {turns} turns"
+    size, turns = cv2.getOptimalDFTSize(side), len(refine.TURNS_DEG)
+    flop = _transforms_flop(size, there=turns * views + windows, back=turns * windows)
+    counted = f"transforms of {size} x {size}: {windows:.0f} windows, {turns} turns"
     return Work(flop, windows * float(side * REDUCTION) ** 2, counted)
 
 
 def _register_work(localizer: Localizer, view: refine.View, windows: float) -> Work:
-    search = register._SEARCH_PX
+    search, side = register._SEARCH_PX, register.block_side(view.short_px)
     glances = len(refine.TURNS_DEG) + min(localizer.mission.settings.refine_hypotheses, windows) - 1
     studies = min(refine._STUDIED, windows)
     flop, read = 0.0, 0.0
-    for looks, patch, reach in ((glances, view.half, search // 2), (studies, view.patch, search)):
-        seen = float(np.count_nonzero(patch.mask))
-        flop += looks * seen * (2 * reach + 1) ** 2 * 4
+    for looks, patch, reduction in ((glances, view.half, 2), (studies, view.patch, 1)):
+        block = side // reduction
+        blocks = looks * float(np.count_nonzero(patch.mask)) / block**2
+        size = cv2.getOptimalDFTSize(block + 2 * (search // reduction))
+        flop += _transforms_flop(size, there=2 * blocks, back=blocks)
         read += looks * float(view.patch.mask.shape[0] + 2 * search) ** 2
-    return Work(flop, read, f"block sums: {glances:.0f} looks at half the detail, {studies:.0f} at full")
+    return Work(flop, read, f"transforms of blocks: {glances:.0f} looks at half the detail, {studies:.0f} at full")
+
+
+def _transforms_flop(size: int, *, there: float, back: float) -> float:
+    """Arithmetic of correlations by Fourier transforms of size x size.
+
+    The complex field costs a whole transform; of the product only the real part is wanted, which is half the spectrum
+    of two real images: 14 flop a frequency, and half a transform back.
+    """
+    pixels = float(size * size)
+    transform = 5.0 * pixels * math.log2(pixels)
+    return there * transform + back * (transform / 2 + 7.0 * pixels)
 
 
 def _least_seconds(work: Callable[[], Any]) -> float:

@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-__all__ = ["machine", "peak_memory_mb", "resident_mb"]
+__all__ = ["allocated_mb", "machine", "peak_memory_mb", "resident_mb"]
 
 
 def peak_memory_mb() -> float | None:
@@ -17,12 +17,16 @@ def peak_memory_mb() -> float | None:
     return _status_mb("VmHWM:")
 
 
-def resident_mb() -> float | None:
-    """Resident size of this process now, MB (10^6 bytes); None where the system does not tell.
+def allocated_mb() -> float | None:
+    """Memory that this process holds and that is no file's, MB (10^6 bytes); None where the system does not tell.
 
-    Files that are mapped count as far as they were read, so that a localiser grows by the parts of its basemap that it
-    sees for the first time.
+    Files that are mapped, such as a gallery's, are not counted: they come and go with what was looked at last.
     """
+    return _status_mb("RssAnon:")
+
+
+def resident_mb() -> float | None:
+    """Resident size of this process now, mapped files included, MB (10^6 bytes); None where nobody tells."""
     return _status_mb("VmRSS:")
 
 
@@ -54,7 +58,7 @@ def _status_mb(field: str) -> float | None:
         return None
     for line in status.splitlines():
         if line.startswith(field):
-            return round(int(line.split()[1]) * 1024 / 1e6, 1)
+            return round(int(line.split()[1]) * 1024 / 1e6, 2)
     return None
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from cvgl.bench.peers_embed import Task, as_flown, fine_chain, input_as_flown, onnx_as_it_comes, plain_chain
 from cvgl.bench.peers_features import Detector, sift
@@ -32,12 +33,23 @@ from cvgl.bench.peers_search import (
     recall,
 )
 from cvgl.bench.peers_timing import Timed, interleave, ratio
-from cvgl.errors import CvglError, FlightError, FrameError
+from cvgl.errors import CvglError, FlightError, FrameError, MissingDependencyError
 from cvgl.flight import Flight, FrameRecord
 from cvgl.frame import Frame
+from cvgl.gallery import Gallery
 from cvgl.localizer import Localizer
 
-__all__ = ["OURS", "Work", "compare", "compare_frames", "compare_search", "load_frames", "rows", "show"]
+__all__ = [
+    "OURS",
+    "Work",
+    "compare",
+    "compare_embedding",
+    "compare_frames",
+    "compare_search",
+    "load_work",
+    "rows",
+    "show",
+]
 
 OURS = "cvgl"
 _CORRELATION = {3: "whole map, a third of the detail", 1: "whole map, all detail"}
@@ -77,14 +89,15 @@ def compare(
         FlightError: no frame that can be read has a heading.
     """
     said: Say = say or (lambda what: None)
-    work = load_frames(flight, frames)
+    work = load_work(flight, frames)
     cv2.setNumThreads(localizer.threads)
     missing: dict[str, str] = {}
     said("embedding")
-    embedding, descriptors = _embedding(localizer, [frame for _, frame in work], rounds)
+    embedding, descriptors = compare_embedding(localizer, [frame for _, frame in work], rounds)
     said("search")
+    gallery, k = localizer.gallery, localizer.mission.settings.candidates
     with TemporaryDirectory() as folder:
-        search = compare_search(localizer, descriptors, Path(folder), rounds, missing)
+        search = compare_search(gallery, descriptors, k, localizer.threads, Path(folder), 10 * rounds, missing)
     with ThreadPoolExecutor(localizer.threads) as executor:
         finders = _finders(localizer, [frame for _, frame in work], executor, xfeat, missing, said)
         said("whole frames")
@@ -101,7 +114,7 @@ def compare(
     }
 
 
-def load_frames(flight: Flight, most: int | None = None) -> list[tuple[FrameRecord, Frame]]:
+def load_work(flight: Flight, most: int | None = None) -> list[tuple[FrameRecord, Frame]]:
     """The first frames of a flight that can be read and have a heading, decoded.
 
     Raises:
@@ -124,18 +137,25 @@ def load_frames(flight: Flight, most: int | None = None) -> list[tuple[FrameReco
 
 
 def compare_search(
-    localizer: Localizer, queries: np.ndarray, folder: Path, rounds: int, missing: dict[str, str]
+    gallery: Gallery,
+    queries: NDArray[np.float32],
+    k: int,
+    threads: int,
+    folder: Path,
+    rounds: int,
+    missing: dict[str, str],
 ) -> dict[str, Any]:
     """The gallery's search beside other libraries over the same descriptors, a query at a time.
 
     Args:
-        localizer: its gallery is searched.
-        queries: (B, D) float32 of unit length.
-        folder: where the peers' indexes are written.
+        gallery: whose descriptors are searched.
+        queries: (B, D) of unit length.
+        k: how many tiles a query wants.
+        threads: of every contestant that takes a number; ours searches with one.
+        folder: where the peers' indexes are written; those that are there are used again.
         rounds: over the queries.
         missing: reasons are added for who cannot take part.
     """
-    gallery, k, threads = localizer.gallery, localizer.mission.settings.candidates, localizer.threads
     k = min(k, len(gallery))
     about: dict[str, dict[str, Any]] = {}
     searchers = {}
@@ -149,7 +169,7 @@ def compare_search(
             source = gallery if name == OURS else file
             about[name] = {"build_s": built, **loading(name, gallery.path if name == OURS else file, k, threads)}
             searchers[name] = open_searcher(name, source, k, threads).search
-        except CvglError as error:
+        except MissingDependencyError as error:
             missing[name] = error.message
     calls = {name: partial(_one, search, queries) for name, search in searchers.items()}
     timed = interleave(calls, range(len(queries)), rounds=rounds, pause_s=0.0005)
@@ -224,11 +244,27 @@ def show(result: dict[str, Any], console: Any) -> None:
         console.print(f"{name} did not take part: {reason}")
 
 
-def _one(search: Search, queries: np.ndarray, at: int) -> np.ndarray:
+def _one(search: Search, queries: NDArray[np.float32], at: int) -> NDArray[np.int64]:
     return search(queries[at : at + 1])
 
 
-def _embedding(localizer: Localizer, frames: Sequence[Frame], rounds: int) -> tuple[dict[str, Any], np.ndarray]:
+def compare_embedding(
+    localizer: Localizer,
+    frames: Sequence[Frame],
+    rounds: int,
+    more: Mapping[str, Callable[[Frame], NDArray[np.float32]]] | None = None,
+) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """Frame to descriptor: as flown, and with OpenCV's warps and ONNX Runtime's default settings.
+
+    Args:
+        localizer: its camera and model.
+        frames: with headings.
+        rounds: over the frames.
+        more: contestants beside these, each from a frame to its descriptor (D,).
+
+    Returns:
+        The contest, and our descriptors (N, D).
+    """
     task = Task(localizer)
     flown, session = as_flown(task), onnx_as_it_comes(task)
     warp, plain, fine = input_as_flown(task), plain_chain(task), fine_chain(task)
@@ -237,6 +273,7 @@ def _embedding(localizer: Localizer, frames: Sequence[Frame], rounds: int) -> tu
         "our warp, ONNX Runtime as it comes": lambda frame: session(task.normalised(*warp(frame))),
         "OpenCV bilinear (aliases), ONNX Runtime as it comes": lambda frame: session(plain(frame)),
         "OpenCV antialiased, ONNX Runtime as it comes": lambda frame: session(fine(frame)),
+        **(more or {}),
     }
     timed = interleave(calls, frames, rounds=rounds, pause_s=0.02)
     own = np.stack(timed[OURS].answers)

@@ -28,6 +28,7 @@ _LEAST = 8
 # A homography that shrinks or stretches the frame by more is none of a picture whose scale is known.
 _STRETCH = 1.5
 _XFEAT_LEAST_COSINE = 0.82
+_XFEAT_LEAST_PX = 224
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ def xfeat(path: str | Path, threads: int) -> Detector:
         raise ModelError("ONNX Runtime does not load it", file=path, found=str(reason)[:200]) from reason
 
     def detect(grey: NDArray[np.uint8]) -> Features:
-        # Its stages halve the picture five times.
-        height, width = (math.ceil(extent / 32) * 32 for extent in grey.shape)
+        # Its stages halve the picture five times, and the exported network wants more places than features.
+        height, width = (max(_XFEAT_LEAST_PX, math.ceil(extent / 32) * 32) for extent in grey.shape)
         picture = np.zeros((1, 3, height, width), np.float32)
         picture[:, :, : grey.shape[0], : grey.shape[1]] = grey.astype(np.float32) / 255
         points, descriptors = session.run(["keypoints", "descriptors"], {"images": picture})

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cvgl.bench.machine import resident_mb
+from cvgl.bench.machine import peak_memory_mb
 from cvgl.errors import GalleryError, MissingDependencyError
 from cvgl.gallery import Gallery
 
@@ -106,20 +106,17 @@ def build_searcher(name: str, descriptors: NDArray[np.float32], file: Path, thre
         np.save(file, rows)
         file.with_name(f"{file.name}.npy").rename(file)
     elif name.startswith("faiss"):
-        import faiss
-
+        faiss: Any = import_module("faiss")
         faiss.omp_set_num_threads(threads)
         if name == "faiss flat":
-            index: Any = faiss.IndexFlatIP(rows.shape[1])
+            index = faiss.IndexFlatIP(rows.shape[1])
         else:
             index = faiss.IndexHNSWFlat(rows.shape[1], _LINKS, faiss.METRIC_INNER_PRODUCT)
             index.hnsw.efConstruction = _BUILD_EFFORT
         index.add(rows)
         faiss.write_index(index, str(file))
     else:
-        from usearch.index import Index
-
-        graph = Index(
+        graph = _usearch_index()(
             ndim=rows.shape[1],
             metric="ip",
             dtype=name[-3:],
@@ -197,7 +194,7 @@ def loading(name: str, source: Path, k: int, threads: int) -> dict[str, float | 
         threads: to search with.
 
     Returns:
-        ``load_ms`` from the library being imported to the first answer, and ``memory_mb`` by which the process grew;
+        ``load_ms`` from the library being imported to the first answer, and ``memory_mb`` by which its peak grew;
         None where the system does not tell.
 
     Raises:
@@ -221,13 +218,13 @@ def _load_once(name: str, source: str, k: str, threads: str) -> None:
     """The other side of :func:`loading`."""
     import_module(_library(name))
     if name == "cvgl":
-        import hnswlib  # noqa: F401  as the others' libraries, it is not part of what is timed
-    before = resident_mb()
+        import_module("hnswlib")  # as the others' libraries, it is not part of what is timed
+    before = peak_memory_mb()
     began = time.perf_counter()
     opened: Any = Gallery.open(source) if name == "cvgl" else Path(source)
     searcher = open_searcher(name, opened, int(k), int(threads))
     spent = 1e3 * (time.perf_counter() - began)
-    after = resident_mb()
+    after = peak_memory_mb()
     grown = None if before is None or after is None else round(after - before, 1)
     print(json.dumps({"load_ms": round(spent, 2), "memory_mb": grown}))
     del searcher
@@ -237,6 +234,11 @@ def _library(name: str) -> str:
     if name not in CONTESTANTS:
         raise GalleryError("unknown contestant", field="name", found=name, expected=" or ".join(CONTESTANTS))
     return CONTESTANTS[name]
+
+
+def _usearch_index() -> Any:
+    # By name, as faiss: neither is a dependency, and both have type stubs that say less than they take.
+    return import_module("usearch.index").Index
 
 
 def _gallery(gallery: Gallery, k: int) -> Search:
@@ -256,10 +258,9 @@ def _product(rows: NDArray[np.float32], k: int) -> tuple[Search, int]:
 
 
 def _faiss(file: Path, k: int, threads: int) -> tuple[Search, int]:
-    import faiss
-
+    faiss: Any = import_module("faiss")
     faiss.omp_set_num_threads(threads)
-    index: Any = faiss.read_index(str(file))
+    index = faiss.read_index(str(file))
     k = min(k, index.ntotal)
     if hasattr(index, "hnsw"):
         index.hnsw.efSearch = _EFFORT
@@ -267,9 +268,8 @@ def _faiss(file: Path, k: int, threads: int) -> tuple[Search, int]:
 
 
 def _usearch(file: Path, k: int, threads: int) -> tuple[Search, int]:
-    from usearch.index import Index
-
-    index: Any = Index.restore(str(file))
+    index = _usearch_index().restore(str(file))
+    index.expansion_search = _EFFORT
     k = min(k, len(index))
 
     def search(queries: NDArray[np.float32]) -> NDArray[np.int64]:

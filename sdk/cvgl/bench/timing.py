@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cvgl.bench.machine import resident_mb
+from cvgl.bench.machine import allocated_mb
 from cvgl.bench.spread import growth, spread
 from cvgl.errors import FlightError, FrameError
 from cvgl.fix import Fix
@@ -71,8 +71,9 @@ def time_frames(
         ``locate_ms``, ``decode_ms`` and under ``stages_ms`` each stage, as :func:`cvgl.bench.spread.spread` puts it,
         in milliseconds; stages also with their ``share`` of all time spent in ``locate``, ``other`` being what no
         stage accounts for. With ``track``, under that name, ``counts``, ``locate_ms`` and ``stages_ms`` of the
-        sequence, whose ``track`` stage is what no stage of ``locate`` accounts for. ``memory_growth_mb`` of the
-        process by 1000 answers: ``slope``, ``low``, ``high``; None where there are too few to tell.
+        sequence, whose ``track`` stage is what no stage of ``locate`` accounts for. ``memory_growth_mb``: by how much
+        what the process holds grows in 1000 answers, ``slope``, ``low``, ``high``; None where there are too few to
+        tell.
 
     Raises:
         FlightError: none of the frames can be read.
@@ -83,7 +84,7 @@ def time_frames(
     decoded: list[str] = []
     decode_ms: list[float] = []
     unreadable: set[str] = set()
-    resident: list[float] = []
+    held: list[float] = []
     for _ in range(repeat):
         localizer.reset()
         for record in islice(flight, frames):
@@ -102,10 +103,10 @@ def time_frames(
                 clock.answer(frame, record.name)
             if on_fix is not None:
                 on_fix(clocks["locate"].last)
-            resident.append(resident_mb() or 0.0)
+            held.append(allocated_mb() or 0.0)
     if not decoded:
         raise FlightError("none of its frames can be read", file=flight.path, found=f"{len(unreadable)} unreadable")
-    grown = growth(resident) if all(resident) else None
+    grown = growth(held) if all(held) else None
     return {
         "frames": len(set(decoded)),
         "answers": len(decoded),

@@ -247,8 +247,8 @@ def _show_rest(console: Console, result: dict[str, Any]) -> None:
     grown = result["memory_growth_mb"]
     if grown is not None:
         console.print(
-            f"memory growth: {grown['slope']:.2f} MB in 1000 frames (95 % interval {grown['low']:.2f} to"
-            f" {grown['high']:.2f}), the parts of the map that were seen for the first time included"
+            f"memory growth: {grown['slope']:.2f} MB in 1000 answers (95 % interval {grown['low']:.2f} to"
+            f" {grown['high']:.2f})"
         )
     rate, pair = result["throughput"], result["throughput"]["two_threads"]
     low, high = pair["scaling"]["p50_low"], pair["scaling"]["p50_high"]

@@ -1,0 +1,64 @@
+// Windows of the basemap, and which blocks of a frame's patch see enough of it.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "orientation.hpp"
+
+namespace cvgl {
+
+// A window of a map, zero where it reaches outside: the map's own memory where it lies inside, else a copy.
+class Window {
+ public:
+  Window(const Plane& map, std::int64_t left, std::int64_t top, int height, int width) {
+    if (left >= 0 && top >= 0 && left + width <= map.width && top + height <= map.height) {
+      plane_ = {map.data + top * map.stride + left, map.stride, height, width};
+      return;
+    }
+    copy_.resize(static_cast<std::size_t>(height) * static_cast<std::size_t>(width));
+    plane_ = {copy_.data(), width, height, width};
+    const std::int64_t from = std::clamp<std::int64_t>(left, 0, map.width);
+    const std::int64_t to = std::clamp<std::int64_t>(left + width, 0, map.width);
+    if (from >= to) return;
+    for (std::int64_t y = std::max<std::int64_t>(top, 0); y < std::min<std::int64_t>(top + height, map.height); ++y) {
+      std::memcpy(&copy_[static_cast<std::size_t>((y - top) * width + (from - left))], map.data + y * map.stride + from,
+                  static_cast<std::size_t>(to - from));
+    }
+  }
+
+  const Plane& plane() const { return plane_; }
+
+ private:
+  std::vector<unsigned char> copy_;
+  Plane plane_{};
+};
+
+// Rows and columns of the upper left corners of the blocks of a square mask, in a grid about its middle, that see at
+// least a share of frame and ground (whose data may be null: all of it is known).
+inline std::vector<std::int64_t> block_corners(const Plane& mask, const Plane& ground, int side, double share) {
+  const int start = mask.height % side / 2;
+  const double enough = share * side * side;
+  const auto seen = [&](const Plane& plane, int row, int column) {
+    int count = 0;
+    for (int y = row; y < row + side; ++y) {
+      const unsigned char* pixels = plane.row(y) + column;
+      count += side - static_cast<int>(std::count(pixels, pixels + side, 0));
+    }
+    return count >= enough;
+  };
+  std::vector<std::int64_t> corners;
+  for (int row = start; row + side <= mask.height; row += side) {
+    for (int column = start; column + side <= mask.width; column += side) {
+      if (seen(mask, row, column) && (ground.data == nullptr || seen(ground, row, column))) {
+        corners.insert(corners.end(), {row, column});
+      }
+    }
+  }
+  return corners;
+}
+
+}  // namespace cvgl

@@ -1,0 +1,423 @@
+"""The native loops of refinement against slow, plain references in double precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from cvgl.native import (
+    Template,
+    best_match,
+    block_corners,
+    correlate_blocks,
+    ground_field,
+    judge_blocks,
+    orientation,
+    reduce,
+    standardise,
+)
+
+Array = NDArray[Any]
+
+NOISE = 4.0
+REACH = 3  # of a mask's edge, pixels
+
+
+def complex_noise(shape: tuple[int, int], seed: int) -> Array:
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+
+
+def grey_noise(shape: tuple[int, int], seed: int) -> Array:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def spotted(shape: tuple[int, int], seed: int) -> Array:
+    """A mask with some values that mean the same, and few holes, so that something is left of it."""
+    rng = np.random.default_rng(seed)
+    return rng.choice(np.array([0, 1, 255], np.uint8), shape, p=[0.01, 0.2, 0.79])
+
+
+def orientation_by_definition(grey: Array, mask: Array | None, sigma: float, noise: float) -> Array:
+    """The formula of the type stub, with OpenCV's Gaussian and Sobel filters (an eighth of the latter)."""
+    smooth = cv2.GaussianBlur(grey.astype(np.float64), (2 * (round(8 * sigma + 1) // 2) + 1,) * 2, sigma)
+    gx, gy = (cv2.Sobel(smooth, cv2.CV_64F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
+    magnitude = np.hypot(gx, gy)
+    divisor = magnitude * (magnitude + noise)
+    field = np.where(divisor > 0, (gx + 1j * gy) ** 2 / np.where(divisor > 0, divisor, 1.0), 0.0)
+    outside = np.ones(field.shape, bool)
+    outside[1:-1, 1:-1] = False
+    if mask is not None:
+        kernel = np.ones((2 * REACH + 1,) * 2, np.uint8)
+        outside |= cv2.erode(mask, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0) == 0
+    return np.where(outside, 0.0, field)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 50)),
+    sigma=st.sampled_from([0.5, 1.0, 1.0, 1.3, 3.0]),
+    noise=st.floats(0.5, 20.0),
+    masked=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_orientation_is_as_defined(shape: tuple[int, int], sigma: float, noise: float, masked: bool, seed: int) -> None:
+    grey, mask = grey_noise(shape, seed), spotted(shape, seed + 1) if masked else None
+    found = orientation(grey, mask, sigma, noise)
+    assert found.dtype == np.complex64
+    np.testing.assert_allclose(found, orientation_by_definition(grey, mask, sigma, noise), atol=1e-4)
+
+
+def test_orientation_of_level_ground_is_zero() -> None:
+    assert not orientation(np.full((19, 21), 93, np.uint8), None, 1.0, NOISE).any()
+
+
+def test_orientation_reads_rows_at_any_stride() -> None:
+    grey, mask = grey_noise((40, 60), 0), spotted((40, 60), 1)
+    window = (slice(3, 33, 2), slice(5, 50))
+    expected = orientation(np.ascontiguousarray(grey[window]), np.ascontiguousarray(mask[window]), 1.0, NOISE)
+    np.testing.assert_array_equal(orientation(grey[window], mask[window], 1.0, NOISE), expected)
+
+
+@pytest.mark.parametrize(
+    ("grey", "mask", "sigma", "message"),
+    [
+        (np.zeros((6, 8)), None, 1.0, "grey: expected dtype uint8"),
+        (np.zeros((6, 8), np.uint8), np.ones((6, 8), bool), 1.0, "mask: expected dtype uint8"),
+        (np.zeros((6, 8, 1), np.uint8), None, 1.0, r"grey: found shape \(6, 8, 1\)"),
+        (np.zeros((6, 8), np.uint8), np.ones((8, 6), np.uint8), 1.0, r"mask: found shape \(8, 6\)"),
+        (np.zeros((6, 8), np.uint8), np.ones(48, np.uint8), 1.0, r"mask: found shape \(48\)"),
+        (np.zeros((8, 6), np.uint8).T, None, 1.0, "rows of pixels that lie together"),
+        (np.zeros((6, 8), np.uint8), np.ones((6, 16), np.uint8)[:, ::2], 1.0, "rows of pixels that lie together"),
+        (np.zeros((6, 8), np.uint8), None, 0.0, "sigma"),
+        (np.zeros((6, 8), np.uint8), None, float("nan"), "sigma"),
+        (np.zeros((6, 8), np.uint8), None, 65.0, "sigma"),
+    ],
+)
+def test_unusable_orientation_input_is_refused_by_name(
+    grey: Array, mask: Array | None, sigma: float, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        orientation(grey, mask, sigma, NOISE)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    reduction=st.integers(1, 3),
+    shape=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    seed=st.integers(0, 99),
+)
+def test_a_reduced_pixel_is_the_mean_of_its_square(reduction: int, shape: tuple[int, int], seed: int) -> None:
+    full = (reduction * shape[0], reduction * shape[1])
+    image, mask = grey_noise(full, seed), spotted(full, seed)
+    small, seen = reduce(image, mask, reduction)
+    squares = (shape[0], reduction, shape[1], reduction)
+    exact = image.reshape(squares).mean(axis=(1, 3))
+    np.testing.assert_array_equal(small, np.floor(exact + 0.5))
+    np.testing.assert_array_equal(seen, np.where(mask.reshape(squares).min(axis=(1, 3)) > 0, 255, 0))
+
+
+@pytest.mark.parametrize("reduction", [2, 3])
+def test_reduction_is_opencv_s_area_mean(reduction: int) -> None:
+    image = grey_noise((30 * reduction, 41 * reduction), 5)
+    expected = cv2.resize(image, (41, 30), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(reduce(image, image, reduction)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "reduction", "message"),
+    [
+        (np.zeros((6, 8), np.uint8), np.zeros((6, 8), np.uint8), 0, "reduction: found 0"),
+        (np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8), 4, "reduction: found 4"),
+        (np.zeros((6, 8), np.uint8), np.zeros((6, 8), np.uint8), 3, "expected multiples of 3"),
+        (np.zeros((6, 8), np.uint8), np.zeros((8, 6), np.uint8), 2, r"mask: found shape \(8, 6\)"),
+        (np.zeros((6, 8)), np.zeros((6, 8), np.uint8), 2, "image: expected dtype uint8"),
+    ],
+)
+def test_unusable_reductions_are_refused_by_name(image: Array, mask: Array, reduction: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        reduce(image, mask, reduction)
+
+
+def window_of(pixels: Array, left: int, top: int, width: int, height: int) -> Array:
+    far = 100
+    padded = np.pad(pixels, far)
+    return padded[top + far : top + far + height, left + far : left + far + width]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    left=st.integers(-60, 60),
+    top=st.integers(-60, 60),
+    width=st.integers(1, 20),
+    height=st.integers(1, 20),
+    reduction=st.integers(1, 3),
+    holes=st.booleans(),
+)
+def test_a_window_of_the_map_is_read_reduced_and_oriented(
+    left: int, top: int, width: int, height: int, reduction: int, holes: bool
+) -> None:
+    pixels = np.maximum(grey_noise((50, 60), 3), 1)
+    if holes:
+        pixels[20:23, 30:34] = 0
+    field, known = ground_field(pixels, left, top, width, height, reduction, 1.0, NOISE)
+    window = window_of(pixels, left, top, width * reduction, height * reduction)
+    small, seen = reduce(np.ascontiguousarray(window), np.ascontiguousarray(window), reduction)
+    if known is None:
+        assert seen.all()
+    else:
+        assert not seen.all()
+        np.testing.assert_array_equal(known, seen)
+    np.testing.assert_array_equal(field, orientation(small, known, 1.0, NOISE))
+
+
+def test_a_window_may_lie_as_far_outside_as_it_likes() -> None:
+    for place in (10**9, -(10**15)):
+        field, known = ground_field(np.ones((9, 9), np.uint8), place, -place, 5, 4, 2, 1.0, NOISE)
+        assert field.shape == (4, 5)
+        assert not field.any()
+        assert known is not None
+        assert not known.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pixels": np.zeros((9, 9))}, "pixels: expected dtype uint8"),
+        ({"pixels": np.zeros(9, np.uint8)}, r"pixels: found shape \(9\)"),
+        ({"width": 0}, "width: found 0"),
+        ({"height": 40000}, "height: found 40000"),
+        ({"reduction": 4}, "reduction: found 4"),
+        ({"left": 1 << 62}, "left: found"),
+        ({"sigma": -1.0}, "sigma"),
+    ],
+)
+def test_unusable_windows_are_refused_by_name(change: dict[str, Any], message: str) -> None:
+    good: dict[str, Any] = {
+        "pixels": np.zeros((9, 9), np.uint8),
+        "left": 0,
+        "top": 0,
+        "width": 3,
+        "height": 3,
+        "reduction": 1,
+        "sigma": 1.0,
+        "noise": NOISE,
+    }
+    ground_field(**good)
+    with pytest.raises(ValueError, match=message):
+        ground_field(**{**good, **change})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.integers(1, 40),
+    side=st.integers(1, 12),
+    search=st.integers(0, 5),
+    share=st.sampled_from([0.0, 0.5, 0.8, 1.0]),
+    bare=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_blocks_lie_in_a_grid_where_enough_is_seen(
+    size: int, side: int, search: int, share: float, bare: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    mask = (rng.random((size, size)) < 0.85).astype(np.uint8)
+    known = None if bare else (rng.random((size + 2 * search,) * 2) < 0.85).astype(np.uint8)
+    start = size % side // 2
+    expected = []
+    for row in range(start, size - side + 1, side):
+        for column in range(start, size - side + 1, side):
+            block = (slice(row, row + side), slice(column, column + side))
+            under = 1 if known is None else known[search : search + size, search : search + size][block]
+            if min(np.sum(mask[block]), np.sum(np.broadcast_to(under, (side, side)))) >= share * side * side:
+                expected.append((row, column))
+    found = block_corners(mask, known, side, search, share)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, np.array(expected).reshape(-1, 2))
+
+
+@pytest.mark.parametrize(
+    ("mask", "known", "side", "message"),
+    [
+        (np.zeros((8, 9), np.uint8), None, 4, "expected a square"),
+        (np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8), 4, r"known: found shape \(8, 8\)"),
+        (np.zeros((8, 8), np.uint8), None, 0, "side: found 0"),
+        (np.zeros((8, 8)), None, 4, "mask: expected dtype uint8"),
+    ],
+)
+def test_unusable_grids_are_refused_by_name(mask: Array, known: Array | None, side: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        block_corners(mask, known, side, 2, 0.8)
+
+
+# Sizes that bring every factor of the transforms, and those beside multiples of a vector's width.
+@pytest.mark.parametrize("side", [1, 2, 7, 8, 9, 16, 19, 23, 39, 48])
+@pytest.mark.parametrize("search", [0, 1, 3, 4, 8, 16])
+def test_blocks_of_all_sizes_are_correlated_to_rounding(side: int, search: int) -> None:
+    field = complex_noise((side, side), side)
+    ground = complex_noise((side + 2 * search,) * 2, search)
+    exact = np.array(
+        [
+            [
+                (np.conj(field.astype(complex)) * ground[y : y + side, x : x + side]).real.sum()
+                for x in range(2 * search + 1)
+            ]
+            for y in range(2 * search + 1)
+        ]
+    )
+    found = correlate_blocks(field, ground, np.array([[0, 0]]), side, search, 1)[0]
+    # The worst that the rounding of 24 bits may do to sums of this size, with a margin of three.
+    scale = np.linalg.norm(field) * np.linalg.norm(ground)
+    assert np.abs(found - exact).max() < 3e-7 * scale + 1e-6
+
+
+def match_by_definition(fields: list[Array], window: Array) -> tuple[Array, float]:
+    """(T, n, n) correlations over the fields' norms, and their mean square."""
+    side = fields[0].shape[0]
+    extent = window.shape[0] - side + 1
+    surfaces = np.array(
+        [
+            [
+                [(np.conj(field) * window[y : y + side, x : x + side]).real.sum() for x in range(extent)]
+                for y in range(extent)
+            ]
+            for field in (f.astype(complex) / np.linalg.norm(f.astype(complex)) for f in fields)
+        ]
+    )
+    return surfaces, float((surfaces**2).mean())
+
+
+@settings(max_examples=40, deadline=None)
+@given(side=st.integers(1, 24), reach=st.integers(0, 9), count=st.integers(1, 5), seed=st.integers(0, 99))
+def test_the_best_match_is_the_highest_correlation(side: int, reach: int, count: int, seed: int) -> None:
+    fields = [complex_noise((side, side), 100 * seed + number) for number in range(count)]
+    window = complex_noise((side + 2 * reach,) * 2, seed + 7)
+    templates = [Template(field, reach) for field in fields]
+    for template, field in zip(templates, fields, strict=True):
+        assert template.norm == pytest.approx(np.linalg.norm(field.astype(complex)), rel=1e-6)
+    index, x, y, height, mean_square = best_match(templates, window)
+    surfaces, expected_mean_square = match_by_definition(fields, window)
+    assert height == pytest.approx(surfaces.max(), abs=1e-4)
+    assert surfaces[index, y, x] == pytest.approx(surfaces.max(), abs=1e-4)
+    assert mean_square == pytest.approx(expected_mean_square, rel=1e-3, abs=1e-6)
+
+
+def test_templates_of_several_sizes_take_turns() -> None:
+    """Threads keep their room from one call to the next, whatever its size."""
+    expected = {}
+    for side in (5, 40, 11, 64, 2):
+        field, window = complex_noise((side, side), side), complex_noise((side + 8, side + 8), side + 1)
+        expected[side] = best_match([Template(field, 4)], window)
+    for side in (64, 2, 40, 5, 11):
+        field, window = complex_noise((side, side), side), complex_noise((side + 8, side + 8), side + 1)
+        assert best_match([Template(field, 4)], window) == expected[side]
+
+
+def test_an_empty_template_has_no_norm_and_no_match() -> None:
+    empty = Template(np.zeros((6, 6), np.complex64), 2)
+    assert empty.norm == 0.0
+    with pytest.raises(ValueError, match="empty"):
+        best_match([empty], np.zeros((10, 10), np.complex64))
+
+
+@pytest.mark.parametrize(
+    ("templates", "window", "message"),
+    [
+        ([], (10, 10), "expected at least one"),
+        ([(6, 2), (6, 3)], (10, 10), "of different sizes"),
+        ([(6, 2), (5, 2)], (10, 10), "of different sizes"),
+        ([(6, 2)], (10, 11), r"window: found shape \(10, 11\), expected 10 a side"),
+    ],
+)
+def test_unusable_matches_are_refused(templates: list[tuple[int, int]], window: tuple[int, int], message: str) -> None:
+    made = [Template(complex_noise((side, side), 0), reach) for side, reach in templates]
+    with pytest.raises(ValueError, match=message):
+        best_match(made, complex_noise(window, 1))
+
+
+@pytest.mark.parametrize(
+    ("field", "reach", "message"),
+    [
+        (np.zeros((6, 7), np.complex64), 2, "expected a square"),
+        (np.zeros((0, 0), np.complex64), 2, "field: found 0"),
+        (np.zeros((6, 6), np.complex128), 2, "field: expected dtype complex64"),
+        (np.zeros((6, 6), np.complex64), -1, "reach: found -1"),
+    ],
+)
+def test_unusable_templates_are_refused(field: Array, reach: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Template(field, reach)
+
+
+@settings(max_examples=40, deadline=None)
+@given(blocks=st.integers(1, 9), extent=st.integers(1, 20), level=st.floats(-50, 50), seed=st.integers(0, 99))
+def test_surfaces_come_to_one_scale(blocks: int, extent: int, level: float, seed: int) -> None:
+    raw = np.random.default_rng(seed).normal(level, 30.0, (blocks, extent, extent)).astype(np.float32)
+    raw[0] = 3.0
+    found = raw.copy()
+    place = standardise(found)
+    exact = raw.astype(float) - raw.mean(axis=(1, 2), keepdims=True, dtype=float)
+    exact /= np.maximum(exact.std(axis=(1, 2), keepdims=True), 1e-6)
+    np.testing.assert_allclose(found, exact, atol=1e-4)
+    assert exact.sum(axis=0).ravel()[place] == pytest.approx(exact.sum(axis=0).max(), abs=1e-3)
+
+
+def test_surfaces_that_cannot_be_changed_in_place_are_refused() -> None:
+    with pytest.raises(TypeError):
+        standardise(np.zeros((2, 3, 3)))
+    with pytest.raises(TypeError):
+        standardise(np.zeros((2, 3, 6), np.float32)[..., ::2])
+    with pytest.raises(ValueError, match="at least one place"):
+        standardise(np.zeros((2, 0, 0), np.float32))
+
+
+def verdict_by_definition(surfaces: Array, places: Array, vote: float) -> tuple[float, float]:
+    surprise, votes = [], []
+    extent = surfaces.shape[1]
+    for surface, own in zip(surfaces, places, strict=True):
+        whole = np.clip(np.round(own).astype(int) + extent // 2, 0, extent - 1)
+        better = (surface >= surface[whole[:, 1], whole[:, 0]].max()).mean()
+        chances = 1 + np.linalg.norm(own[-1] - own[0]) / 3
+        surprise.append(-np.log(-np.expm1(chances * np.log1p(-min(better, 1 - 1e-9)))))
+        y, x = np.unravel_index(surface.argmax(), surface.shape)
+        votes.append(np.hypot(*(own - (x - extent // 2, y - extent // 2)).T).min() < vote)
+    return (np.sum(surprise) - len(surfaces)) / np.sqrt(len(surfaces)), float(np.mean(votes))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    blocks=st.integers(1, 12),
+    search=st.integers(0, 9),
+    rises=st.integers(1, 5),
+    spread=st.floats(0.1, 15.0),
+    seed=st.integers(0, 99),
+)
+def test_evidence_is_as_defined(blocks: int, search: int, rises: int, spread: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    surfaces = rng.standard_normal((blocks, 2 * search + 1, 2 * search + 1)).astype(np.float32)
+    places = rng.normal(0.0, spread, (blocks, rises, 2))
+    evidence, votes = judge_blocks(surfaces, places, 3.0)
+    expected = verdict_by_definition(surfaces, places, 3.0)
+    assert evidence == pytest.approx(expected[0], abs=1e-9)
+    assert votes == expected[1]
+
+
+@pytest.mark.parametrize(
+    ("surfaces", "places", "message"),
+    [
+        (np.zeros((3, 4, 4), np.float32), np.zeros((3, 1, 2)), "with an odd n"),
+        (np.zeros((0, 5, 5), np.float32), np.zeros((0, 1, 2)), "surfaces"),
+        (np.zeros((3, 5, 5)), np.zeros((3, 1, 2)), "surfaces: another dtype"),
+        (np.zeros((3, 5, 5), np.float32), np.zeros((2, 1, 2)), "places: found shape"),
+        (np.zeros((3, 5, 5), np.float32), np.zeros((3, 0, 2)), "places: "),
+    ],
+)
+def test_unusable_verdicts_are_refused_by_name(surfaces: Array, places: Array, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        judge_blocks(surfaces, places, 3.0)
