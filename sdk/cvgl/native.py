@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 try:
-    from cvgl._native import __file__ as _file
     from cvgl._native import (
         Template,
         best_match,
@@ -22,6 +21,7 @@ try:
         standardise,
         warp_into,
     )
+    from cvgl._native import __file__ as _file
 except ImportError as reason:
     raise ImportError(
         "the compiled core of cvgl (cvgl._native) is missing or was built for another Python: install the "
