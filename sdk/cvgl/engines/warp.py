@@ -110,8 +110,16 @@ class GpuWarp:
 
     def put(self, stream: Stream, count: int) -> None:
         """Warp what was written under its first ``count`` maps, in the stream's order."""
-        height, width = self._size
+        self.upload(stream)
+        self.launch(stream, count)
+
+    def upload(self, stream: Stream) -> None:
+        """Put what was written up to the GPU."""
         self._staged.upload(stream, len(self._staged.host))
+
+    def launch(self, stream: Stream, count: int) -> None:
+        """Warp what was put up last once more."""
+        height, width = self._size
         grid = (-(-width // _BLOCK[0]), -(-height // _BLOCK[1]), count)
         self._kernel.launch(stream, grid, (*_BLOCK, 1), self._staged.address)
 
