@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cvgl import Localizer
 from cvgl.camera import Camera
 from cvgl.engines import RawFrame
 from cvgl.engines import cuda as ours
@@ -30,6 +31,7 @@ from cvgl.engines import warp as warps
 from cvgl.engines.cuda import Gpu, open_gpu
 from cvgl.engines.warp import GpuWarp, fat_binary, load_warp
 from cvgl.errors import MissingDependencyError
+from cvgl.flight import Flight
 from cvgl.geometry import Mount, camera_to_enu
 from cvgl.native import gpu_warp_arguments, gpu_warp_head, warp_into
 from cvgl.rectify import view_maps
@@ -410,3 +412,35 @@ def test_into_an_engine_with_the_genuine_bindings(
     version: str, check_with_tensorrt: Callable[[str, str], None]
 ) -> None:
     check_with_tensorrt(version, "check_frame.py")
+
+
+class WarpsItself:
+    """An engine that takes raw frames, and another one's network."""
+
+    takes_frames = True
+
+    def __init__(self, engine: Any) -> None:
+        self._engine, self.frames = engine, 0
+        self.description, self.input_size = engine.description, engine.input_size
+        self.descriptor_size, self.batch = engine.descriptor_size, engine.batch
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise AssertionError("images were made on the host")
+
+    def run_frame(self, frame: RawFrame) -> NDArray[np.float32]:
+        self.frames += 1
+        return np.asarray(self._engine.run(on_host(frame, self.input_size)[0]))
+
+
+@pytest.mark.parametrize("heading", ["known", "unknown"])
+def test_the_localiser_hands_raw_frames_to_an_engine_that_takes_them(mission: Path, town: Path, heading: str) -> None:
+    localizer = Localizer.open(mission)
+    frame = list(Flight.open(town / "flight"))[3].load()
+    if heading == "unknown":
+        frame = replace(frame, heading=None)
+    expected = localizer.locate(frame)
+    engines = localizer.model._engines
+    engines["query"] = engine = WarpsItself(engines["query"])
+    found = localizer.locate(frame)
+    assert engine.frames == 1
+    np.testing.assert_equal(replace(found, timings_ms={}).__dict__, replace(expected, timings_ms={}).__dict__)
