@@ -5,8 +5,8 @@
 
 Peers are the real libraries, tuned as far as we know how to: PyTorch and torchvision, OpenCV, ONNX Runtime as it
 comes, numpy, faiss, usearch, whole-map correlation, SIFT and XFeat. In each contest all do every frame in turn, so that
-whatever else the machine does meets all of them; ratios are of medians, with bootstrap intervals over the paired
-calls. A peer whose library or file is missing is named with the reason.
+whatever else the machine does meets all of them; ratios are of medians, with bootstrap intervals over the
+frames. A peer whose library or file is missing is named with the reason.
 """
 
 from __future__ import annotations

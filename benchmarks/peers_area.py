@@ -1,15 +1,16 @@
 """Missions of growing area around one real map: the same flight, lost in ever more ground.
 
 The real map lies in the middle of a plane that is paved with procedural towns, each about a kilometre a side and each
-with its own picture; nine of them, and then the nine again. Tiles, descriptors, index and basemap are what
-``build_gallery`` makes of that plane. What repeats is not embedded twice: descriptors are kept by the tile's content,
-on disk, so that a run that was interrupted goes on where it stopped.
+with its own picture; 25 of them, and then the same again. Tiles, descriptors, index and basemap are what
+``build_gallery`` makes of that plane, the laws of chance what ``fit_decision`` measures on it, as in ``cvgl-prepare``.
+What repeats is not embedded twice: descriptors are kept by the tile's content, on disk, so that a run that was
+interrupted goes on where it stopped. A tile that repeats takes several of the places among retrieval's candidates, so
+that the largest of these maps is harder than as large a map without repetition would be.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -20,19 +21,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cvgl.calibrate import fit_decision
 from cvgl.errors import GalleryError
 from cvgl.files import atomic_folder, atomic_path
 from cvgl.gallery import build_gallery, read_manifest
 from cvgl.geo import LocalFrame
 from cvgl.imagery import MapSource
-from cvgl.mission import CAMERA, GALLERY, MISSION, MODEL
+from cvgl.localizer import Localizer
+from cvgl.mission import CAMERA, GALLERY, MISSION, MODEL, write_mission_file
 from cvgl.model import Model
 from cvgl.sim import STYLES, World, render_map
 
 __all__ = ["Plane", "make_missions"]
 
 # Towns: strides of a tile's grid on a side (about a kilometre), and rows and columns of towns before they repeat.
-_CELL_STRIDES, _PERIOD = 48, 3
+_CELL_STRIDES, _PERIOD = 48, 5
+_TRIALS, _SEED = 150, 0
 _FIRST_SEED = 4100
 
 Report = Callable[[str, int, int], None]
@@ -189,7 +193,7 @@ def make_missions(
                     basemap_gsd_m=sample.basemap.gsd_m,
                     progress=lambda stage, done, total, area=area: report(f"{area:g} km2: {stage}", done, total),
                 )
-                _note(work / MISSION, area)
+                _calibrate(work, plane, area, threads, report)
     return made
 
 
@@ -212,10 +216,19 @@ def _towns(folder: Path, cell_m: float, gsd: float, report: Report) -> list[list
     return towns
 
 
-def _note(mission_file: Path, area: float) -> None:
-    data = json.loads(mission_file.read_text(encoding="utf-8"))
-    data["record"] = {"made": f"benchmarks/peers_area.py, {area:g} km2"}
-    mission_file.write_text(json.dumps(data, indent=2), encoding="utf-8")
+def _calibrate(folder: Path, plane: Plane, area: float, threads: int, report: Report) -> None:
+    """Measure the laws of chance on this map and write them into its mission."""
+    localizer = Localizer.open(folder, threads=threads)
+    decision, evidence = fit_decision(
+        localizer,
+        plane,  # type: ignore[arg-type]  # read as a map is, without being a file
+        trials=_TRIALS,
+        seed=_SEED,
+        progress=lambda done, total: report(f"{area:g} km2: calibrate", done, total),
+    )
+    mission = localizer.mission
+    record = {"made": f"benchmarks/peers_area.py, {area:g} km2", "calibration": evidence}
+    write_mission_file(folder, mission.height_m, mission.settings, decision, record)
 
 
 def _reduced(town: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,7 +163,6 @@ def bisect(
     check: Check,
     images: Floats,
     *,
-    among: Collection[str] | None = None,
     most_runs: int = MOST_RUNS,
     progress: Progress | None = None,
 ) -> Bisection:
@@ -179,8 +178,6 @@ def bisect(
         make: halves all but the nodes named.
         check: whether a graph will do, see `parity_check`.
         images: (B, 3, H, W) normalised; a few are enough.
-        among: the only nodes that may be kept, such as `cvgl_export.graphs.quantise.quantisable` ones for INT8; None
-            for all that compute in less than FP32 otherwise.
         most_runs: how often at most a graph is made and checked; 3 or more.
         progress: told what is tried.
 
@@ -191,7 +188,7 @@ def bisect(
         raise ModelError("too few trials", field="most_runs", found=most_runs, expected="3 or more")
     operations = _operations(fp32)
     # Those that stay in FP32 anyway need no search.
-    already = {name for name, _, _ in fp32_nodes(make(set()))} if among is None else operations.keys() - set(among)
+    already = {name for name, _, _ in fp32_nodes(make(set()))}
     names = [name for name, kind in operations.items() if kind not in _NO_SUSPECTS and name not in already]
     trials = _Trials(make, check, most_runs, progress)
     everything = frozenset(names)
@@ -200,8 +197,7 @@ def bisect(
         words = "nothing needs to stay in FP32: the halved graph passes"
         return Bisection((), half.score, half.score, whole.score, True, trials.runs, True, words)
     if not whole:
-        which = "every node in FP32: precision" if among is None else "every node in FP32 that may be: their precision"
-        words = f"the graph fails with {which} is not what is wrong with it"
+        words = "the graph fails with every node in FP32: precision is not what is wrong with it"
         return Bisection((), whole.score, half.score, whole.score, False, trials.runs, True, words)
     known: dict[str, float] = {}
     found, complete = everything, False

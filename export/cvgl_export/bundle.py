@@ -25,16 +25,20 @@ from cvgl.versions import versions
 from cvgl_train.models.base import View
 
 from .bisect import Bisection, bisect, parity_check
+from .calibration import Calibration
 from .descriptors import Descriptors
 from .graphs.floats import Kind
 from .graphs.half import half_graph, half_weights, underflowed
-from .graphs.quantise import CalibrationKind, int8_graph
+from .graphs.plain import plain_graph
+from .graphs.quantise import CalibrationKind, quantised, unquantisable
 from .graphs.types import describe_types, fp32_nodes
+from .graphs.work import layer_types, multiply_adds
 from .latency import Latency, latency, processor
 from .parity import COLLAPSED, Parity, Thresholds, compare
 from .report import PAGE, REPORT, write_report
 from .report_data import FileFact, KeptNode, Layer, Precision, ReportData, Stage
 from .running import Run, describe, onnx_descriptors, torch_descriptors
+from .sensitivity import Int8Choice, Network, agreement_budget, choose_int8, likely_budget
 from .source import VIEWS, Source
 from .tiles import ParityTiles
 
@@ -59,12 +63,19 @@ class ExportOptions:
 
     Args:
         precision: of the graph and of the engine made from it. "fp32" stores large weights as halves where they fit,
-            and computes in float32: what flies on a CPU. "int8" leaves in float16 what is not quantised.
+            and computes in float32: what flies on a CPU. "int8" leaves in float16 what is not quantised: what cannot
+            be, and the layers that `choose_int8` finds to do most harm.
         batch: the only batch size; None for any.
         keep: names of nodes that stay in float32, or, for int8, unquantised.
-        bisect: where a halved graph fails, find the nodes that have to stay in float32, and keep them so.
-        calibration: how int8's ranges follow from images, see `int8_graph`.
+        bisect: where a halved graph fails, find the nodes that have to stay in float32, and keep them so. Not for
+            int8, whose layers are always chosen, and never on the tiles that judge.
+        calibration: how int8's ranges follow from images, see `quantised`.
+        held_agreement: share of the queries held back that have to find the same tile in int8; by default what makes
+            the judged threshold likely, see `likely_budget`.
         thresholds: to be reached; by default the precision's own, `Thresholds.of`.
+
+    Raises:
+        ModelError: `bisect` with int8, or a share that is none.
     """
 
     precision: Asked = "fp16"
@@ -72,7 +83,18 @@ class ExportOptions:
     keep: tuple[str, ...] = ()
     bisect: bool = False
     calibration: CalibrationKind = "entropy"
+    held_agreement: float | None = None
     thresholds: Thresholds | None = None
+
+    def __post_init__(self) -> None:
+        if self.bisect and self.precision == "int8":
+            raise ModelError(
+                "int8 chooses its layers by itself, on tiles that do not judge it",
+                field="bisect",
+                expected="--held-agreement, which makes it leave more of them in FP16",
+            )
+        if self.held_agreement is not None and not 0 <= self.held_agreement <= 1:
+            raise ModelError("not a share", field="held_agreement", found=self.held_agreement, expected="0 to 1")
 
 
 @dataclass(frozen=True)
@@ -85,6 +107,7 @@ class Exported:
         parities: of every stage with the network it came from, by the stage's name.
         kept: nodes that the bisection keeps in float32, by network.
         engines: built, by network.
+        int8: what became of every layer; None for other precisions.
     """
 
     path: Path
@@ -92,6 +115,7 @@ class Exported:
     parities: Mapping[str, Parity]
     kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     engines: Mapping[str, EngineReport] = field(default_factory=dict)
+    int8: Int8Choice | None = None
 
 
 def export_bundle(
@@ -103,7 +127,7 @@ def export_bundle(
     gsd_m: float | None = None,
     name: str | None = None,
     record: Mapping[str, Any] | None = None,
-    calibration: ParityTiles | None = None,
+    calibration: Calibration | None = None,
     engine: str | Path | None = None,
     engine_options: EngineOptions | None = None,
     command: str = "",
@@ -122,7 +146,7 @@ def export_bundle(
         gsd_m: ground sampling distance that the network was trained for, m/px; by default what the source says.
         name: of the model; by default the bundle's.
         record: how it was trained; by default what the source says.
-        calibration: images for int8's ranges; by default `tiles`.
+        calibration: tiles for int8, which needs them: others than `tiles`, see `calibrated_tiles`.
         engine: of the query's TensorRT plan; where the views do not share a network, the reference's gets
             ``.reference`` before its suffix. Copies lie in the bundle, where the SDK finds them by itself.
         engine_options: how it is built.
@@ -130,11 +154,16 @@ def export_bundle(
         progress: told how far it is.
 
     Raises:
-        ModelError: a stage differs from the network by more than the thresholds allow; the graph cannot be written.
+        ModelError: a stage differs from the network by more than the thresholds allow; the graph cannot be written;
+            int8 without tiles to calibrate with, or with some of those that judge.
         MissingDependencyError: an engine is asked for where none can be built. The bundle has been written then.
     """
-    path = Path(path)
-    export = _Export(source, path, tiles, options or ExportOptions(), calibration or tiles, command, progress)
+    path, options = Path(path), options or ExportOptions()
+    if options.precision == "int8":
+        if calibration is None:
+            raise ModelError("int8 needs tiles to calibrate with", field="calibration", expected="`calibrated_tiles`")
+        calibration.check(tiles)
+    export = _Export(source, path, tiles, options, calibration, command, progress)
     distance = source.gsd_m if gsd_m is None else gsd_m
     known = source.record if record is None else record
     return export.run(distance, name or path.stem, known, None if engine is None else Path(engine), engine_options)
@@ -147,7 +176,7 @@ class _Export:
         path: Path,
         tiles: ParityTiles,
         options: ExportOptions,
-        calibration: ParityTiles,
+        calibration: Calibration | None,
         command: str,
         progress: Progress | None,
     ) -> None:
@@ -160,6 +189,8 @@ class _Export:
         self.wide: list[KeptNode] = []
         self.files: dict[str, Path] = {}
         self.lost: dict[str, int] = {}
+        self.opset = 0
+        self.int8: Int8Choice | None = None
         self.engines: dict[str, EngineReport] = {}
         self.targets: dict[str, Path] = {}
         self.bisection: Bisection | None = None
@@ -184,7 +215,6 @@ class _Export:
             if self.source.model is not None:
                 self._onnx("ONNX Runtime, fp32", graphs, Thresholds.of("fp32"))
             self.files, precision = self._typed(graphs, typed)
-            self._note_types()
             self._onnx(f"ONNX Runtime, {precision}", self.files, self._thresholds)
 
             def write(target: Path, files: Mapping[str, Path]) -> str:
@@ -196,7 +226,7 @@ class _Export:
                     views={view: view_of(self.source, view, gsd_m) for view in VIEWS},
                     files=files,
                     precision=precision,
-                    opset=_opset(self.files),
+                    opset=self.opset,
                     training={**record, "export": self._summary()},
                 )
 
@@ -222,7 +252,7 @@ class _Export:
                 self.engines[name] = replace(report, path=self.targets[name])
         if missing is not None:
             raise missing
-        return Exported(self.path, fingerprint, self.parities, self.kept, self.engines)
+        return Exported(self.path, fingerprint, self.parities, self.kept, self.engines, self.int8)
 
     def _engines(self, folder: Path, path: Path, options: EngineOptions | None, fingerprint: str) -> None:
         """A plan of every network in `folder`, each compared with the network it came from before it appears."""
@@ -347,18 +377,18 @@ class _Export:
         runs = int(np.clip(_SECONDS_OF_TIMING * 1e3 / max(first.p50_ms, 1e-3), _LEAST_RUNS, _MOST_RUNS))
         return latency(run, images, engine=engine, runs=runs, warm_up=min(runs // 5, 5))
 
-    def _note_types(self) -> None:
-        """What the graphs compute in, read from their types."""
-        import onnx
-
-        for name, path in self.files.items():
-            graph = onnx.load(str(path))
-            counts: Counter[str] = Counter()
-            for found in describe_types(graph).values():
-                counts += found
-            self.precisions.append(Precision(name, "types of the ONNX graph", counts=dict(counts.most_common())))
-            if self.options.precision != "fp32":
-                self.wide += [KeptNode(name, node, op, why) for node, op, why in fp32_nodes(graph)]
+    def _note(self, name: str, graph: Any) -> None:
+        """What a graph computes in, read from its types, and what else the bundle says of it."""
+        counts: Counter[str] = Counter()
+        for found in describe_types(graph).values():
+            counts += found
+        self.precisions.append(Precision(name, "types of the ONNX graph", counts=dict(counts.most_common())))
+        if self.options.precision != "fp32":
+            self.wide += [KeptNode(name, node, op, why) for node, op, why in fp32_nodes(graph)]
+        self.opset = max(self.opset, *(entry.version for entry in graph.opset_import))
+        lost = underflowed(graph)
+        if lost:
+            self.lost[name] = lost
 
     def _summary(self) -> dict[str, Any]:
         """The proof in a few figures, for the manifest; all of it is in the report."""
@@ -368,6 +398,8 @@ class _Export:
             if parity.retrieval is not None:
                 figures["top_1_agreement"] = parity.retrieval.agreement
             summary[name] = {key: round(value, 7) for key, value in figures.items()}
+        if self.int8 is not None:
+            summary["int8_share_of_multiply_adds"] = round(self.int8.share, 4)
         return summary
 
     def _report(self, name: str, fingerprint: str | None) -> ReportData:
@@ -400,6 +432,7 @@ class _Export:
             fingerprint=fingerprint,
             kept=self.wide,
             bisection=self.bisection,
+            int8=self.int8,
             notes=notes,
         )
 
@@ -408,32 +441,57 @@ class _Export:
         import onnx
 
         made, label = {}, str(self.options.precision)
+        networks = self._networks(graphs) if self.options.precision == "int8" else {}
         for name, path in graphs.items():
             self.tell(f"{name} in {self.options.precision}", 0, 1)
-            graph = onnx.load(str(path))
-            if self.options.precision == "fp32":
-                graph, stored = _smaller(graph)
+            if self.int8 is not None:
+                graph = networks.pop(name).graph(self.int8.names(name))
+                self.int8 = self.int8.read(name, layer_types(graph))
+            elif self.options.precision == "fp32":
+                graph, stored = _smaller(onnx.load(str(path)))
                 label = "fp32, weights stored as fp16" if stored else "fp32"
-            elif self.options.precision == "int8":
-                graph = int8_graph(
-                    graph,
-                    _batches(self.calibration, [view for view in VIEWS if self.source.file_of(view) == name]),
-                    keep=self._present(graph),
-                    method=self.options.calibration,
-                    rest="fp16",
-                )
             else:
-                graph = self._halved(name, graph)
-            lost = underflowed(graph)
-            if lost:
-                self.lost[name] = lost
+                graph = self._halved(name, onnx.load(str(path)))
+            self._note(name, graph)
             made[name] = folder / name
             onnx.save(graph, str(made[name]))
+        if self.int8 is not None:
+            label = f"int8 in {self.int8.share:.0%} of multiply-adds, fp16"
         return made, label
+
+    def _networks(self, graphs: Mapping[str, Path]) -> dict[str, Network]:
+        """Every network quantised, and the choice of the layers that are to stay so."""
+        import onnx
+
+        calibration = self.calibration
+        if calibration is None:
+            return {}
+        networks = {}
+        for name, path in graphs.items():
+            self.tell(f"ranges of {name}", 0, 1)
+            graph = plain_graph(onnx.load(str(path)))
+            views = tuple(view for view in VIEWS if self.source.file_of(view) == name)
+            keep = self._present(graph)
+            networks[name] = Network(
+                views,
+                graph,
+                quantised(graph, _batches(calibration.ranges, views), keep=keep, method=self.options.calibration),
+                multiply_adds(graph, calibration.ranges.batch(views[0], 0, self.options.batch or 1)),
+                {**unquantisable(graph), **dict.fromkeys(keep, "kept by name")},
+            )
+        queries, asked = len(calibration.held), self.options.held_agreement
+        if asked is not None:
+            limit = agreement_budget(queries, asked)
+        else:
+            limit = likely_budget(queries, len(self.tiles), self._thresholds.agreement)
+        self.int8 = choose_int8(networks, calibration.held, limit, self._thresholds, progress=self.tell)
+        return networks
 
     def _check_names(self, graphs: Mapping[str, Path]) -> None:
         import onnx
 
+        if not self.options.keep:
+            return
         known = {node.name for path in graphs.values() for node in onnx.load(str(path)).graph.node}
         for name in self.options.keep:
             if name not in known:
@@ -490,7 +548,7 @@ def _smaller(graph: Any) -> tuple[Any, bool]:
         return graph, False
 
 
-def _batches(tiles: ParityTiles, views: list[View]) -> Iterator[NDArray[np.float32]]:
+def _batches(tiles: ParityTiles, views: Sequence[View]) -> Iterator[NDArray[np.float32]]:
     """Calibration images of the views that a network serves."""
     for view in views:
         for start in range(0, len(tiles.images(view)), _CALIBRATION_BATCH):
@@ -505,12 +563,6 @@ def _place(built: Path, target: Path) -> None:
         shutil.copyfile(built, copied)
         shutil.copyfile(sidecar_path(built), sidecar_path(copied))
         publish_engine(copied, target)
-
-
-def _opset(files: Mapping[str, Path]) -> int:
-    import onnx
-
-    return max(entry.version for file in files.values() for entry in onnx.load(str(file)).opset_import)
 
 
 def _size(files: Iterable[Path]) -> int:

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ import typer
 
 from cvgl.cli.common import command_when_none_is_named, main
 from cvgl.errors import MissingDependencyError, ModelError
+from cvgl.mission import GALLERY, MISSION
 
 if TYPE_CHECKING:
     from .bundle import Exported
@@ -24,7 +26,6 @@ __all__ = ["app", "app_main"]
 # Tiles of each view by default: as many as so many billions of multiply-adds allow. Deterministic, unlike a clock, and
 # a minute or two of an ordinary processor for the largest method.
 _BUDGET_GMACS, _LEAST_TILES, _MOST_TILES = 600.0, 8, 500
-_CALIBRATION_TILES = 128
 
 app = typer.Typer(add_completion=False, cls=command_when_none_is_named("run"), no_args_is_help=True)
 
@@ -82,7 +83,8 @@ def run(
     tiles: Annotated[
         Path | None,
         typer.Option(
-            help="What to prove it on: a folder of tiles, a map or a gallery.", show_default="a procedural world"
+            help="What to prove it on: a folder of tiles, a map, a gallery or a mission.",
+            show_default="a procedural world",
         ),
     ] = None,
     count: Annotated[
@@ -95,6 +97,15 @@ def run(
     bisect: Annotated[
         bool, typer.Option("--bisect", help="Where the halved graph fails, find the nodes that must stay in FP32.")
     ] = False,
+    held_agreement: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="For int8: share of queries, of tiles that do not judge, that must find the same tile.",
+            show_default="what makes 98 % of the judged ones likely",
+        ),
+    ] = None,
     calibration: Annotated[
         Literal["entropy", "percentile", "minmax"], typer.Option(help="How ranges for int8 follow from the tiles.")
     ] = "entropy",
@@ -126,6 +137,7 @@ def run(
     """
     _require("torch", "onnx", "onnxscript")
     from .bundle import ExportOptions, export_bundle
+    from .calibration import calibrated_tiles
     from .source import open_source
     from .tensorrt import EngineOptions
     from .tile_sources import open_tiles
@@ -134,20 +146,24 @@ def run(
     path = out if out is not None else checkpoint.with_suffix(".cvgl")
     if source.model is None and path.resolve() == checkpoint.resolve():
         raise ModelError("would replace the bundle that it is made from", file=path, field="--out", expected="another")
-    options = ExportOptions(precision, batch, tuple(keep or ()), bisect, calibration)
+    options = ExportOptions(precision, batch, tuple(keep or ()), bisect, calibration, held_agreement)
     sizes = source.inputs["query"], source.inputs["reference"]
     number = count or _affordable(source)
+    # A mission's tiles are its gallery's; as a folder of images it has none but the map's pictures.
+    place = tiles / GALLERY if tiles is not None and (tiles / MISSION).is_file() else tiles
     with _bar() as show:
-        proof = open_tiles(tiles, *sizes, count=number, progress=lambda d, n: show("tiles", d, n))
-        # Other tiles than those it is judged on, where there are enough.
-        ranges = open_tiles(tiles, *sizes, count=_CALIBRATION_TILES, seed=1) if precision == "int8" else None
+        tell = partial(show, "tiles")
+        if precision == "int8":
+            proof, others = calibrated_tiles(place, *sizes, count=number, progress=tell)
+        else:
+            proof, others = open_tiles(place, *sizes, count=number, progress=tell), None
         made = export_bundle(
             source,
             path,
             proof,
             options,
             gsd_m=gsd,
-            calibration=ranges,
+            calibration=others,
             engine=engine,
             engine_options=EngineOptions(
                 batch=None if batch is None else (batch, batch, batch),
@@ -218,6 +234,8 @@ def _say(made: Exported) -> None:
         typer.echo("warning: it gives much the same descriptor for every tile; is it trained?", err=True)
     for name, nodes in made.kept.items():
         typer.echo(f"{name}: {len(nodes)} nodes kept in FP32: {', '.join(nodes) or 'none needed'}")
+    if made.int8 is not None:
+        typer.echo(f"{made.int8.words} ({made.int8.budget.words}; {made.int8.differ} do)")
     for report in made.engines.values():
         layers = ", ".join(f"{count} {precision}" for precision, count in report.achieved.histogram.items())
         typer.echo(f"engine: {report.path}, layers {layers or 'not told'}, built in {report.seconds:.0f} s")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
 
-from cvgl.engines.onnxruntime import OnnxEngine
-from cvgl_train.models.base import CrossViewModel, View
+from cvgl.bench import machine as about_machine
 
 from .descriptors import Floats
-from .running import Run, torch_runner
-from .tiles import ParityTiles
+from .running import Run
 
-__all__ = ["Latency", "latency", "onnx_latency", "processor", "torch_latency"]
+__all__ = ["Latency", "latency", "processor"]
 
 
 @dataclass(frozen=True)
@@ -61,32 +56,6 @@ def latency(
     return Latency(middle, late, len(times), engine, machine or processor())
 
 
-def torch_latency(model: CrossViewModel, tiles: ParityTiles, view: View, *, runs: int = 50) -> Latency:
-    """PyTorch's for one image of a view, on the model's device."""
-    device = next(model.parameters()).device
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    engine = f"PyTorch {torch.__version__}, {device.type}, {torch.get_num_threads()} threads"
-    return latency(torch_runner(model, view), tiles.batch(view, 0, 1), engine=engine, machine=where, runs=runs)
-
-
-def onnx_latency(
-    path: str | Path, tiles: ParityTiles, view: View, *, threads: int | None = None, runs: int = 50
-) -> Latency:
-    """ONNX Runtime's for one image of a view, or for as many as the file's batch has, as the SDK runs it on a CPU.
-
-    Raises:
-        ModelError: a file that is no embedding network.
-    """
-    engine = OnnxEngine(path, threads)
-    images = tiles.batch(view, 0, 1).repeat(engine.batch or 1, axis=0)
-    return latency(engine.run, images, engine=engine.description, runs=runs)
-
-
 def processor() -> str:
     """This machine's processor, for people."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.lower().startswith("model name") and ":" in line]
-    return f"CPU {names[0] if names else platform.machine()}"
+    return f"CPU {about_machine()['processor']}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from .source import VIEWS
 
 __all__ = ["COLLAPSED", "Failure", "Parity", "Thresholds", "compare", "judge"]
 
+# Tiles for which the defaults are stated.
 _STATED_FOR = 500
 
 COLLAPSED = 0.01
@@ -29,9 +29,7 @@ class Thresholds:
     Args:
         cosine_median, cosine_minimum: between both engines' descriptors of a tile, over all tiles of both views.
         agreement: see `Retrieval`.
-        recall_drop, pssr_drop: by how much R@1 and PSSR may fall. Of agreement and R@1 one query may differ in any
-            case: on 22 tiles nothing finer than 4.5 % can be told. PSSR is a mean rank as a share of the references:
-            with fewer than 500, the limit is that of as many ranks. On 500 none of this changes the defaults.
+        recall_drop, pssr_drop: by how much R@1 and PSSR may fall.
         error: largest difference of any value.
         spread: see `Parity`. Below `COLLAPSED` a model gives much the same for every tile, and agreement with it proves
             little; to export it is the user's right all the same, so that by default this is said and not judged.
@@ -59,6 +57,22 @@ class Thresholds:
         if precision not in _DEFAULTS:
             raise ModelError("no such precision", field="precision", found=precision, expected=" or ".join(_DEFAULTS))
         return _DEFAULTS[precision]
+
+    def on(self, queries: int, references: int) -> Thresholds:
+        """What they come to on so many tiles; on 500 the defaults stay what they are.
+
+        Of agreement and R@1 one query may differ in any case: on 22 tiles nothing finer than 4.5 % can be told. PSSR is
+        a mean rank as a share of the references: with fewer than 500, the limit is that of as many ranks.
+        """
+        # A little more, for the rounding of shares.
+        one = (1 + 1e-9) / queries
+        ranks = max(1.0, _STATED_FOR / references)
+        return replace(
+            self,
+            agreement=None if self.agreement is None else min(self.agreement, 1 - one),
+            recall_drop=None if self.recall_drop is None else max(self.recall_drop, one),
+            pssr_drop=None if self.pssr_drop is None else ranks * self.pssr_drop,
+        )
 
 
 _DEFAULTS = {
@@ -107,7 +121,7 @@ class Parity:
             descriptors of different tiles are at all. 0 for a model that gives the same for every tile.
         retrieval: None where a descriptor is not finite.
         nearest_before, nearest_after: (Q, 2) the two nearest references; -1 where a descriptor is not finite.
-        thresholds: by which it is judged.
+        thresholds: by which it is judged, on as many tiles as there are.
     """
 
     reference: str
@@ -150,7 +164,7 @@ class Parity:
     @property
     def failures(self) -> list[Failure]:
         """By its own thresholds."""
-        return judge(self, self.thresholds)
+        return _failures(self, self.thresholds)
 
     def __bool__(self) -> bool:
         return not self.failures
@@ -178,7 +192,7 @@ def compare(
         reference: of the original, which is taken for right.
         candidate: of the export.
         truth: (Q,) the true reference of each query.
-        thresholds: by which the result is judged; those of FP16 without.
+        thresholds: by which the result is judged, see `Thresholds.on`; those of FP16 without.
         metric: of the model, see `cvgl_train.models.base.ModelInfo`.
         tie: see `TIE`.
 
@@ -227,16 +241,21 @@ def compare(
         retrieval,
         nearest_before,
         nearest_after,
-        thresholds or Thresholds(),
+        (thresholds or Thresholds()).on(queries, references),
     )
 
 
 def judge(parity: Parity, thresholds: Thresholds) -> list[Failure]:
-    """Every threshold that was not reached; an empty list is a pass.
+    """Every threshold, on as many tiles as there are (`Thresholds.on`), that was not reached; an empty list is a pass.
 
     A descriptor that is not finite fails whatever the thresholds are: so does an original engine that gives one, since
     nothing can be proven against it.
     """
+    return _failures(parity, thresholds.on(len(parity.cosine_query), len(parity.cosine_reference)))
+
+
+def _failures(parity: Parity, thresholds: Thresholds) -> list[Failure]:
+    """Of thresholds as they are on these tiles."""
     found: list[Failure] = []
     for name, scan in (("original", parity.before), ("candidate", parity.after)):
         if scan.count:
@@ -264,26 +283,17 @@ def judge(parity: Parity, thresholds: Thresholds) -> list[Failure]:
     seen = parity.retrieval
     if seen is not None:
         queries = len(parity.cosine_query)
-        # A little more, for the rounding of shares.
-        one = (1 + 1e-9) / queries
         same = f"{round(seen.agreement * queries)} of {queries} queries"
-        least("top-1 agreement", seen.agreement, _but_one(thresholds.agreement, 1 - one, min), same)
+        least("top-1 agreement", seen.agreement, thresholds.agreement, same)
         falls = _fall(seen.recall_change), _fall(seen.pssr_change)
         most(
             "fall of R@1",
             falls[0],
-            _but_one(thresholds.recall_drop, one, max),
+            thresholds.recall_drop,
             _change(seen.recall_before, seen.recall_after),
         )
-        ranks = max(1.0, _STATED_FOR / len(parity.cosine_reference))
-        pssr = None if thresholds.pssr_drop is None else ranks * thresholds.pssr_drop
-        most("fall of PSSR", falls[1], pssr, _change(seen.pssr_before, seen.pssr_after))
+        most("fall of PSSR", falls[1], thresholds.pssr_drop, _change(seen.pssr_before, seen.pssr_after))
     return found
-
-
-def _but_one(limit: float | None, with_one: float, looser: Callable[[float, float], float]) -> float | None:
-    """A limit of a share, loosened to what it is when one query differs."""
-    return None if limit is None else looser(limit, with_one)
 
 
 def _fall(change: float) -> float:

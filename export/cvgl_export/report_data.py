@@ -15,6 +15,7 @@ from cvgl_train.models.base import View
 from .bisect import Bisection
 from .latency import Latency
 from .parity import Failure, Parity
+from .sensitivity import Int8Choice
 from .tiles import ParityTiles
 
 __all__ = ["FileFact", "KeptNode", "Layer", "Precision", "ReportData", "Stage"]
@@ -155,6 +156,7 @@ class ReportData:
         command: that makes this report again.
         kept: nodes that stay in FP32.
         bisection: the search for such nodes, where there was one.
+        int8: what became of every layer, where some are INT8.
         notes: what else there is to know.
         created: when, ISO 8601.
     """
@@ -173,6 +175,7 @@ class ReportData:
     fingerprint: str | None = None
     kept: Sequence[KeptNode] = ()
     bisection: Bisection | None = None
+    int8: Int8Choice | None = None
     notes: Sequence[str] = ()
     created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
@@ -202,6 +205,7 @@ class ReportData:
         absent = [stage.name for stage in self.stages if stage.skipped is not None]
         rest = f" Not run here: {', '.join(absent)}." if absent else ""
         if self.passed:
-            return f"{last} is the same model, by every threshold.{rest}"
+            share = "" if self.int8 is None else f" {self.int8.words}"
+            return f"{last} is the same model, by every threshold.{share}{rest}"
         count = len(self.failures)
         return f"Not the same model: {count} threshold{'s' if count > 1 else ''} not reached.{rest}"

@@ -45,6 +45,7 @@ def to_json(data: ReportData) -> dict[str, Any]:
         [_PrecisionRecord.of_precision(found) for found in data.precisions],
         [asdict(node) for node in data.kept],
         None if data.bisection is None else asdict(data.bisection),
+        None if data.int8 is None else {"words": data.int8.words, **asdict(data.int8)},
         [asdict(file) for file in data.files],
         dict(data.versions),
         data.machine,
@@ -161,6 +162,7 @@ class _ReportRecord:
     precision: list[_PrecisionRecord]
     kept_in_fp32: list[dict[str, str]]
     bisection: dict[str, Any] | None
+    int8: dict[str, Any] | None
     files: list[dict[str, Any]]
     versions: dict[str, str]
     machine: str

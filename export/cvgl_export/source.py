@@ -82,13 +82,14 @@ class Source:
         return made
 
 
-def open_source(path: str | Path, kind: str | None = None, settings: Mapping[str, Any] | None = None) -> Source:
+def open_source(path: str | Path, kind: str | None = None) -> Source:
     """What lies at a path.
 
     Args:
         path: a ``.pt`` of `cvgl-train`, the ``weights.npz`` of a cvgl-nano, a bundle, or an authors' checkpoint.
-        kind: whose checkpoint it is, as `cvgl-train import --as` takes it; None for one of this project's own.
-        settings: of the model, where an authors' checkpoint does not decide them.
+        kind: whose checkpoint it is, as `cvgl-train import --as` takes it; None for one of this project's own. Of
+            settings that the file does not decide, such as the size of images, the method's own; `cvgl-train import`
+            takes others.
 
     Raises:
         ModelError: nothing there, not one of these, or damaged.
@@ -99,7 +100,7 @@ def open_source(path: str | Path, kind: str | None = None, settings: Mapping[str
     if kind is not None:
         from cvgl_train.importer import import_checkpoint
 
-        imported = import_checkpoint(path, kind, **(settings or {}))
+        imported = import_checkpoint(path, kind)
         return _of_model(path, imported, {"imported": {"file": path.name, "as": kind}}, path.stem)
     if path.is_dir():
         return _of_bundle(path)
@@ -126,7 +127,8 @@ def _of_model(path: Path, model: CrossViewModel, record: Mapping[str, Any], name
 def _source(path: Path, model: CrossViewModel, record: Mapping[str, Any], name: str, digest: str) -> Source:
     info = model.eval().info
     distance = record.get("gsd_m")
-    known = isinstance(distance, (int, float)) and not isinstance(distance, bool) and distance > 0
+    if not isinstance(distance, (int, float)) or isinstance(distance, bool) or not distance > 0:
+        distance = None
     return Source(
         path=path,
         name=name,
@@ -135,7 +137,7 @@ def _source(path: Path, model: CrossViewModel, record: Mapping[str, Any], name: 
         inputs={"query": info.query, "reference": info.reference},
         shared=info.shared,
         sha256=digest,
-        gsd_m=float(distance) if known and distance is not None else None,
+        gsd_m=None if distance is None else float(distance),
         record=record,
         model=model,
         metric=info.metric,

@@ -103,6 +103,7 @@ OUTPUTS = {
 }
 TRIGGER_SERVICE = "visual_localization/trigger_localization"
 
+_OUT_OF_ORDER = "image: out of order or sent twice"
 # What telemetry can be; beyond it a message is refused, and the localiser has narrower bounds of its own.
 _HEIGHTS = (-1_000.0, 100_000.0)
 
@@ -168,7 +169,8 @@ class Bridge:
             "heading": Track(interpolate_degrees, age, jump),
             **{name: Track(linear, age, jump) for name in ("range", "height", "odometry", "altitude")},
         }
-        self._last_stamp = 0
+        self._newest_stamp = 0  # of an image that came in
+        self._last_stamp = 0  # of a frame that telemetry was found for
         self._restart: list[Prior | None] = []  # at most one: what the localiser is to be reset to
         self._triggered = False
         self._camera_info: Any = None
@@ -308,18 +310,16 @@ class Bridge:
             self._health.arrived()
             if self._parameters.mode == "trigger" and not self._triggered:
                 return
-            step = stamp - self._last_stamp
-            if -self._parameters.clock_jump_s * NANOSECONDS <= step <= 0:
-                self._health.refuse("image: out of order or sent twice", "out_of_order")
+            if self._out_of_order(stamp, self._newest_stamp):
+                self._health.refuse(_OUT_OF_ORDER, "out_of_order")
                 return
-            if step < 0:
-                # The clock was set back (or the driver restarted): a new sequence. What the tracker knew is dated
-                # after this frame.
-                self._health.counts["clock_jumps"] += 1
-                self._restart = [None]
-            self._last_stamp = stamp
+            self._newest_stamp = stamp
             self._triggered = False
         self._queue.put(_Item(message, stamp))
+
+    def _out_of_order(self, stamp: int, last: int) -> bool:
+        """Whether a stamp is no later than the last one; much earlier means that a clock was set."""
+        return -self._parameters.clock_jump_s * NANOSECONDS <= stamp - last <= 0
 
     def _on_imu(self, message: Any) -> None:
         self._note(
@@ -392,6 +392,8 @@ class Bridge:
     def _answer(self, item: _Item) -> None:
         p = self._parameters
         paired = self._pair(item.stamp, p)
+        if not self._follows(item.stamp):
+            raise FrameError(_OUT_OF_ORDER)
         message, most = item.message, p.max_image_megapixels * 1e6
         if p.image_transport == "raw":
             image = image_from_fields(message.encoding, message.height, message.width, message.step, message.data, most)
@@ -423,9 +425,24 @@ class Bridge:
         self._publish_status(fix, item.stamp, delay_ms, paired)
         if p.debug_image and time.monotonic() - self._debug_at >= p.debug_image_period_s:
             self._debug_at = time.monotonic()
-            picture = debug_image(image, fix, self._localizer.gallery)
-            header = msgs.Header(outgoing.time_of(item.stamp), p.frame_id)
-            self._send(_DEBUG, msgs.CompressedImage(header, "jpeg", picture))
+            self._publish_picture(image, fix, item.stamp, p)
+
+    def _follows(self, stamp: int) -> bool:
+        """Take a frame into the sequence; false where a later one has been answered.
+
+        A stamp counts only here, once telemetry agrees that there is such a time: one false stamp alone neither ends
+        a sequence nor makes the frames after it late.
+        """
+        with self._changed:
+            if self._out_of_order(stamp, self._last_stamp):
+                self._health.counts["out_of_order"] += 1
+                return False
+            if stamp < self._last_stamp:
+                # The clock was set back (or all was started anew): what the tracker knew is dated after this frame.
+                self._health.counts["clock_jumps"] += 1
+                self._restart = self._restart or [None]
+            self._last_stamp = stamp
+            return True
 
     def _pair(self, stamp: int, p: Parameters) -> _Paired:
         """Telemetry at an exposure, after waiting a moment for what is still on its way."""
@@ -459,6 +476,10 @@ class Bridge:
             heading = None if turn is None else attitude_of(turn).heading
         if heading is not None:
             heading = (heading + p.heading_offset_deg) % 360.0
+        elif p.heading_source != "none":
+            self._health.counts["without_heading"] += 1
+        if tilt.pitch is None and p.attitude_source != "none":
+            self._health.counts["without_attitude"] += 1
         raw = self._numbers[p.height_source].at(stamp)
         if raw is None:
             raise FrameError(f"no {p.height_source} within {p.max_telemetry_age_s:g} s of the exposure", field="height")
@@ -504,6 +525,7 @@ class Bridge:
             "latency_ms": f"{fix.latency_ms:.1f}",
             "delay_ms": f"{delay_ms:.1f}",
             "height_m": f"{paired.height:.1f}",
+            **{name: _degrees(value) for name, value in vars(paired.attitude).items()},
         }
         if fix and paired.altitude is None and self._parameters.altitude_source != "none":
             values["fix_withheld"] = "no altitude at the time of exposure"
@@ -512,6 +534,15 @@ class Bridge:
             name, 0 if fix else WARN, fix.reason or fix.status.value, values, outgoing.time_of(stamp)
         )
         self._send(_STATUS, message)
+
+    def _publish_picture(self, image: Any, fix: Fix, stamp: int, p: Parameters) -> None:
+        try:
+            picture = debug_image(image, fix, self._localizer.gallery)
+        except Exception:  # the frame has been answered; a picture of it is a courtesy
+            self._log("warning", traceback.format_exc())
+            return
+        header = msgs.Header(outgoing.time_of(stamp), p.frame_id)
+        self._send(_DEBUG, msgs.CompressedImage(header, "jpeg", picture))
 
     def _refuse(self, stamp: int, reason: str) -> None:
         with self._changed:
@@ -527,3 +558,7 @@ class Bridge:
             with self._changed:
                 self._health.refuse(f"{topic}: not published: {error}")
             self._log("error", f"{topic}: not published: {error!r}")
+
+
+def _degrees(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1f}"

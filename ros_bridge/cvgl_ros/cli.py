@@ -31,29 +31,30 @@ graph in the same domain and on the same network sees its topics.
 
 \b
 Takes (rename with --remap):
-  image, or image/compressed   sensor_msgs/Image, CompressedImage, stamped with the exposure
-  camera_info                  sensor_msgs/CameraInfo (use_camera_info: true)
-  imu, or odometry             attitude and heading
-  range, height, odometry or altitude   height above ground
-  prior, prior_pose            where to look: NavSatFix, PoseWithCovarianceStamped
-  trigger                      std_msgs/Empty: localise the next frame over the whole map
+  image, image/compressed  sensor_msgs, stamped with the exposure
+  camera_info              sensor_msgs, where use_camera_info is true
+  imu or odometry          attitude and heading; or heading, a Float64
+  range, height, odometry  height above ground; or altitude
+  prior, prior_pose        NavSatFix, PoseWithCovarianceStamped
+  trigger                  std_msgs/Empty: search the whole map
 \b
 Gives, under visual_localization/:
-  fix                          sensor_msgs/NavSatFix, once altitude_source is set
-  pose                         geometry_msgs/PoseWithCovarianceStamped in the map frame
-  map_origin                   where that frame begins (latched)
-  status                       one line for each frame, with the reason where there is no fix
-  trigger_localization         std_srvs/Trigger, the service
+  fix                      NavSatFix, once altitude_source is set
+  pose                     PoseWithCovarianceStamped in the map frame
+  map_origin               where that frame begins (latched)
+  status                   for each frame, and why there is no fix
+  trigger_localization     std_srvs/Trigger, a service
 and /diagnostics once a second.
 
 \b
 Examples:
   cvgl-ros MISSION --set altitude_source=planar
-  cvgl-ros MISSION --params localizer.yaml --interface eth0 --domain 5
-  cvgl-ros MISSION --remap image:=/camera/image_raw --remap imu:=/mavros/imu/data
+  cvgl-ros MISSION --params my.yaml --interface eth0 --domain 5
+  cvgl-ros MISSION --remap image:=/camera/image_raw
 
 Without --interface the bus stays on the loopback interface, unless CYCLONEDDS_URI says otherwise. Parameters that may
-change while flying are read again when the parameter file changes.
+change while flying are read again when the parameter file changes. Every parameter is explained in
+ros_bridge/config/localizer.yaml.
 """
 
 

@@ -79,16 +79,8 @@ class Health:
 
     def values(self, dropped: int) -> dict[str, str]:
         """Key-value pairs; ``dropped`` frames were replaced by newer ones before their turn."""
-        named = (
-            "images",
-            "frames",
-            "fixes",
-            "refused",
-            "malformed",
-            "out_of_order",
-            "clock_jumps",
-            "telemetry_refused",
-        )
+        named: tuple[str, ...] = ("images", "frames", "fixes", "refused", "malformed", "out_of_order", "clock_jumps")
+        named += ("telemetry_refused", "without_attitude", "without_heading")
         values = {name: str(self.counts[name]) for name in named}
         values["dropped"] = str(dropped)
         values["image_rate_hz"] = f"{_rate(self._arrivals, self._clock()):.2f}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import dataclasses
 import importlib
+import traceback
 from typing import Any
 
 import rclpy
@@ -54,19 +55,28 @@ class LocalizerNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types 
             if not parameters.mission:
                 raise MissionError("not set", field="mission", expected="the mission folder")
             self._localizer = Localizer.open(parameters.mission, threads=parameters.threads or None)
-        except CvglError as error:
-            self.get_logger().error(str(error))
-            return TransitionCallbackReturn.FAILURE
+        except Exception as error:
+            return self._failed(error)
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Subscribe and publish."""
         try:
-            parameters = self._read_parameters()
-            bridge = Bridge(self._localizer, parameters, self._publish, self._now, self._log)
-        except CvglError as error:
-            self.get_logger().error(str(error))
-            return TransitionCallbackReturn.FAILURE
+            self._open()
+        except Exception as error:
+            self.release()
+            return self._failed(error)
+        return super().on_activate(state)
+
+    def _failed(self, error: Exception) -> TransitionCallbackReturn:
+        """Log why a transition failed: rclpy passes over what a callback raises without a word."""
+        ours = isinstance(error, CvglError)
+        self.get_logger().error(str(error) if ours else "".join(traceback.format_exception(error)))
+        return TransitionCallbackReturn.FAILURE
+
+    def _open(self) -> None:
+        parameters = self._read_parameters()
+        bridge = Bridge(self._localizer, parameters, self._publish, self._now, self._log)
         reliable = parameters.output_reliability == "reliable"
         for output in bridge.outputs():
             publisher = self.create_publisher(
@@ -85,7 +95,6 @@ class LocalizerNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types 
         self._entities.append((self.destroy_timer, timer))
         self._bridge = bridge
         bridge.start()
-        return super().on_activate(state)
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
         """Stop; the mission stays open."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from cvgl.errors import ModelError
 from cvgl.model import Model
 from cvgl_export import cli
 from cvgl_export.report import read_report
@@ -109,6 +110,31 @@ def test_int8(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert report["passed"] == (status == 0) and out.exists() == (status == 0)
     (types,) = (entry for entry in report["precision"] if entry["of"] == "embed.onnx")
     assert types["achieved"]["int8"] > 0
+    choice = report["int8"]
+    assert sum(layer["precision"] == "int8" for layer in choice["layers"]) == types["achieved"]["int8"]
+    assert 0.05 < choice["share"] <= 1 and choice["words"].split(".")[0] in (
+        (out if status == 0 else tmp_path / "q.failed") / "report.html"
+    ).read_text().replace("&#39;", "'")
+    if status == 0:
+        assert Model.open(out).precision == f"int8 in {choice['share']:.0%} of multiply-adds, fp16"
+
+
+def test_int8_is_neither_bisected_nor_made_of_the_tiles_that_judge_it(weights: Path, tmp_path: Path) -> None:
+    from cvgl_export.bundle import ExportOptions, export_bundle
+    from cvgl_export.calibration import Calibration
+    from cvgl_export.source import open_source
+    from cvgl_export.tile_sources import open_tiles
+
+    with pytest.raises(ModelError, match="bisect: int8 chooses its layers by itself"):
+        ExportOptions("int8", bisect=True)
+    with pytest.raises(ModelError, match="held_agreement: not a share"):
+        ExportOptions("int8", held_agreement=98)
+    source = open_source(weights)
+    tiles = open_tiles(None, source.inputs["query"], source.inputs["reference"], count=3)
+    for calibration, words in ((None, "needs tiles to calibrate with"), (Calibration(tiles, tiles), "two purposes")):
+        with pytest.raises(ModelError, match=words):
+            export_bundle(source, tmp_path / "x.cvgl", tiles, ExportOptions("int8"), calibration=calibration)
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_tensorrt_the_bundle_is_there_and_the_status_is_3(

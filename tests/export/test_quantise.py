@@ -123,6 +123,15 @@ def test_quantisers_are_what_tensorrt_takes(quantised: ModelProto) -> None:
     assert not any(t.data_type == TensorProto.INT32 for t in quantised.graph.initializer)
 
 
+def test_only_layers_read_what_was_rounded(model: ModelProto, quantised: ModelProto) -> None:
+    """Of a residual block's two branches the one past the layers stays exact."""
+    rounded = {o for node in quantised.graph.node if node.op_type == "DequantizeLinear" for o in node.output}
+    readers = {node.op_type for node in quantised.graph.node if rounded & set(node.input)}
+    assert readers == {"Conv", "MatMul"}
+    before = {node.name: list(node.input) for node in model.graph.node if node.op_type == "Add"}
+    assert before and before.items() <= {node.name: list(node.input) for node in quantised.graph.node}.items()
+
+
 def test_it_says_what_runs_in_int8(model: ModelProto, quantised: ModelProto) -> None:
     types = describe_types(quantised)
     assert types["Conv"] == {"int8": 4, "fp32": 1} and types["MatMul"] == {"int8": 1} and types["Gemm"] == {"fp32": 2}

@@ -95,6 +95,12 @@ def load(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def beside() -> Callable[[str], ModuleType]:
+    """A function that loads a helper beside the tests."""
+    return load
+
+
+@pytest.fixture(scope="session")
 def peer_module() -> ModuleType:
     """``peer.py``; skips where the DDS package or rosbags is not installed."""
     pytest.importorskip("cyclonedds", reason="cyclonedds is not installed: pip install 'cvgl[ros]'")
@@ -113,6 +119,26 @@ def peer(peer_module: ModuleType, domain: int) -> Any:
     from cvgl_ros.dds.transport import join
 
     return peer_module.Peer(domain, joined=join(domain))
+
+
+@pytest.fixture
+def vehicle(peer: Any, peer_module: ModuleType) -> Any:
+    """A camera and telemetry on this test's bus."""
+    return peer_module.Vehicle(peer)
+
+
+@pytest.fixture
+def listen(domain: int, peer_module: ModuleType) -> Iterator[Callable[[dict[str, str]], Any]]:
+    """A function that starts a process which decodes what it hears."""
+    opened: list[Any] = []
+
+    def start(topics: dict[str, str]) -> Any:
+        opened.append(peer_module.Listener(domain, topics))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
 
 
 @pytest.fixture

@@ -8,8 +8,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,7 @@ LOOPBACK = (
     '<CycloneDDS><Domain><General><Interfaces><NetworkInterface name="{}"/></Interfaces></General>'
     '<Internal><SocketReceiveBufferSize min="default" max="4MB"/></Internal></Domain></CycloneDDS>'
 )
+IMAGE, NUMBER = "sensor_msgs/msg/Image", "std_msgs/msg/Float64"
 TRIGGER = {
     "std_srvs/srv/Trigger_Request": "uint64 guid\nint64 seq\nuint8 structure_needs_at_least_one_member\n",
     "std_srvs/srv/Trigger_Response": "uint64 guid\nint64 seq\nbool success\nstring message\n",
@@ -147,6 +151,65 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value.item() if isinstance(value, np.generic) else value
+
+
+class Vehicle:
+    """The camera and the telemetry of a stranger."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer, self.types = peer, store(peer.distro).types
+
+    def join(self) -> None:
+        """Wait until the bridge takes all that is sent."""
+        topics = {"rt/image": IMAGE, "rt/height": NUMBER, "rt/heading": NUMBER}
+        for topic, ros_name in topics.items():
+            self.peer.writer(topic, ros_name)
+        end = time.monotonic() + 60.0
+        while not all(self.peer.matched(topic) for topic in topics):
+            assert time.monotonic() < end, "the bridge does not appear"
+            time.sleep(0.005)
+
+    def header(self, stamp: int) -> Any:
+        moment = self.types["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
+        return self.types["std_msgs/msg/Header"](stamp=moment, frame_id="camera")
+
+    def image(self, stamp: int, side: int = 24, **changes: Any) -> Any:
+        data = np.zeros(side * side * 3, np.uint8)
+        fields = {"height": side, "width": side, "encoding": "bgr8", "is_bigendian": 0, "step": 3 * side, "data": data}
+        return self.types[IMAGE](header=self.header(stamp), **{**fields, **changes})
+
+    def fly(self, stamp: int | None = None, height_m: float = 80.0, heading: float = 30.0, **image: Any) -> int:
+        """One frame with its height and heading, now; its stamp."""
+        self.peer.send("rt/height", self.types[NUMBER](data=height_m))
+        self.peer.send("rt/heading", self.types[NUMBER](data=heading))
+        stamp = time.time_ns() if stamp is None else stamp
+        self.peer.send("rt/image", self.image(stamp, **image))
+        return stamp
+
+
+class Listener:
+    """A process of its own that decodes what it hears."""
+
+    def __init__(self, domain: int, topics: dict[str, str]) -> None:
+        wanted = [f"{topic}={name}" for topic, name in topics.items()]
+        command = [sys.executable, __file__, str(domain), *wanted]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+        self.heard: list[tuple[str, int, Any]] = []
+
+    def until(self, done: Callable[[list[tuple[str, int, Any]]], bool]) -> list[tuple[str, int, Any]]:
+        assert self.process.stdout is not None
+        while not done(self.heard):
+            line = self.process.stdout.readline()
+            assert line, "the listener has died"
+            self.heard.append(tuple(json.loads(line)))
+        return self.heard
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
 
 
 def listen(domain: int, wanted: list[str], distro: str = "ROS2_HUMBLE") -> None:

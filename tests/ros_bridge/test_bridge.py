@@ -18,6 +18,7 @@ from cvgl.frame import Frame
 from cvgl_ros import msgs
 from cvgl_ros.attitude import Attitude, quaternion_of
 from cvgl_ros.bridge import Bridge
+from cvgl_ros.images import image_from_file
 from cvgl_ros.msgs import Empty, Float64, Header, Image, Imu, NavSatFix, NavSatStatus, Odometry, Time
 from cvgl_ros.outgoing import nanoseconds_of, time_of
 from cvgl_ros.parameters import ParameterError, Parameters
@@ -305,6 +306,55 @@ def test_a_clock_set_forward_is_followed(desk: Callable[..., Desk], answering: A
         d.frame(stamp)
         d.answers(len(answering.frames) + 1 if not answering.frames else 2)
     assert [frame.time for frame in answering.frames] == [START / S, START / S + 10**6]
+
+
+def test_one_stamp_from_the_future_ends_no_sequence(desk: Callable[..., Desk], answering: Any) -> None:
+    d = desk()
+    d.frame(START)
+    d.answers(1)
+    d.send("image", image(START + 10**9 * S // 2))  # no telemetry knows of that time
+    d.answers(2)
+    d.frame(START + S)
+    d.answers(3)
+    assert answering.resets == []
+    assert [frame.time for frame in answering.frames] == [START / S, START / S + 1]
+    d.send("image", image(START + S // 2))
+    d.frame(START + 2 * S)
+    d.answers(4)
+    assert d.values()["out_of_order"] == "1" and d.values()["clock_jumps"] == "0"
+
+
+def test_telemetry_that_does_not_fit_the_frames_is_counted(desk: Callable[..., Desk]) -> None:
+    d = desk(attitude_source="imu", heading_source="imu")
+    d.send("imu", Imu(Header(time_of(START - 60 * S), "imu"), quaternion_of(Attitude(0.0, 0.0, 0.0))))
+    d.frame(START)
+    (status,) = d.answers(1)
+    assert {pair.key: pair.value for pair in status.status[0].values}["heading"] == "unknown"
+    values = d.values()
+    assert (values["without_attitude"], values["without_heading"]) == ("1", "1")
+
+
+def test_a_picture_of_the_answer(desk: Callable[..., Desk], answering: Any) -> None:
+    from cvgl.basemap import Basemap
+
+    pixels = np.full((400, 400), 90, np.uint8)
+    answering.gallery.basemap = Basemap(pixels, 0.5, -100.0, 100.0)
+    d = desk(debug_image=True, debug_image_period_s=0.0)
+    for index in range(2):
+        d.frame(START + index * S)
+        d.answers(index + 1)
+    d.bridge.close()
+    pictures = d.of("visual_localization/debug_image/compressed")
+    assert [nanoseconds_of(p.header.stamp) for p in pictures] == [START, START + S]
+    assert image_from_file(pictures[0].data).shape == (360, 720, 3)
+
+
+def test_a_picture_that_fails_costs_no_answer(desk: Callable[..., Desk]) -> None:
+    d = desk(debug_image=True)  # this gallery has no basemap
+    d.frame(START)
+    d.answers(1)
+    d.bridge.close()
+    assert len(d.of(POSE)) == len(d.of(STATUS)) == 1 and "basemap" in d.log[0]
 
 
 def test_a_dead_camera_is_told(desk: Callable[..., Desk]) -> None:

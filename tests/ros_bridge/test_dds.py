@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,80 +28,6 @@ TYPES = {
 }
 
 
-class Vehicle:
-    """The camera and the telemetry of a stranger."""
-
-    def __init__(self, peer: Any, types: dict[str, Any], until: Callable[..., Any]) -> None:
-        self.peer, self.types, self.until = peer, types, until
-
-    def join(self, bridge_there: bool = True) -> Vehicle:
-        for topic, ros_name in (("rt/image", IMAGE), ("rt/height", NUMBER), ("rt/heading", NUMBER)):
-            self.peer.writer(topic, ros_name)
-        if bridge_there:
-            self.until(lambda: all(self.peer.matched(f"rt/{name}") for name in ("image", "height", "heading")))
-        return self
-
-    def header(self, stamp: int) -> Any:
-        moment = self.types["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
-        return self.types["std_msgs/msg/Header"](stamp=moment, frame_id="camera")
-
-    def image(self, stamp: int, side: int = 24, **changes: Any) -> Any:
-        data = np.zeros(side * side * 3, np.uint8)
-        fields = {"height": side, "width": side, "encoding": "bgr8", "is_bigendian": 0, "step": 3 * side, "data": data}
-        return self.types[IMAGE](header=self.header(stamp), **{**fields, **changes})
-
-    def fly(self, stamp: int | None = None, **image: Any) -> int:
-        """One frame with its height and heading, now; its stamp."""
-        self.peer.send("rt/height", self.types[NUMBER](data=80.0))
-        self.peer.send("rt/heading", self.types[NUMBER](data=30.0))
-        stamp = time.time_ns() if stamp is None else stamp
-        self.peer.send("rt/image", self.image(stamp, **image))
-        return stamp
-
-
-@pytest.fixture
-def vehicle(peer: Any, peer_module: ModuleType, until: Any) -> Vehicle:
-    return Vehicle(peer, peer_module.store().types, until)
-
-
-class Listener:
-    """A process of its own that decodes what it hears."""
-
-    def __init__(self, domain: int, topics: dict[str, str]) -> None:
-        wanted = [f"{topic}={name}" for topic, name in topics.items()]
-        command = [sys.executable, str(PEER), str(domain), *wanted]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
-        self.heard: list[tuple[str, int, Any]] = []
-
-    def until(self, done: Callable[[list[tuple[str, int, Any]]], bool]) -> list[tuple[str, int, Any]]:
-        assert self.process.stdout is not None
-        while not done(self.heard):
-            line = self.process.stdout.readline()
-            assert line, "the listener has died"
-            self.heard.append(tuple(json.loads(line)))
-        return self.heard
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-
-@pytest.fixture
-def listen(domain: int, peer_module: ModuleType) -> Iterator[Callable[[dict[str, str]], Listener]]:
-    opened: list[Listener] = []
-
-    def start(topics: dict[str, str]) -> Listener:
-        opened.append(Listener(domain, topics))
-        return opened[-1]
-
-    yield start
-    for one in opened:
-        one.close()
-
-
 def nanoseconds(message: Any) -> int:
     stamp = message["header"]["stamp"] if isinstance(message, dict) else None
     if stamp is not None:
@@ -116,7 +40,7 @@ def values(status: Any) -> dict[str, str]:
 
 
 def test_every_frame_is_answered_in_another_process(
-    serve: Any, answering: Any, vehicle: Vehicle, listen: Any, until: Any
+    serve: Any, answering: Any, vehicle: Any, listen: Any, until: Any
 ) -> None:
     listener = listen(TYPES)
     serve(answering, altitude_source="planar", debug_image=False)
@@ -124,8 +48,13 @@ def test_every_frame_is_answered_in_another_process(
     stamps = []
     for index in range(10):
         stamps.append(vehicle.fly())
-        until(lambda n=index: len(answering.frames) > n)
-    heard = listener.until(lambda all_: sum(topic == STATUS for topic, _, _ in all_) == 10)
+        until(lambda count=index: len(answering.frames) > count)
+
+    def complete(heard: list[tuple[str, int, Any]]) -> bool:
+        topics = [topic for topic, _, _ in heard]
+        return all(topics.count(topic) >= 10 for topic in (FIX, POSE, STATUS))
+
+    heard = listener.until(complete)
     for topic in (FIX, POSE, STATUS):
         assert [nanoseconds(message) for name, _, message in heard if name == topic] == stamps
     fixes = [message for name, _, message in heard if name == FIX]
@@ -147,7 +76,7 @@ def test_the_maps_origin_waits_for_those_who_come_later(serve: Any, answering: A
 
 @pytest.mark.parametrize("reliable", [True, False])
 def test_subscribers_of_either_reliability_are_served(
-    serve: Any, answering: Any, peer: Any, vehicle: Vehicle, until: Any, reliable: bool
+    serve: Any, answering: Any, peer: Any, vehicle: Any, until: Any, reliable: bool
 ) -> None:
     reader = peer.reader(POSE, TYPES[POSE], reliable=reliable)
     serve(answering)
@@ -159,7 +88,7 @@ def test_subscribers_of_either_reliability_are_served(
 
 
 def test_the_trigger_service_answers_as_rmw_cyclonedds_expects(
-    serve: Any, answering: Any, peer: Any, peer_module: ModuleType, vehicle: Vehicle, until: Any
+    serve: Any, answering: Any, peer: Any, peer_module: ModuleType, vehicle: Any, until: Any
 ) -> None:
     serve(answering)
     vehicle.join()
@@ -180,7 +109,7 @@ def test_the_trigger_service_answers_as_rmw_cyclonedds_expects(
     assert answering.resets == [None]
 
 
-def test_the_trigger_topic(serve: Any, answering: Any, peer: Any, vehicle: Vehicle, until: Any) -> None:
+def test_the_trigger_topic(serve: Any, answering: Any, peer: Any, vehicle: Any, until: Any) -> None:
     serve(answering, mode="trigger")
     vehicle.join()
     peer.writer("rt/trigger", "std_msgs/msg/Empty")
@@ -223,7 +152,7 @@ def test_all_telemetry_of_both_distributions(
         for topic, name in names.items():
             peer.writer(topic, name)
         until(lambda: all(peer.matched(topic) for topic in names))
-        v = Vehicle(peer, types, until)
+        v = peer_module.Vehicle(peer)
         stamp = time.time_ns()
         vector = types["geometry_msgs/msg/Vector3"](x=0.0, y=0.0, z=0.0)
         nine = np.zeros(9)
@@ -255,7 +184,7 @@ def test_all_telemetry_of_both_distributions(
 
 
 def test_malformed_and_hostile_samples_do_not_stop_it(
-    serve: Any, answering: Any, peer: Any, vehicle: Vehicle, until: Any, peer_module: ModuleType
+    serve: Any, answering: Any, peer: Any, vehicle: Any, until: Any, peer_module: ModuleType
 ) -> None:
     bridge = serve(answering)
     vehicle.join()
@@ -289,7 +218,7 @@ def test_malformed_and_hostile_samples_do_not_stop_it(
     assert int(values(diagnosed[0])["telemetry_refused"]) >= 1
 
 
-def test_bytes_that_are_no_message_are_counted(serve: Any, answering: Any, vehicle: Vehicle, until: Any) -> None:
+def test_bytes_that_are_no_message_are_counted(serve: Any, answering: Any, vehicle: Any, until: Any) -> None:
     """The bus checks bytes by the announced type where it can; what slips through is refused by our own reader."""
     from cvgl_ros.dds.types import carrier_of
     from cvgl_ros.msgs import KeyValue
@@ -303,7 +232,7 @@ def test_bytes_that_are_no_message_are_counted(serve: Any, answering: Any, vehic
     until(lambda: answering.frames)
 
 
-def test_a_restarted_bridge_is_found_again(serve: Any, answering: Any, vehicle: Vehicle, peer: Any, until: Any) -> None:
+def test_a_restarted_bridge_is_found_again(serve: Any, answering: Any, vehicle: Any, peer: Any, until: Any) -> None:
     reader = peer.reader(POSE, TYPES[POSE], reliable=True)
     for turn in range(2):
         serve(answering)
@@ -317,7 +246,7 @@ def test_a_restarted_bridge_is_found_again(serve: Any, answering: Any, vehicle: 
 
 
 def test_dropped_images_and_a_dead_camera_are_in_the_diagnostics(
-    serve: Any, answering: Any, vehicle: Vehicle, peer: Any, make_fix: Any, until: Any
+    serve: Any, answering: Any, vehicle: Any, peer: Any, make_fix: Any, until: Any
 ) -> None:
     def slow(frame: Any) -> Fix:
         time.sleep(0.15)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from rich.console import Console
+from typer.testing import CliRunner
 
 from cvgl import Localizer
 from cvgl.bench import open_flight, peers, peers_map, peers_search
@@ -20,6 +23,7 @@ from cvgl.bench.peers_features import Detector, FeatureMap, sift, xfeat
 from cvgl.bench.peers_frame import judge
 from cvgl.bench.peers_map import WholeMap
 from cvgl.bench.peers_timing import Timed, interleave, ratio
+from cvgl.cli import bench as bench_command
 from cvgl.errors import CvglError, FlightError, FrameError, GalleryError, MissingDependencyError, MissionError
 from cvgl.frame import Frame
 from cvgl.gallery import Gallery
@@ -121,6 +125,8 @@ def test_windows_cover_the_map(place) -> None:
     FeatureMap(place.basemap, nothing, window_px=256, step_px=128, on_window=lambda *at: counted.append(at))
     # 600 px: windows from 0, 128, 256 and, flush with the edge, 344.
     assert counted == [(number, 16) for number in range(1, 17)]
+    with pytest.raises(MissionError, match="900 windows"):
+        FeatureMap(place.basemap, nothing, window_px=20, step_px=20)
 
 
 @pytest.fixture(scope="module")
@@ -220,8 +226,8 @@ def test_compare_on_a_mission(localizer: Localizer, town: Path, monkeypatch: pyt
     monkeypatch.setitem(peers_search.CONTESTANTS, "faiss flat", "no_such_library")
     flight = open_flight(localizer, town / "flight")
     said: list[str] = []
-    result = peers.compare(localizer, flight, frames=3, rounds=1, say=said.append)
-    assert result["frames"] == 3 and "search" in said
+    result = peers.compare(localizer, flight, frames=2, rounds=1, say=said.append)
+    assert result["frames"] == 2 and "search" in said
     assert "no_such_library" in result["missing"]["faiss flat"]
     assert "faiss flat" not in result["search"]["contestants"]
     for contest in ("embedding", "search", "frame"):
@@ -233,10 +239,8 @@ def test_compare_on_a_mission(localizer: Localizer, town: Path, monkeypatch: pyt
             assert row["ratio"]["low"] <= row["ratio"]["value"] <= row["ratio"]["high"]
     # Every one of them looks for the middles of the same frames and finds them.
     for name, row in result["frame"]["contestants"].items():
-        assert row["referenced"] == 3, name
+        assert row["referenced"] == 2, name
         assert row["within_10m"] == 1.0, name
-    from rich.console import Console
-
     console = Console(record=True, width=160)
     peers.show(result, console)
     text = console.export_text()
@@ -257,13 +261,13 @@ def test_all_do_the_same_items_in_turn() -> None:
     assert calls[:2] == [("a", 1), ("b", 1)]
     assert calls[2:] == [("a", 1), ("b", 1), ("b", 2), ("a", 2), ("b", 1), ("a", 1), ("a", 2), ("b", 2)]
     assert timed["b"].answers == [("b", 1), ("b", 2)]
-    assert len(timed["a"].milliseconds) == 4 and len(done) == 4
+    assert timed["a"].milliseconds.shape == (2, 2) and len(done) == 4
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.floats(1.0, 100.0), min_size=3, max_size=30), st.floats(0.1, 20.0))
 def test_a_ratio_lies_in_its_interval_and_follows_scale(spent: list[float], factor: float) -> None:
-    own = Timed(np.array(spent), [])
+    own = Timed(np.array([spent, spent]), [])
     found = ratio(Timed(factor * own.milliseconds, []), own)
     assert found.value == pytest.approx(factor) and found.low == pytest.approx(factor)
     assert found.high == pytest.approx(factor)
@@ -316,6 +320,7 @@ def test_larger_missions_are_real_ones(
 ) -> None:
     monkeypatch.setattr(area, "_CELL_STRIDES", 12)
     monkeypatch.setattr(area, "_PERIOD", 1)
+    monkeypatch.setattr(area, "_TRIALS", 3)
     grass = np.full((300, 300, 3), 99, np.uint8)
     monkeypatch.setattr(area.World, "generate", lambda seed, size_m, style: None)
     monkeypatch.setattr(area, "render_map", lambda world, gsd: grass)
@@ -339,3 +344,22 @@ def test_larger_missions_are_real_ones(
     stages.clear()
     assert area.make_missions(*options) == made
     assert stages == []
+
+
+def test_the_command_compares(mission: Path, town: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    def compare(localizer: Localizer, flight: object, **options: object) -> dict[str, object]:
+        asked.update(options)
+        return {**{name: {"contestants": {}} for name in ("embedding", "search", "frame")}, "missing": {"x": "gone"}}
+
+    monkeypatch.setattr(bench_command, "_measure", lambda *_: {"frames": 1})
+    monkeypatch.setattr(bench_command, "_show", lambda result: peers.show(result["peers"], Console()))
+    monkeypatch.setattr(peers, "compare", compare)
+    words = [str(mission), str(town / "flight"), "--frames", "2", "--repeat", "1", "--json", str(tmp_path / "b.json")]
+    done = CliRunner().invoke(bench_command.app, [*words, "--compare"])
+    assert done.exit_code == 0, done.output
+    assert (asked["frames"], asked["rounds"], asked["xfeat"]) == (2, 1, None)
+    assert json.loads((tmp_path / "b.json").read_text())["peers"]["missing"] == {"x": "gone"}
+    assert "x did not take part: gone" in done.output
+    assert CliRunner().invoke(bench_command.app, [*words, "--xfeat", "net.onnx"]).exit_code == 2

@@ -177,6 +177,8 @@ def count_network(network: Path, input_size: tuple[int, int]) -> tuple[float, fl
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # Weights that were packed for a kernel lose their shapes.
+        options.add_session_config_entry("session.disable_prepacking", "1")
         options.enable_profiling = True
         options.profile_file_prefix = os.path.join(folder, "profile")
         options.log_severity_level = 4

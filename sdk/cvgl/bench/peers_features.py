@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cvgl.basemap import Basemap
 from cvgl.bench.peers_map import Place
-from cvgl.errors import ModelError
+from cvgl.errors import MissionError, ModelError
 from cvgl.rectify import Patch
 
 __all__ = ["Detector", "FeatureMap", "Features", "sift", "xfeat"]
@@ -27,6 +27,7 @@ _ROUNDS, _CONFIDENCE = 2000, 0.999
 _LEAST = 8
 # A homography that shrinks or stretches the frame by more is none of a picture whose scale is known.
 _STRETCH = 1.5
+_MOST_WINDOWS = 800
 _XFEAT_LEAST_COSINE = 0.82
 _XFEAT_LEAST_PX = 224
 
@@ -133,6 +134,9 @@ class FeatureMap:
         step_px: from one to the next.
         executor: threads to share the windows among.
         on_window: called when a window is done, with the number done and the number of all.
+
+    Raises:
+        MissionError: more windows than anyone would wait for.
     """
 
     def __init__(
@@ -150,6 +154,13 @@ class FeatureMap:
         self._run: Any = executor.map if executor is not None else map
         self.windows: list[Features] = []
         corners = list(_corners(basemap.pixels.shape, window_px, step_px))
+        if len(corners) > _MOST_WINDOWS:
+            raise MissionError(
+                "too large to match every window of it",
+                field="map",
+                found=f"{len(corners)} windows",
+                expected=f"at most {_MOST_WINDOWS}",
+            )
         for number, (left, top) in enumerate(corners, start=1):
             found = detector.detect(basemap.read(left, top, window_px, window_px))
             self.windows.append(Features(found.points + np.array([left, top], np.float32), found.descriptors))

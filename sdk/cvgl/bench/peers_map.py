@@ -21,7 +21,7 @@ __all__ = ["Place", "WholeMap"]
 
 _SIDES = (128, 192, 256, 384, 512, 576, 640, 768, 1024, 1536)
 _TRIES = 5
-_MOST_BYTES = 4e9
+_MOST_BYTES = 2e9
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class WholeMap:
         executor: threads to share the blocks among.
 
     Raises:
-        MissionError: a size that is not positive, or a map whose spectra would take more than 4 GB.
+        MissionError: a size that is not positive, or a map whose spectra would take more than 2 GB.
     """
 
     def __init__(

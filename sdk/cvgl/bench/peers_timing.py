@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 __all__ = ["Interval", "Timed", "interleave", "ratio"]
 
 Item = TypeVar("Item")
-_DRAWS = 4000
+_DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class Timed:
     """What one contestant did.
 
     Args:
-        milliseconds: (rounds * items,) of each call, rounds one after the other; at the same place as every other
-            contestant's call on the same item in the same round.
+        milliseconds: (rounds, items) of each call.
         answers: to each item, from the first round.
     """
 
@@ -88,15 +87,20 @@ def interleave(
                     answers[name].append(answer)
             if on_item is not None:
                 on_item()
-    return {name: Timed(np.array(spent[name]), answers[name]) for name in names}
+    return {name: Timed(np.array(spent[name]).reshape(rounds, len(items)), answers[name]) for name in names}
 
 
 def ratio(peer: Timed, own: Timed) -> Interval:
-    """How many times longer the peer takes: the ratio of medians, its interval by resampling the paired calls."""
+    """How many times longer the peer takes: the ratio of medians over the same calls, and its interval.
+
+    Items are resampled with all their rounds: repeated calls on one item are no independent draws of items.
+    """
     rng = np.random.default_rng(0)
-    chosen = rng.integers(0, len(own.milliseconds), (_DRAWS, len(own.milliseconds)))
-    drawn = np.median(peer.milliseconds[chosen], axis=1) / np.median(own.milliseconds[chosen], axis=1)
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    items = own.milliseconds.shape[1]
+    ratios = []
+    for chosen in rng.integers(0, items, (_DRAWS, items)):
+        ratios.append(np.median(peer.milliseconds[:, chosen]) / np.median(own.milliseconds[:, chosen]))
+    low, high = np.percentile(ratios, [2.5, 97.5])
     return Interval(peer.p50 / own.p50, float(low), float(high))
 
 

@@ -59,6 +59,14 @@ def bench(
     figure: Annotated[
         Path | None, typer.Option("--figure", dir_okay=False, metavar="FILE.svg", help="Draw them into this file.")
     ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Measure what else could do the same work on this mission too: see below."),
+    ] = False,
+    xfeat: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.onnx", help="With --compare: match XFeat's local features too.", dir_okay=False),
+    ] = None,
 ) -> None:
     """Time localisation on this machine: every stage, a cold start, memory,
     frames a second, and how far each stage is from what the machine can do.
@@ -75,6 +83,11 @@ def bench(
     says why in the JSON. "two threads" is what a second localiser in a second
     thread adds: 2.0 is twice as many frames.
 
+    --compare puts peers beside ours, each doing every frame in turn: OpenCV's
+    warp and ONNX Runtime as it comes; numpy, faiss and usearch where they are
+    installed; correlation with the whole map and SIFT in every window of it. It
+    takes minutes, and only frames with a heading take part.
+
     Exit status: 0 done, 2 wrong usage, 3 a dependency or device is missing,
     4 bad input.
 
@@ -88,7 +101,11 @@ def bench(
     from rich.console import Console
 
     console = Console(stderr=True)
+    if xfeat is not None and not compare:
+        raise typer.BadParameter("only with --compare", param_hint="--xfeat")
     result = _measure(mission, flight, frames, repeat, track, height, heading, threads, console)
+    if compare:
+        result["peers"] = _compare(mission, flight, frames, repeat, height, heading, threads, xfeat, console)
     if out is not None:
         write_json(out, result)
     if figure is not None:
@@ -97,6 +114,35 @@ def bench(
         with atomic_path(figure) as temporary:
             temporary.write_text(draw(result), encoding="utf-8")
     _show(result)
+
+
+def _compare(
+    mission: Path,
+    flight: Path,
+    frames: int | None,
+    repeat: int,
+    height: float | None,
+    heading: str | None,
+    threads: int | None,
+    xfeat: Path | None,
+    console: Console,
+) -> dict[str, Any]:
+    """The same mission and flight beside peers."""
+    from cvgl import bench
+    from cvgl.bench.peers import compare
+    from cvgl.localizer import Localizer
+
+    localizer = Localizer.open(mission, threads=threads)
+    opened = bench.open_flight(localizer, flight, height=height, heading=heading)
+    with console.status("peers") as status:
+        return compare(
+            localizer,
+            opened,
+            frames=frames,
+            rounds=repeat,
+            xfeat=xfeat,
+            say=lambda what: status.update(f"peers: {what}"),
+        )
 
 
 def _measure(
@@ -194,6 +240,10 @@ def _show(result: dict[str, Any]) -> None:
     if "track" in result:
         console.print(_sequence(result))
     _show_rest(console, result)
+    if "peers" in result:
+        from cvgl.bench.peers import show
+
+        show(result["peers"], console)
 
 
 def _stages(result: dict[str, Any]) -> Any:

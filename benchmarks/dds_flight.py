@@ -1,0 +1,306 @@
+"""A simulated flight over a DDS bus: does every fix arrive, with its frame's stamp, and how late.
+
+    python benchmarks/dds_flight.py                    # ten minutes at 10 Hz
+    python benchmarks/dds_flight.py --minutes 1        # an impression
+
+Three processes on the loopback interface: the vehicle (here), which sends images at 10 Hz, attitude at 50 Hz and range
+at 25 Hz; the bridge, as the command ``cvgl-ros``; and a stranger who receives what it publishes and decodes it with the
+rosbags library's definitions (``tests/ros_bridge/peer.py``). The vehicle circles over a procedural town whose mission
+is made first. Images are stamped between two samples of attitude, so that every frame is interpolated.
+
+Latency is from the exposure (when the vehicle begins to send the image) to the stranger's clock, on one machine. Frames
+are warped from the map itself under a changed light: position errors show that answers belong to their frames, no more.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from record import ROOT, commit, on_machine, run_app, write_record
+
+from cvgl.bench import machine
+from cvgl.calibrate import simulated_frame
+from cvgl.camera import Camera
+from cvgl.geo import LocalFrame
+from cvgl.sim import World, render_map, write_map
+from cvgl.sim.views import MapImage
+from cvgl.versions import versions
+
+sys.path.insert(0, str(ROOT / "tests" / "ros_bridge"))
+import peer  # the stranger of the tests
+
+PLACE = LocalFrame(47.0, 9.5)
+SIDE_M, GSD_M = 480.0, 0.3
+HEIGHT_M, RADIUS_M, SPEED_M_S = 80.0, 75.0, 10.0
+CAMERA = Camera.from_field_of_view(512, 384, 62.0)
+TICK_S, TICKS_AN_IMAGE = 0.02, 5
+FIX, STATUS, DIAGNOSTICS = "rt/visual_localization/fix", "rt/visual_localization/status", "rt/diagnostics"
+TOPICS = {
+    FIX: "sensor_msgs/msg/NavSatFix",
+    STATUS: "diagnostic_msgs/msg/DiagnosticArray",
+    DIAGNOSTICS: "diagnostic_msgs/msg/DiagnosticArray",
+}
+IMAGE, IMU, RANGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/Imu", "sensor_msgs/msg/Range"
+
+app = typer.Typer(add_completion=False)
+
+
+@dataclass
+class Heard:
+    """What the stranger received: stamp to arrival (both nanoseconds) and message."""
+
+    fixes: dict[int, tuple[int, Any]] = field(default_factory=dict)
+    statuses: dict[int, str] = field(default_factory=dict)
+    reports: list[dict[str, str]] = field(default_factory=list)
+
+
+@app.command()
+def main(
+    minutes: Annotated[float, typer.Option(min=0.05, help="Length of the flight.")] = 10.0,
+    out: Annotated[Path, typer.Option(help="Results go here, as JSON and Markdown.")] = ROOT / "benchmarks" / "results",
+    work: Annotated[Path, typer.Option(help="The mission is made here, and used again.")] = ROOT
+    / "build"
+    / "dds_flight",
+) -> None:
+    """Fly, and say what arrived."""
+    about = machine()
+    view = _view(World.generate(5, SIDE_M, "suburban"))
+    mission = _mission(work)
+    frames = _frames(view)
+    domain = random.SystemRandom().randint(1, 230)
+    with _bridge(mission, domain), _stranger(domain) as heard:
+        sent = _fly(domain, frames, minutes * 60.0)
+        # The last frame's answer, and one more report.
+        time.sleep(3.0)
+    about_it = {"load": os.getloadavg()[0], "commit": commit(), "machine": about, "versions": versions()}
+    data = {**_figures(sent, heard, minutes), **about_it}
+    page = _page(data)
+    print(page)
+    write_record(out, on_machine("dds-flight", about), data, page)
+
+
+def _view(world: World) -> MapImage:
+    rgb = render_map(world, GSD_M)
+    return MapImage.of(rgb, np.ones(rgb.shape[:2], bool), GSD_M, -SIDE_M / 2, SIDE_M / 2)
+
+
+def _mission(work: Path) -> Path:
+    from cvgl_export.prepare import CheckSize, prepare
+
+    mission = work / "mission"
+    if not mission.is_dir():
+        work.mkdir(parents=True, exist_ok=True)
+        write_map(World.generate(5, SIDE_M, "suburban"), work / "map.tif", gsd=GSD_M)
+        camera = work / "camera.yaml"
+        camera.write_text(json.dumps(CAMERA.to_dict()), encoding="utf-8")  # JSON is YAML
+        check = CheckSize(views=32, frames=4, trials=0)
+        prepare(work / "map.tif", camera, HEIGHT_M, mission, adapt=False, stride_m=20.0, check=check)
+    return mission
+
+
+def _where(seconds: float) -> tuple[float, float, float]:
+    """Easting, northing and heading (degrees) on the circle, flown clockwise from its north."""
+    angle = SPEED_M_S * seconds / RADIUS_M
+    return RADIUS_M * math.sin(angle), RADIUS_M * math.cos(angle), (math.degrees(angle) + 90.0) % 360.0
+
+
+def _frames(view: MapImage) -> list[NDArray[np.uint8]]:
+    """One round of images. The last meets the first, so that the flight may go on for as long as it likes."""
+    rng = np.random.default_rng(0)
+    count = round(2 * math.pi * RADIUS_M / SPEED_M_S / (TICK_S * TICKS_AN_IMAGE))
+    frames = []
+    for index in range(count):
+        easting, northing, heading = _where(_round_s() * index / count)
+        frames.append(simulated_frame(view, easting, northing, HEIGHT_M, heading, CAMERA, rng, light=0.3))
+    return frames
+
+
+def _round_s() -> float:
+    return 2 * math.pi * RADIUS_M / SPEED_M_S
+
+
+@contextmanager
+def _bridge(mission: Path, domain: int) -> Iterator[None]:
+    # Ground and ellipsoid meet in this town: the altitude is the height that the range finder measures.
+    settings = ["altitude_source=ground", "ground_ellipsoid_m=0.0", "altitude_sigma_m=1.0", "height_sigma_m=2.0"]
+    command = [sys.executable, "-m", "cvgl_ros.cli", str(mission), "--domain", str(domain)]
+    process = subprocess.Popen([*command, *(word for one in settings for word in ("--set", one))])
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@contextmanager
+def _stranger(domain: int) -> Iterator[Heard]:
+    heard = Heard()
+    wanted = [f"{topic}={name}" for topic, name in TOPICS.items()]
+    process = subprocess.Popen([sys.executable, peer.__file__, str(domain), *wanted], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()  # it is there
+
+    def listen() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            topic, arrival, message = json.loads(line)
+            stamp = message["header"]["stamp"]["sec"] * 10**9 + message["header"]["stamp"]["nanosec"]
+            if topic == FIX:
+                heard.fixes[stamp] = (arrival, message)
+            elif topic == STATUS:
+                values = {pair["key"]: pair["value"] for pair in message["status"][0]["values"]}
+                heard.statuses[stamp] = values["status"] + (f": {values['reason']}" if values["reason"] else "")
+            else:
+                heard.reports.append({pair["key"]: pair["value"] for pair in message["status"][0]["values"]})
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        yield heard
+    finally:
+        process.kill()
+        thread.join()
+        process.wait()
+
+
+def _fly(domain: int, frames: list[NDArray[np.uint8]], seconds: float) -> dict[int, tuple[float, float]]:
+    """Send a flight; where the vehicle was (easting, northing) by the stamp of each image."""
+    vehicle = peer.Peer(domain)
+    types = peer.store().types
+    for topic, name in (("rt/image", IMAGE), ("rt/imu", IMU), ("rt/range", RANGE)):
+        vehicle.writer(topic, name, reliable=False)
+    end = time.monotonic() + 120.0
+    while not all(vehicle.matched(topic) for topic in ("rt/image", "rt/imu", "rt/range")):
+        if time.monotonic() > end:
+            raise TimeoutError("the bridge does not appear on the bus")
+        time.sleep(0.05)
+
+    def header(stamp: int) -> Any:
+        moment = types["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
+        return types["std_msgs/msg/Header"](stamp=moment, frame_id="vehicle")
+
+    zero, nine = types["geometry_msgs/msg/Vector3"](x=0.0, y=0.0, z=0.0), np.zeros(9)
+    sent: dict[int, tuple[float, float]] = {}
+    began, origin = time.monotonic(), time.time_ns()
+    for tick in range(round(seconds / TICK_S)):
+        time.sleep(max(0.0, began + tick * TICK_S - time.monotonic()))
+        stamp = origin + round((time.monotonic() - began) * 1e9)
+        heading = _where((stamp - origin) * 1e-9)[2]
+        if tick % TICKS_AN_IMAGE == TICKS_AN_IMAGE // 2:
+            # The nearest image of the circle; telemetry says the same to within half a frame.
+            index = round((stamp - origin) * 1e-9 / _round_s() * len(frames)) % len(frames)
+            easting, northing, _ = _where(_round_s() * index / len(frames))
+            image = frames[index]
+            height, width = image.shape[:2]
+            fields = {"height": height, "width": width, "encoding": "bgr8", "is_bigendian": 0, "step": 3 * width}
+            vehicle.send("rt/image", types[IMAGE](header=header(stamp), data=image.ravel(), **fields))
+            sent[stamp] = (easting, northing)
+            continue
+        half = math.radians(90.0 - heading) / 2
+        turn = types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=math.sin(half), w=math.cos(half))
+        vehicle.send("rt/imu", types[IMU](header(stamp), turn, nine, zero, nine, zero, nine))
+        if tick % 2:
+            vehicle.send("rt/range", types[RANGE](header(stamp), 0, 0.01, 0.5, 200.0, HEIGHT_M))
+    return sent
+
+
+def _figures(sent: dict[int, tuple[float, float]], heard: Heard, minutes: float) -> dict[str, Any]:
+    fixed = {stamp for stamp, status in heard.statuses.items() if status.startswith(("refined", "coarse"))}
+    refused: dict[str, int] = {}
+    for status in heard.statuses.values():
+        if not status.startswith(("refined", "coarse")):
+            refused[status] = refused.get(status, 0) + 1
+    late = sorted((arrival - stamp) * 1e-6 for stamp, (arrival, _) in heard.fixes.items())
+    errors, wrong = [], 0
+    for stamp, (_, message) in heard.fixes.items():
+        if stamp in sent:
+            east, north = PLACE.to_local(message["latitude"], message["longitude"])
+            errors.append(math.hypot(float(east) - sent[stamp][0], float(north) - sent[stamp][1]))
+        covariance = message["position_covariance"]
+        wrong += not (
+            message["header"]["frame_id"] == "base_link"
+            and message["position_covariance_type"] == 3
+            and min(covariance[0], covariance[4], covariance[8]) > 0
+            and abs(message["altitude"] - HEIGHT_M) < 1.0
+        )
+    last = heard.reports[-1] if heard.reports else {}
+    return {
+        "minutes": minutes,
+        "images_sent": len(sent),
+        "images_received_by_the_bridge": int(last.get("images", 0)),
+        "images_replaced_by_newer_ones": int(last.get("dropped", 0)),
+        "frames_answered": len(heard.statuses),
+        "fixes_published": int(last.get("fixes", 0)),
+        "fixes_announced_in_status": len(fixed),
+        "fixes_received": len(heard.fixes),
+        "fixes_lost": len(fixed - set(heard.fixes)),
+        "stamps_that_are_no_frames": len(set(heard.fixes) - set(sent)),
+        "fixes_with_wrong_frame_covariance_or_altitude": wrong,
+        "no_fix": refused,
+        "latency_ms": {name: _quantile(late, share) for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))},
+        "position_error_m": {name: _quantile(sorted(errors), q) for name, q in (("p50", 0.5), ("p95", 0.95))},
+        "refused_messages": {name: int(last.get(name, 0)) for name in ("refused", "malformed", "telemetry_refused")},
+    }
+
+
+def _quantile(ordered: list[float], share: float) -> float | None:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
+
+
+def _page(data: dict[str, Any]) -> str:
+    def number(value: float | None) -> str:
+        return "none" if value is None else f"{value:.1f}"
+
+    about = data["machine"]
+    latency, error = data["latency_ms"], data["position_error_m"]
+    rows = {
+        "images sent, at 10 Hz": data["images_sent"],
+        "images that reached the bridge": data["images_received_by_the_bridge"],
+        "of these replaced by newer ones before their turn": data["images_replaced_by_newer_ones"],
+        "frames answered": data["frames_answered"],
+        "fixes published": data["fixes_published"],
+        "fixes received": data["fixes_received"],
+        "fixes lost": data["fixes_lost"],
+        "fixes whose stamp is no image's": data["stamps_that_are_no_frames"],
+        "fixes with another frame, covariance or altitude than stated": data[
+            "fixes_with_wrong_frame_covariance_or_altitude"
+        ],
+        "latency, median, ms": number(latency["p50"]),
+        "latency, p99, ms": number(latency["p99"]),
+        "latency, largest, ms": number(latency["max"]),
+        "position error, median, m": number(error["p50"]),
+        "position error, 95 %, m": number(error["p95"]),
+    }
+    lines = [
+        f"# A flight of {data['minutes']:g} minutes over DDS",
+        "",
+        f"{about['processor']}, {about['cores']} cores, load {data['load']:.1f}; commit {data['commit']}.",
+        f"Vehicle, bridge and receiver are three processes on the loopback interface; {CAMERA.width} x {CAMERA.height} "
+        "BGR images, best effort. Latency is from exposure to the receiver.",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in rows.items()),
+    ]
+    if data["no_fix"]:
+        lines += ["", "Without a fix:", "", *(f"- {count} x {why}" for why, count in sorted(data["no_fix"].items()))]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    run_app(app)
