@@ -82,7 +82,7 @@ def main(
     view = _view(World.generate(5, SIDE_M, "suburban"))
     mission = _mission(work)
     frames = _frames(view)
-    domain = random.SystemRandom().randint(1, 230)
+    domain = random.SystemRandom().randint(1, 101)
     with _bridge(mission, domain), _stranger(domain) as heard:
         sent = _fly(domain, frames, minutes * 60.0)
         # The last frame's answer, and one more report.

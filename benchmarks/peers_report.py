@@ -8,7 +8,17 @@ from typing import Any
 
 __all__ = ["as_markdown", "draw_area"]
 
-_HEADER = ("", "times ours", "p50 ms", "p95 ms", "answered", "within 10 m", "median m", "> 25 m off")
+_HEADER = (
+    "",
+    "times ours",
+    "of processor time",
+    "p50 ms",
+    "p95 ms",
+    "answered",
+    "within 10 m",
+    "median m",
+    "> 25 m off",
+)
 _AREA_LINES = {
     "lost": ("locate(), lost", "#0b6e4f", "o-"),
     "prior": ("locate() with a prior", "#5aa469", "s-"),
@@ -39,7 +49,8 @@ def as_markdown(result: dict[str, Any], figure: str) -> str:
         "",
         "**Times ours** is how many times longer a peer's median call takes than ours; below 1 the peer is faster. In",
         "brackets the 95 % interval of a bootstrap over frames: in a contest all contestants do each frame in turn.",
-        "All frames are decoded already.",
+        "Of processor time: the same ratio of the time that all cores together spent, which other programs hardly",
+        "lengthen and threads do not shorten. All frames are decoded already.",
         "",
         "## Frame to place",
         "",
@@ -146,9 +157,9 @@ def _area(area: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _contest(contest: Mapping[str, Any], fields: Sequence[str]) -> list[str]:
     return _table(
-        ("", "times ours", "p50 ms", "p95 ms", *(field.replace("_", " ") for field in fields)),
+        ("", "times ours", "of processor time", "p50 ms", "p95 ms", *(field.replace("_", " ") for field in fields)),
         (
-            (name, _ratio(row), *_times(row), *(_plain(row.get(field)) for field in fields))
+            (name, *_ratios(row), *_times(row), *(_plain(row.get(field)) for field in fields))
             for name, row in contest["contestants"].items()
         ),
     )
@@ -160,11 +171,15 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
     return [*lines, ""]
 
 
-def _ratio(row: Mapping[str, Any]) -> str:
-    found = row["ratio"]
-    if found["value"] == found["low"] == found["high"] == 1:
-        return "1"
-    return f"**{_plain(found['value'])}** ({_plain(found['low'])} to {_plain(found['high'])})"
+def _ratios(row: Mapping[str, Any]) -> tuple[str, str]:
+    """By the wall, and of processor time."""
+    if all(row["ratio"][name] == 1 for name in ("value", "low", "high")):
+        return "1", "1"
+    wall, busy = (
+        f"{_plain(found['value'])} ({_plain(found['low'])} to {_plain(found['high'])})"
+        for found in (row["ratio"], row["processor_ratio"])
+    )
+    return f"**{wall.replace(' ', '** ', 1)}", busy
 
 
 def _times(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -175,7 +190,7 @@ def _placing(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Cells under ``_HEADER`` but for the first."""
     answered = f"{row['answered']} of {row['referenced']}"
     accuracy = (_percent(row["within_10m"]), _plain(row["median_m"]), row["beyond_25m"])
-    return _ratio(row), *_times(row), answered, *accuracy
+    return *_ratios(row), *_times(row), answered, *accuracy
 
 
 def _percent(share: float | None) -> str:

@@ -133,7 +133,7 @@ class Bridge:
         parameters: see there.
         publish: called as ``publish(topic, message)`` with the topics of ``OUTPUTS``; from several threads.
         now: nanoseconds of ROS time.
-        log: called with ``"error"`` or ``"warning"`` and a text for people.
+        log: called with ``"error"``, ``"warning"`` or ``"info"`` and a text for people.
 
     Raises:
         CvglError: parameters that do not go together with the mission.
@@ -175,6 +175,7 @@ class Bridge:
         self._triggered = False
         self._camera_info: Any = None
         self._debug_at = -math.inf
+        self._found = False  # whether the last answer was a fix
         self._closing = False
 
         self._queue: NewestOnly[_Item] = NewestOnly()
@@ -322,9 +323,8 @@ class Bridge:
         return -self._parameters.clock_jump_s * NANOSECONDS <= stamp - last <= 0
 
     def _on_imu(self, message: Any) -> None:
-        self._note(
-            self._turns["imu"], incoming.stamp_of(message, "imu"), incoming.orientation_of(message, "imu"), "imu"
-        )
+        stamp = incoming.stamp_of(message, "imu")
+        self._note(self._turns["imu"], stamp, incoming.orientation_of(message, "imu"), "imu")
 
     def _on_odometry(self, message: Any) -> None:
         stamp = incoming.stamp_of(message, "odometry")
@@ -406,13 +406,15 @@ class Bridge:
             self._localizer.reset(restart[0])
         if camera is not None:
             self._localizer.camera = camera
+        # A gimbal that holds the camera level takes the vehicle's roll and pitch out, and so they say nothing of it.
+        leans = not self._localizer.mission.camera.stabilized
         frame = Frame(
             image=image,
             time=item.stamp / NANOSECONDS,
             height=paired.height,
             heading=paired.attitude.heading,
-            pitch=paired.attitude.pitch,
-            roll=paired.attitude.roll,
+            pitch=paired.attitude.pitch if leans else None,
+            roll=paired.attitude.roll if leans else None,
             prior=None if p.tracking or not restart else restart[0],
         )
         fix = self._localizer.track(frame) if p.tracking else self._localizer.locate(frame)
@@ -422,6 +424,9 @@ class Bridge:
         self._publish_answer(fix, paired, item.stamp, p)
         with self._changed:
             self._health.answered(fix, delay_ms)
+        if bool(fix) != self._found:
+            self._found = bool(fix)
+            self._log("info", f"fix, {fix.sigma_m:.1f} m" if fix else f"no fix: {fix.reason}")
         self._publish_status(fix, item.stamp, delay_ms, paired)
         if p.debug_image and time.monotonic() - self._debug_at >= p.debug_image_period_s:
             self._debug_at = time.monotonic()

@@ -94,7 +94,7 @@ def _write(out: bytearray, message: Any, cls: type[Message] | None = None) -> No
     for name, kind in fields_of(cls or type(message)):
         value = getattr(message, name)
         if isinstance(kind, str):
-            if kind == "string":
+            if kind.startswith("string"):
                 text = value.encode("utf-8")
                 _put(out, "I", len(text) + 1)
                 out += text + b"\x00"
@@ -180,7 +180,7 @@ def _read(source: _Source, cls: type[Message]) -> Message:
     values: dict[str, Any] = {}
     for name, kind in fields_of(cls):
         if isinstance(kind, str):
-            values[name] = source.text() if kind == "string" else source.number(_CODES[kind])
+            values[name] = source.text() if kind.startswith("string") else source.number(_CODES[kind])
         elif isinstance(kind, Unbounded):
             count = source.number("I")
             if kind.element == "uint8":

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 
 from cvgl.cli.common import main
 from cvgl.errors import CvglError, MissingDependencyError
-from cvgl_ros.parameters import Parameters, read_parameters
+from cvgl_ros.parameters import ParameterError, Parameters, read_parameters
 
 if TYPE_CHECKING:
     from cvgl_ros.bridge import Bridge
@@ -53,17 +54,24 @@ Examples:
   cvgl-ros MISSION --remap image:=/camera/image_raw
 
 Without --interface the bus stays on the loopback interface, unless CYCLONEDDS_URI says otherwise. Parameters that may
-change while flying are read again when the parameter file changes. Every parameter is explained in
-ros_bridge/config/localizer.yaml.
+change while flying are read again when the parameter file changes. --write-params gives a file that explains each.
 """
+
+
+def _write_params(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.exists():
+        raise ParameterError("is there already", file=path)
+    path.write_bytes((files("cvgl_ros") / "localizer.yaml").read_bytes())
+    print(f"written: {path}")
+    raise typer.Exit()
 
 
 @app.command(help=_HELP)
 def run(
     mission: Annotated[Path, typer.Argument(help="The mission folder that cvgl-prepare made.")],
-    params: Annotated[
-        Path | None, typer.Option(help="Parameter file in ROS layout, as in ros_bridge/config/localizer.yaml.")
-    ] = None,
+    params: Annotated[Path | None, typer.Option(help="Parameter file in ROS layout.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One parameter, NAME=VALUE; more than once.")] = None,
     domain: Annotated[int | None, typer.Option(help="DDS domain; else ROS_DOMAIN_ID, else 0.")] = None,
     interface: Annotated[
@@ -71,7 +79,11 @@ def run(
     ] = None,
     namespace: Annotated[str, typer.Option(help="Namespace of all relative names.")] = "/",
     remap: Annotated[list[str] | None, typer.Option(help="Another name for a topic, FROM:=TO; more than once.")] = None,
-    distro: Annotated[str, typer.Option(help="humble or jazzy: they differ in sensor_msgs/Range.")] = "humble",
+    write_params: Annotated[
+        Path | None,
+        typer.Option(callback=_write_params, is_eager=True, help="Write every parameter, explained, and end."),
+    ] = None,
+    distro: Annotated[str, typer.Option(help="The ROS graph's: humble or jazzy.")] = "humble",
 ) -> None:
     """Run until interrupted."""
     from cvgl import Localizer

@@ -77,7 +77,7 @@ class ParameterError(CvglError, ValueError):
 
 @dataclass(frozen=True)
 class Parameters:
-    """All parameters of the bridge; each is explained in ``config/localizer.yaml``.
+    """All parameters of the bridge; each is explained in ``localizer.yaml``.
 
     Raises:
         ParameterError: names the parameter, what was found and what was expected.
@@ -135,6 +135,14 @@ class Parameters:
             text = getattr(self, name)
             if not text or text.startswith("/") or any(c.isspace() for c in text):
                 raise ParameterError("not a frame", field=name, found=text, expected="a name without spaces or slash")
+        if self.max_telemetry_age_s > self.clock_jump_s:
+            # Telemetry from before a clock was set back would pass for that of now.
+            raise ParameterError(
+                "too long",
+                field="max_telemetry_age_s",
+                found=self.max_telemetry_age_s,
+                expected=f"at most clock_jump_s, {self.clock_jump_s:g}",
+            )
         if math.isnan(self.map_origin_latitude) != math.isnan(self.map_origin_longitude):
             raise ParameterError(
                 "half an origin", field="map_origin_latitude", expected="both latitude and longitude, or neither"

@@ -152,7 +152,7 @@ class LocalizerNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types 
 
     def _log(self, level: str, text: str) -> None:
         logger = self.get_logger()
-        (logger.error if level == "error" else logger.warning)(text)
+        {"error": logger.error, "warning": logger.warning, "info": logger.info}[level](text)
 
 
 def ros_class(message: type[Message]) -> Any:

@@ -56,8 +56,9 @@ class Track(Generic[V]):
             del self._stamps[0], self._values[0]
 
     def covers(self, stamp: int) -> bool:
-        """Whether a sample at or after a time is there, so that waiting for more is of no use."""
-        return bool(self._stamps) and self._stamps[-1] >= stamp
+        """Whether a sample at or after a time is there, so that waiting for more is of no use. One far after it is
+        from before the clock was set back."""
+        return bool(self._stamps) and 0 <= self._stamps[-1] - stamp <= self._jump
 
     def at(self, stamp: int) -> V | None:
         """The value at a time (nanoseconds): interpolated between two samples, or the nearest; None if none is near

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
-import os
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -38,7 +39,7 @@ class Answering:
     resets: list[Prior | None] = field(default_factory=list)
     mission: Any = field(
         default_factory=lambda: SimpleNamespace(
-            settings=Settings(), camera=Camera.from_field_of_view(64, 48, 62.0), path=Path("mission")
+            settings=Settings(), camera=replace(Camera.from_field_of_view(64, 48, 62.0), stabilized=False)
         )
     )
     model: Any = field(default_factory=lambda: SimpleNamespace(runtime="test engine", name="test model"))
@@ -109,9 +110,20 @@ def peer_module() -> ModuleType:
 
 
 @pytest.fixture
-def domain() -> int:
-    """A domain of this test's own, so that tests that run at the same time do not hear each other."""
-    return random.Random(os.urandom(8)).randint(1, 230)
+def domain() -> Iterator[int]:
+    """A domain of this test's own, so that tests that run at the same time do not hear each other.
+
+    Up to 101 its ports lie below those that the system gives away.
+    """
+    for number in random.SystemRandom().sample(range(1, 102), 101):
+        with open(Path(tempfile.gettempdir()) / f"cvgl-test-domain-{number}.lock", "w", encoding="ascii") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            yield number
+            return
+    pytest.fail("every domain is taken")
 
 
 @pytest.fixture

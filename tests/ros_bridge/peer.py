@@ -77,7 +77,10 @@ def sample_of(made: Any, raw: bytes) -> Any:
 def idl(spec: Any, distro: str) -> Any:
     kind, value = spec
     if kind.name == "BASE":
-        simple = {"string": str, "bool": bool, "byte": types.uint8}
+        if value[0] == "string" and value[1]:
+            return types.bounded_str[value[1]]
+        # ROS announces bytes and characters as numbers.
+        simple = {"string": str, "bool": bool, "byte": types.uint8, "char": types.uint8}
         return simple.get(value[0]) or getattr(types, value[0])
     if kind.name == "NAME":
         return raw_type(value, distro)

@@ -81,7 +81,7 @@ class Logger:
     def error(self, text: str) -> None:
         self.lines.append(text)
 
-    warning = error
+    warning = info = error
 
 
 class LifecycleNode:

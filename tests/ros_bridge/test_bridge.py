@@ -196,6 +196,18 @@ def test_attitude_is_interpolated_at_the_exposure(desk: Callable[..., Desk], ans
     assert (frame.pitch, frame.roll) == pytest.approx((6.0, -6.0), abs=0.5)
 
 
+def test_a_gimbals_camera_does_not_lean_with_the_vehicle(desk: Callable[..., Desk], answering: Any) -> None:
+    answering.mission.camera = replace(answering.mission.camera, stabilized=True)
+    d = desk(attitude_source="imu", heading_source="imu")
+    d.send("imu", Imu(Header(time_of(START), "imu"), quaternion_of(Attitude(40.0, 10.0, -20.0))))
+    d.frame(START)
+    d.answers(1)
+    frame = answering.frames[0]
+    assert (frame.heading, frame.pitch, frame.roll) == (pytest.approx(40.0), None, None)
+    covariance = d.of(POSE)[0].pose.covariance
+    assert covariance[21] < 0.01 and covariance[28] < 0.01  # the vehicle's attitude is in the pose all the same
+
+
 def test_late_attitude_is_waited_for(desk: Callable[..., Desk], answering: Any) -> None:
     d = desk(attitude_source="imu", heading_source="imu", telemetry_wait_s=5.0)
     d.send("imu", Imu(Header(time_of(START - S // 10), "imu"), quaternion_of(Attitude(100.0, 0.0, 0.0))))
@@ -354,7 +366,7 @@ def test_a_picture_that_fails_costs_no_answer(desk: Callable[..., Desk]) -> None
     d.frame(START)
     d.answers(1)
     d.bridge.close()
-    assert len(d.of(POSE)) == len(d.of(STATUS)) == 1 and "basemap" in d.log[0]
+    assert len(d.of(POSE)) == len(d.of(STATUS)) == 1 and "basemap" in d.log[-1]
 
 
 def test_a_dead_camera_is_told(desk: Callable[..., Desk]) -> None:
@@ -485,6 +497,17 @@ def test_an_error_of_the_localiser_is_one_frames_affair(
     assert len(d.of(POSE)) == 1
 
 
+def test_loss_and_recovery_are_logged_once(desk: Callable[..., Desk], answering: Any, make_fix: Any) -> None:
+    answering.answer = lambda frame: (
+        Fix.none(frame.time, "clouds") if 2 <= len(answering.frames) <= 3 else make_fix(frame.time)
+    )
+    d = desk()
+    for index in range(5):
+        d.frame(START + index * S)
+        d.answers(index + 1)
+    assert d.log == ["fix, 3.1 m", "no fix: clouds", "fix, 3.1 m"]
+
+
 def test_a_transport_that_cannot_publish_does_not_end_the_flight(desk: Callable[..., Desk], answering: Any) -> None:
     d = desk(altitude_source="planar")
     publish = d.bridge._publish
@@ -498,7 +521,7 @@ def test_a_transport_that_cannot_publish_does_not_end_the_flight(desk: Callable[
     for index in range(2):
         d.frame(START + index * S)
         d.answers(index + 1)
-    assert len(d.of(POSE)) == 2 and "no route" in d.log[0]
+    assert len(d.of(POSE)) == 2 and any("no route" in line for line in d.log)
 
 
 def test_a_position_without_covariance_is_not_published(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -107,6 +108,35 @@ def test_the_trigger_service_answers_as_rmw_cyclonedds_expects(
     vehicle.fly()
     until(lambda: answering.resets)
     assert answering.resets == [None]
+
+
+@pytest.mark.parametrize(("jazzy", "length"), [(False, 24), (True, 16)])
+def test_the_node_enters_the_ros_graph(
+    domain: int, answering: Any, peer_module: ModuleType, until: Any, jazzy: bool, length: int
+) -> None:
+    from cvgl_ros.bridge import Bridge
+    from cvgl_ros.dds.transport import DdsTransport, join
+    from cvgl_ros.parameters import Parameters
+
+    distro, prefix = "ROS2_JAZZY" if jazzy else "ROS2_HUMBLE", "rmw_dds_common/msg/"
+    peer = peer_module.Peer(domain, distro=distro, joined=join(domain))
+    reader = peer.reader("ros_discovery_info", prefix + "ParticipantEntitiesInfo", latched=True, depth=1)
+    transport = DdsTransport(domain, namespace="drone", jazzy=jazzy)
+    bridge = Bridge(answering, Parameters(), transport.publish)
+    transport.attach(bridge)
+    try:
+        (info,) = until(lambda: peer.take(reader, prefix + "ParticipantEntitiesInfo"))
+        (node,) = info.node_entities_info_seq
+        assert len(info.gid.data) == length
+        assert (node.node_namespace, node.node_name) == ("/drone", "localizer")
+        assert len(node.reader_gid_seq) == len(bridge.inputs()) + 1  # the service's requests
+        assert len(node.writer_gid_seq) == len(bridge.outputs()) + 1  # and its replies
+        (publication,) = until(reader.get_matched_publications)
+        announced = reader.get_matched_publication_data(publication)
+        assert bytes(info.gid.data[:16]) == announced.participant_key.bytes
+        assert all(bytes(gid.data[:12]) == bytes(info.gid.data[:12]) for gid in node.reader_gid_seq)
+    finally:
+        transport.close()
 
 
 def test_the_trigger_topic(serve: Any, answering: Any, peer: Any, vehicle: Any, until: Any) -> None:
@@ -232,6 +262,22 @@ def test_bytes_that_are_no_message_are_counted(serve: Any, answering: Any, vehic
     until(lambda: answering.frames)
 
 
+def test_junk_on_its_ports_does_not_stop_it(serve: Any, answering: Any, vehicle: Any, domain: int, until: Any) -> None:
+    serve(answering)
+    vehicle.join()
+    rng = np.random.default_rng(1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for index in range(2000):
+            junk = rng.integers(0, 256, int(rng.integers(1, 1400)), dtype=np.uint8).tobytes()
+            # Half of it begins as RTPS does; some goes on as a message of data would.
+            head = b"RTPS\x02\x01\x01\x10" if index % 2 else b""
+            data = b"\x15\x05" if index % 4 == 1 else b""
+            for port in (0, 1):
+                sender.sendto(head + junk[:12] + data + junk, ("127.0.0.1", 7400 + 250 * domain + port))
+    vehicle.fly()
+    until(lambda: answering.frames)
+
+
 def test_a_restarted_bridge_is_found_again(serve: Any, answering: Any, vehicle: Any, peer: Any, until: Any) -> None:
     reader = peer.reader(POSE, TYPES[POSE], reliable=True)
     for turn in range(2):
@@ -271,6 +317,48 @@ def test_dropped_images_and_a_dead_camera_are_in_the_diagnostics(
     assert int(last["dropped"]) >= 5
     assert int(last["frames"]) + int(last["dropped"]) == int(last["images"]) == 10
     assert reports[-1].status[0].level == 2
+
+
+def test_late_attitude_and_a_clock_that_jumps_are_survived_and_visible(
+    serve: Any, answering: Any, vehicle: Any, peer: Any, until: Any
+) -> None:
+    topic, imu, ranger = "rt/diagnostics", "sensor_msgs/msg/Imu", "sensor_msgs/msg/Range"
+    reader = peer.reader(topic, TYPES[topic], reliable=True)
+    serve(answering, attitude_source="imu", heading_source="imu", height_source="range", telemetry_wait_s=5.0)
+    topics = {"rt/image": IMAGE, "rt/range": ranger, "rt/imu": imu}
+    for name, ros_name in topics.items():
+        peer.writer(name, ros_name)
+    until(lambda: all(peer.matched(name) for name in topics))
+    vector = vehicle.types["geometry_msgs/msg/Vector3"](x=0.0, y=0.0, z=0.0)
+    turn, nine = vehicle.types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0), np.zeros(9)
+
+    def fly(stamp: int, late_s: float) -> None:
+        count = len(answering.frames)
+        peer.send("rt/image", vehicle.image(stamp))
+        time.sleep(late_s)
+        assert len(answering.frames) == count
+        header = vehicle.header(stamp + 1)
+        peer.send("rt/imu", vehicle.types[imu](header, turn, nine, vector, nine, vector, nine))
+        peer.send("rt/range", vehicle.types[ranger](header, 0, 0.1, 0.5, 200.0, 80.0))
+        until(lambda: len(answering.frames) > count)
+
+    now = time.time_ns()
+    fly(now, late_s=0.2)
+    fly(now + 10**9, late_s=0.0)
+    fly(now - 3 * 10**9, late_s=0.1)  # set back by four seconds
+    fly(now - 2 * 10**9, late_s=0.1)
+    assert [frame.heading for frame in answering.frames] == pytest.approx([90.0] * 4)
+    assert answering.resets == [None]
+    reports: list[Any] = []
+
+    def told() -> bool:
+        reports.extend(peer.take(reader, TYPES[topic]))
+        return bool(reports) and values(reports[-1])["fixes"] == "4"
+
+    until(told)
+    last = values(reports[-1])
+    # The clock of the frames, of attitude and of range.
+    assert (last["clock_jumps"], last["telemetry_clock_jumps"], last["without_attitude"]) == ("1", "2", "0")
 
 
 def other_interfaces() -> list[str]:

@@ -67,7 +67,7 @@ def test_every_file_that_setup_installs_is_there() -> None:
 
 
 def test_parameter_file_invents_nothing() -> None:
-    parameters = read_parameters(PACKAGE / "config" / "localizer.yaml")
+    parameters = read_parameters(PACKAGE / "cvgl_ros" / "localizer.yaml")
     assert parameters["frame_id"]
     assert parameters["altitude_source"] == "none"
     for name in ("altitude_ellipsoid_m", "altitude_sigma_m", "ground_ellipsoid_m", "height_sigma_m"):

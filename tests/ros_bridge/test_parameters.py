@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cvgl_ros.parameters import LIVE, ParameterError, Parameters, read_parameters
 
-SHIPPED = Path(__file__).resolve().parents[2] / "ros_bridge" / "config" / "localizer.yaml"
+SHIPPED = Path(__file__).resolve().parents[2] / "ros_bridge" / "cvgl_ros" / "localizer.yaml"
 
 
 def test_the_shipped_file_states_every_parameter_with_its_default() -> None:
@@ -52,6 +52,7 @@ def test_the_shipped_file_marks_what_may_change_while_flying() -> None:
         ({"max_telemetry_age_s": math.nan}, "max_telemetry_age_s: not usable"),
         ({"max_telemetry_age_s": "1"}, "max_telemetry_age_s: not usable.*a number"),
         ({"telemetry_wait_s": 1e9}, "telemetry_wait_s: out of range"),
+        ({"max_telemetry_age_s": 1.5}, "max_telemetry_age_s: too long.*at most clock_jump_s"),
         ({"map_origin_latitude": 47.0}, "map_origin_latitude: half an origin"),
         ({"altitude_source": "topic"}, "altitude_sigma_m: not set"),
         ({"altitude_source": "constant", "altitude_sigma_m": 1.0}, "altitude_ellipsoid_m: not set"),

@@ -65,6 +65,7 @@ def test_covers_tells_whether_waiting_helps() -> None:
     made = track((10.0, 1.0))
     assert made.covers(10 * S) and not made.covers(10 * S + 1)
     assert not track().covers(0)
+    assert not made.covers(8 * S)  # the clock was set back: more is to come
 
 
 def test_memory_is_bounded() -> None:

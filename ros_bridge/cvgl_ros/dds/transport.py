@@ -18,12 +18,14 @@ from cyclonedds.topic import Topic
 from cvgl_ros import msgs
 from cvgl_ros.bridge import TRIGGER_SERVICE, Bridge, Input, Output
 from cvgl_ros.dds.domain import domain_xml
+from cvgl_ros.dds.graph import GRAPH_TOPIC, USER_DATA, entities_info, entities_type
 from cvgl_ros.dds.names import reply_topic, request_topic, resolve, topic_name
 from cvgl_ros.dds.types import carrier_of, wrap
 from cvgl_ros.parameters import ParameterError
 
-__all__ = ["DdsTransport", "join"]
+__all__ = ["NODE", "DdsTransport", "join"]
 
+NODE = "localizer"
 # Sensor data: what was missed is not asked for again, and a burst does not push out the newest.
 _SENSOR_DEPTH = 5
 _COMMAND_DEPTH = 10
@@ -61,7 +63,7 @@ class DdsTransport:
         interfaces: network interfaces, by name or address; see :func:`cvgl_ros.dds.domain.domain_xml`.
         namespace: of all relative names.
         remaps: other names for topics and services.
-        jazzy: take ``sensor_msgs/Range`` as Jazzy and later define it.
+        jazzy: take ``sensor_msgs/Range`` and enter the graph as Jazzy and later define it.
         log: called with a level and a text.
 
     Raises:
@@ -79,7 +81,7 @@ class DdsTransport:
     ) -> None:
         self._namespace, self._remaps, self._jazzy, self._log = namespace, dict(remaps or {}), jazzy, log
         self._domain = join(domain, interfaces)
-        self._participant = DomainParticipant(domain)
+        self._participant = DomainParticipant(domain, qos=Qos(Policy.Userdata(USER_DATA)))
         self._writers: dict[str, DataWriter[Any]] = {}
         self._readers: list[tuple[DataReader[Any], str, Callable[[Any], None]]] = []
         self._waitset = WaitSet(self._participant)
@@ -111,6 +113,7 @@ class DdsTransport:
         for wanted in bridge.inputs():
             self._read(wanted)
         self._serve_trigger(bridge)
+        self._enter_graph()
         bridge.start()
         for name, work in (("cvgl-dds", self._receive), ("cvgl-diagnostics", self._diagnose)):
             thread = threading.Thread(target=work, name=name, daemon=True)
@@ -133,6 +136,16 @@ class DdsTransport:
 
     def _full(self, name: str) -> str:
         return resolve(name, self._namespace, self._remaps)
+
+    def _enter_graph(self) -> None:
+        topic = Topic(self._participant, GRAPH_TOPIC, carrier_of(entities_type(self._jazzy)))
+        qos = Qos(*_policies(True, 1), Policy.Durability.TransientLocal)
+        writer: DataWriter[Any] = DataWriter(self._participant, topic, qos=qos)
+        readers = [reader.get_guid() for reader, _, _ in self._readers]
+        writers = [one.get_guid() for one in self._writers.values()]
+        self._writers[GRAPH_TOPIC] = writer
+        namespace = resolve("", self._namespace).rstrip("/") or "/"
+        writer.write(wrap(entities_info(self._jazzy, namespace, NODE, self._participant.get_guid(), readers, writers)))
 
     def _writer(self, output: Output, reliable: bool, depth: int) -> DataWriter[Any]:
         policies = _policies(reliable or output.latched, 1 if output.latched else depth)
@@ -161,13 +174,12 @@ class DdsTransport:
         qos = Qos(*_policies(True, _COMMAND_DEPTH), mark)
         requests = Topic(self._participant, request_topic(full), carrier_of(msgs.TriggerRequest))
         replies = Topic(self._participant, reply_topic(full), carrier_of(msgs.TriggerResponse))
-        writer: DataWriter[Any] = DataWriter(self._participant, replies, qos=qos)
+        self._writers[TRIGGER_SERVICE] = writer = DataWriter(self._participant, replies, qos=qos)
 
         def answer(request: msgs.TriggerRequest) -> None:
             success, text = bridge.trigger()
             writer.write(wrap(msgs.TriggerResponse(request.guid, request.seq, success, text)))
 
-        self._conditions.append(writer)
         self._listen(DataReader(self._participant, requests, qos=qos), TRIGGER_SERVICE, answer)
 
     def _receive(self) -> None:

@@ -17,12 +17,14 @@ from cvgl_ros.msgs import Array, Message, Unbounded
 
 __all__ = ["carrier_of", "dds_type_name", "wrap"]
 
-# The package's array and sequence are subscripted with values, which no type checker follows.
+# The package's own types are subscripted with values, which no type checker follows.
 _array: Any = types.array
 _sequence: Any = types.sequence
+_bounded: Any = types.bounded_str
 _PRIMITIVES: dict[str, Any] = {
     "bool": bool,
     "string": str,
+    "string<256>": _bounded[256],
     "byte": types.uint8,
     **{
         name: getattr(types, name)

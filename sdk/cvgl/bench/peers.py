@@ -32,7 +32,7 @@ from cvgl.bench.peers_search import (
     open_searcher,
     recall,
 )
-from cvgl.bench.peers_timing import Timed, interleave, ratio
+from cvgl.bench.peers_timing import Interval, Timed, interleave, ratio
 from cvgl.errors import CvglError, FlightError, FrameError, MissingDependencyError
 from cvgl.flight import Flight, FrameRecord
 from cvgl.frame import Frame
@@ -81,7 +81,8 @@ def compare(
 
     Returns:
         ``embedding``, ``search`` and ``frame``: by contestant ``p50_ms``, ``p95_ms`` and ``ratio``, how many times
-        longer than ours it takes (``value`` and its 95 % interval ``low``, ``high``); of search also ``recall``,
+        longer than ours it takes (``value`` and its 95 % interval ``low``, ``high``), and ``processor_p50_ms`` and
+        ``processor_ratio``, the same of all processors' time; of search also ``recall``,
         ``load_ms``, ``memory_mb`` and ``build_s``, of whole frames accuracy as :func:`cvgl.bench.peers_frame.judge`
         has it. ``missing``: who did not take part, and why. ``libraries``: versions. ``frames``, ``rounds``.
 
@@ -212,11 +213,17 @@ def rows(timed: Mapping[str, Timed], about: Mapping[str, Mapping[str, Any]] | No
         name: {
             "p50_ms": round(done.p50, 4),
             "p95_ms": round(done.p95, 4),
-            "ratio": {key: round(value, 4) for key, value in asdict(ratio(done, own)).items()},
+            "ratio": _rounded(ratio(done.milliseconds, own.milliseconds)),
+            "processor_p50_ms": round(float(np.median(done.processor_ms)), 4),
+            "processor_ratio": _rounded(ratio(done.processor_ms, own.processor_ms)),
             **dict((about or {}).get(name, {})),
         }
         for name, done in timed.items()
     }
+
+
+def _rounded(interval: Interval) -> dict[str, float]:
+    return {key: round(value, 4) for key, value in asdict(interval).items()}
 
 
 def show(result: dict[str, Any], console: Any) -> None:

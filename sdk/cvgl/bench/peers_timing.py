@@ -33,11 +33,14 @@ class Timed:
     """What one contestant did.
 
     Args:
-        milliseconds: (rounds, items) of each call.
+        milliseconds: (rounds, items) of each call, by the wall.
+        processor_ms: (rounds, items) of all the processors' time that each call took: what other programs do hardly
+            lengthens it, and threads do not shorten it.
         answers: to each item, from the first round.
     """
 
     milliseconds: NDArray[np.float64]
+    processor_ms: NDArray[np.float64]
     answers: list[Any]
 
     @property
@@ -71,7 +74,7 @@ def interleave(
         on_item: called when an item has been done by all.
     """
     names = list(contestants)
-    spent: dict[str, list[float]] = {name: [] for name in names}
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     answers: dict[str, list[Any]] = {name: [] for name in names}
     for name in names:
         contestants[name](items[0])
@@ -80,28 +83,32 @@ def interleave(
             first = (place + number) % len(names)
             for name in names[first:] + names[:first]:
                 time.sleep(pause_s)
-                began = time.perf_counter()
+                began, busy = time.perf_counter(), time.process_time()
                 answer = contestants[name](item)
-                spent[name].append(1e3 * (time.perf_counter() - began))
+                spent[name].append((time.perf_counter() - began, time.process_time() - busy))
                 if number == 0:
                     answers[name].append(answer)
             if on_item is not None:
                 on_item()
-    return {name: Timed(np.array(spent[name]).reshape(rounds, len(items)), answers[name]) for name in names}
+    shaped = {name: 1e3 * np.array(spent[name]).reshape(rounds, len(items), 2) for name in names}
+    return {name: Timed(shaped[name][..., 0], shaped[name][..., 1], answers[name]) for name in names}
 
 
-def ratio(peer: Timed, own: Timed) -> Interval:
+def ratio(peer: NDArray[np.float64], own: NDArray[np.float64]) -> Interval:
     """How many times longer the peer takes: the ratio of medians over the same calls, and its interval.
 
     Items are resampled with all their rounds: repeated calls on one item are no independent draws of items.
+
+    Args:
+        peer, own: (rounds, items) of the same calls.
     """
     rng = np.random.default_rng(0)
-    items = own.milliseconds.shape[1]
+    items = own.shape[1]
     ratios = []
     for chosen in rng.integers(0, items, (_DRAWS, items)):
-        ratios.append(np.median(peer.milliseconds[:, chosen]) / np.median(own.milliseconds[:, chosen]))
+        ratios.append(np.median(peer[:, chosen]) / np.median(own[:, chosen]))
     low, high = np.percentile(ratios, [2.5, 97.5])
-    return Interval(peer.p50 / own.p50, float(low), float(high))
+    return Interval(float(np.median(peer) / np.median(own)), float(low), float(high))
 
 
 def _digits(value: float) -> str:
