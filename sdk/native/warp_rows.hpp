@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <type_traits>
+#include <utility>
 
 #include "clones.hpp"
 #include "warp.hpp"
@@ -101,24 +101,32 @@ typedef short Shorts8 __attribute__((vector_size(16)));
 typedef unsigned short Counts8 __attribute__((vector_size(16)));
 typedef unsigned Sums4 __attribute__((vector_size(16)));
 
-// For each byte of a row: 256 times the number of the pixel that it belongs to; and, for each of the `Step` bytes of a
-// pixel, which bytes are that one, as masks of even and odd lanes.
+// A row is read in blocks of eight pixels, which are `Step` vectors of bytes. The bytes of every block lie alike: byte
+// 8 s + lane of it is of pixel (8 s + lane) / Step, and is that pixel's byte (8 s + lane) % Step. Here are masks of the
+// even and of the odd lanes that hold each of a pixel's bytes.
 template <int Step>
-struct BytesOfRow {
-  static constexpr int vectors = kMaxAreaRows * Step / kLanes8;
-  short pixel[vectors][kLanes8];
-  unsigned is[Step][vectors][2][kLanes8 / 2];
-  constexpr BytesOfRow() : pixel{}, is{} {
-    for (int byte = 0; byte < vectors * kLanes8; ++byte) {
-      const int v = byte / kLanes8, lane = byte % kLanes8;
-      pixel[v][lane] = static_cast<short>(256 * (byte / Step));
-      is[byte % Step][v][lane % 2][lane / 2] = ~0u;
+struct BytesOfBlock {
+  unsigned is[Step][Step][2][kLanes8 / 2];
+  constexpr BytesOfBlock() : is{} {
+    for (int byte = 0; byte < Step * kLanes8; ++byte) {
+      const int lane = byte % kLanes8;
+      is[byte % Step][byte / kLanes8][lane % 2][lane / 2] = ~0u;
     }
   }
 };
 
 template <int Step>
-inline constexpr BytesOfRow<Step> kBytesOfRow{};
+inline constexpr BytesOfBlock<Step> kBytesOfBlock{};
+
+// The s-th vector of a block's bytes: to each byte the number of its pixel.
+template <int Step, int S, int... Lane>
+CVGL_INLINE Counts8 spread(Counts8 pixels, std::integer_sequence<int, Lane...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(pixels, pixels, ((S * kLanes8 + Lane) / Step)...);
+#else
+  return __builtin_shuffle(pixels, Counts8{((S * kLanes8 + Lane) / Step)...});
+#endif
+}
 
 template <typename Vector>
 CVGL_INLINE Vector read(const void* memory) {
@@ -149,95 +157,104 @@ CVGL_INLINE void find_chords(const Area& area, Chords* chords) {
   }
 }
 
-// The mean over an area by sums of weights and of weights times bytes, for rows of at most `Vectors` times 8 bytes.
-template <typename L, int Vectors>
-CVGL_INLINE void mean_of_vectors(const Plane& plane, const Area& area, const Chords& chords, float* mean) {
-  constexpr const BytesOfRow<L::step>& table = kBytesOfRow<L::step>;
-  Sums4 even[Vectors] = {}, odd[Vectors] = {};
+// Adds to the sums what one vector of bytes is, times the weights of its pixels.
+template <int Step, int S>
+CVGL_INLINE void add_bytes(const unsigned char* block, Counts8 weights, Sums4* even, Sums4* odd) {
+  const Counts8 counted = spread<Step, S>(weights, std::make_integer_sequence<int, kLanes8>());
+  const Counts8 product = counted * __builtin_convertvector(read<Bytes8>(block + kLanes8 * S), Counts8);
+  even[S] += even_lanes(product);
+  odd[S] += odd_lanes(product);
+}
+
+template <int Step, int... S>
+CVGL_INLINE void add_block(const unsigned char* block, Counts8 weights, Sums4* even, Sums4* odd,
+                           std::integer_sequence<int, S...>) {
+  (add_bytes<Step, S>(block, weights, even, odd), ...);
+}
+
+// The mean over an area by sums of weights and of weights times bytes, for chords of at most `Blocks` times 8 pixels.
+template <typename L, int Blocks>
+CVGL_INLINE void mean_of_blocks(const Plane& plane, const Area& area, const Chords& chords, float* mean) {
+  constexpr Shorts8 kPixel = {0, 256, 512, 768, 1024, 1280, 1536, 1792};
+  Sums4 even[L::step] = {}, odd[L::step] = {};
   Counts8 counts = {};
   const unsigned char* line = plane.data + area.row * plane.row_stride;
   for (int row = 0; row < area.rows; ++row, line += plane.row_stride) {
     const unsigned char* bytes = line + static_cast<long long>(chords.first[row]) * L::step;
-    const Shorts8 from_left = Shorts8{} + static_cast<short>(256 - chords.begin[row]);
-    const Shorts8 from_right = Shorts8{} + static_cast<short>(chords.end[row]);
+    const Shorts8 from_left = kPixel + static_cast<short>(256 - chords.begin[row]);
+    const Shorts8 from_right = static_cast<short>(chords.end[row]) - kPixel;
     const Shorts8 most = Shorts8{} + static_cast<short>(chords.most[row]);
     const Counts8 share = Counts8{} + static_cast<unsigned short>(chords.share[row]);
-    for (int v = 0; v < Vectors; ++v) {
-      const Shorts8 pixel = read<Shorts8>(table.pixel[v]);
-      const Shorts8 left = from_left + pixel, right = from_right - pixel;
+    for (int block = 0; block < Blocks; ++block) {
+      const short shift = static_cast<short>(256 * kLanes8 * block);
+      const Shorts8 left = from_left + shift, right = from_right - shift;
       Shorts8 weight = left < right ? left : right;
       weight = weight < most ? weight : most;
       weight = weight > Shorts8{} ? weight : Shorts8{};
       const Counts8 counted = (reinterpret_cast<Counts8>(weight) * share) >> 7;
-      const Counts8 values = __builtin_convertvector(read<Bytes8>(bytes + kLanes8 * v), Counts8);
-      even[v] += even_lanes(counted * values);
-      odd[v] += odd_lanes(counted * values);
       counts += counted;
+      add_block<L::step>(bytes + block * kLanes8 * L::step, counted, even, odd,
+                         std::make_integer_sequence<int, L::step>());
     }
   }
-  const unsigned weights = sum_of(even_lanes(counts) + odd_lanes(counts)) / L::step;
+  const unsigned weights = sum_of(even_lanes(counts) + odd_lanes(counts));
   const float one = 1.0f / static_cast<float>(static_cast<int>(weights));
   for (int c = 0; c < L::channels; ++c) {
     Sums4 channel = {};
-    for (int v = 0; v < Vectors; ++v) {
-      channel += (even[v] & read<Sums4>(table.is[c * L::gap][v][0])) + (odd[v] & read<Sums4>(table.is[c * L::gap][v][1]));
+    for (int s = 0; s < L::step; ++s) {
+      const auto& is = kBytesOfBlock<L::step>.is[c * L::gap][s];
+      channel += (even[s] & read<Sums4>(is[0])) + (odd[s] & read<Sums4>(is[1]));
     }
     mean[c] = static_cast<float>(static_cast<int>(sum_of(channel))) * one;
   }
 }
 
-// Vectors that hold the longest chord of an area; 0 where they would read beyond a row's end.
-template <typename L>
-CVGL_INLINE int vectors_for(const Area& area, int width) {
-  const float longest = 2.0f * std::min(area.half_u, area.half_v);
-  const int needed = (static_cast<int>(std::min(longest, 1000.0f) + 2.0f) * L::step + kLanes8 - 1) / kLanes8;
-  // No chord begins further right than this; and no more than twice the vectors needed are read.
-  const int right = area.column + static_cast<int>(0.5 * kAreaExtent) + 2;
-  const bool readable = (right + 1) * L::step + 2 * needed * kLanes8 <= width * L::step;
-  return readable && needed <= BytesOfRow<L::step>::vectors ? needed : 0;
+// Blocks that hold the longest chord of an area; 0 where they would be read beyond a row's end.
+CVGL_INLINE int blocks_for(const Area& area, int width) {
+  const float longest = std::min(2.0f * std::min(area.half_u, area.half_v), 2.0f * static_cast<float>(kAreaExtent));
+  const int blocks = (static_cast<int>(longest + 2.0f) + kLanes8 - 1) / kLanes8;
+  // No chord begins further right than this; one pixel to spare, since a plane of chroma begins within one.
+  const int right = area.column + static_cast<int>(0.5f * kAreaExtent) + 2;
+  return right + blocks * kLanes8 + 1 <= width && blocks * kLanes8 <= kMaxAreaRows ? blocks : 0;
 }
 
 template <typename L>
-CVGL_INLINE void mean_by_vectors(const Plane& plane, const Area& area, const Chords& chords, int needed, float* mean) {
-  constexpr int kMost = BytesOfRow<L::step>::vectors;
-  const auto use = [&](auto vectors) {
-    constexpr int count = decltype(vectors)::value;
-    if constexpr (count <= kMost) mean_of_vectors<L, count>(plane, area, chords, mean);
-  };
-  if (needed == 1) {
-    use(std::integral_constant<int, 1>());
-  } else if (needed == 2) {
-    use(std::integral_constant<int, 2>());
-  } else if (needed == 3) {
-    use(std::integral_constant<int, 3>());
-  } else if (needed == 4) {
-    use(std::integral_constant<int, 4>());
-  } else if (needed == 5) {
-    use(std::integral_constant<int, 5>());
-  } else if (needed == 6) {
-    use(std::integral_constant<int, 6>());
-  } else if (needed <= 8) {
-    use(std::integral_constant<int, 8>());
-  } else {
-    use(std::integral_constant<int, kMost>());
+CVGL_INLINE void mean_by_blocks(const Plane& plane, const Area& area, const Chords& chords, int blocks, float* mean) {
+  switch (blocks) {
+    case 1: return mean_of_blocks<L, 1>(plane, area, chords, mean);
+    case 2: return mean_of_blocks<L, 2>(plane, area, chords, mean);
+    case 3: return mean_of_blocks<L, 3>(plane, area, chords, mean);
+    default: return mean_of_blocks<L, 4>(plane, area, chords, mean);
   }
 }
 
-// The means over some areas. The chords of all come first, so that the processor need not wait for each area's.
+// The means over some areas, a few at a time: while those are summed, the pixels of the next few are on their way from
+// memory, which is what takes longest where a frame is read across its rows.
 template <typename L>
 CVGL_INLINE void means_by_area(const Plane& plane, const Areas& areas, const int* which, int count,
                                float (*means)[L::channels]) {
   constexpr int kAtOnce = 8;
-  Chords chords[kAtOnce];
+  Chords chords[2][kAtOnce];
+  const auto prepare = [&](int from) {
+    for (int k = 0; k < std::min(kAtOnce, count - from); ++k) {
+      Chords& next = chords[from / kAtOnce % 2][k];
+      const Area area = areas.area(which[from + k]);
+      find_chords(area, &next);
+      const unsigned char* line = plane.data + area.row * plane.row_stride;
+      for (int row = 0; row < area.rows; ++row, line += plane.row_stride) {
+        __builtin_prefetch(line + static_cast<long long>(next.first[row]) * L::step);
+      }
+    }
+  };
+  prepare(0);
   for (int from = 0; from < count; from += kAtOnce) {
-    const int some = std::min(kAtOnce, count - from);
-    for (int k = 0; k < some; ++k) find_chords(areas.area(which[from + k]), &chords[k]);
-    for (int k = 0; k < some; ++k) {
+    prepare(from + kAtOnce);
+    for (int k = 0; k < std::min(kAtOnce, count - from); ++k) {
       const int i = which[from + k];
       const Area area = areas.area(i);
-      const int needed = vectors_for<L>(area, plane.width);
-      if (needed > 0) {
-        mean_by_vectors<L>(plane, area, chords[k], needed, means[i]);
+      const int blocks = blocks_for(area, plane.width);
+      if (blocks > 0) {
+        mean_by_blocks<L>(plane, area, chords[from / kAtOnce % 2][k], blocks, means[i]);
       } else {
         mean_by_area<L>(plane, area, means[i]);
       }
@@ -268,23 +285,29 @@ CVGL_INLINE void find_means(const Plane& plane, const Stretch& stretch, int coun
   means_by_area<L>(plane, areas, which, by_area, means);
 }
 
+// Calls work(row, from) for every stretch of some rows.
+template <typename Work>
+CVGL_INLINE void for_stretches(int first, int last, int width, const Work& work) {
+  for (int row = first; row < last; ++row) {
+    for (int from = 0; from < width; from += Stretch::length) work(row, from);
+  }
+}
+
 template <typename L>
 CVGL_INLINE void rectify_rows(const Plane& plane, const double* map, const Lens& lens, int width, int first, int last,
                               unsigned char* patch, unsigned char* mask) {
-  Stretch stretch;
-  for (int v = first; v < last; ++v) {
-    for (int from = 0; from < width; from += Stretch::length) {
-      const int count = std::min(Stretch::length, width - from);
-      const std::size_t at = static_cast<std::size_t>(v) * width + from;
-      float means[Stretch::length][L::channels] = {};
-      find_footprints(map, lens, plane, from, v, &stretch);
-      find_means<L>(plane, stretch, count, means);
-      for (int i = 0; i < count; ++i) {
-        mask[at + i] = stretch.seen[i] ? 255 : 0;
-        for (int c = 0; c < L::channels; ++c) patch[(at + i) * L::channels + c] = rounded(means[i][c]);
-      }
+  for_stretches(first, last, width, [&](int v, int from) {
+    Stretch stretch;
+    float means[Stretch::length][L::channels] = {};
+    const int count = std::min(Stretch::length, width - from);
+    const std::size_t at = static_cast<std::size_t>(v) * width + from;
+    find_footprints(map, lens, plane, from, v, &stretch);
+    find_means<L>(plane, stretch, count, means);
+    for (int i = 0; i < count; ++i) {
+      mask[at + i] = stretch.seen[i] ? 255 : 0;
+      for (int c = 0; c < L::channels; ++c) patch[(at + i) * L::channels + c] = rounded(means[i][c]);
     }
-  }
+  });
 }
 
 // Rows [first, last) of a patch of one plane.
@@ -320,25 +343,23 @@ CVGL_INLINE void warp_rows_of(const Warp& warp, int first, int last) {
   using Main = typename Planes<Format>::Main;
   using Chroma = typename Planes<Format>::Chroma;
   const Plane chroma_pixels = chroma_plane<Format>(warp.source);
-  Stretch stretch, half;
-  for (int row = first; row < last; ++row) {
+  for_stretches(first, last, warp.width, [&](int row, int from) {
+    Stretch stretch, half;
+    float main[Stretch::length][Main::channels], chroma[Stretch::length][2];
     const int n = row / warp.height, v = row % warp.height;
-    for (int from = 0; from < warp.width; from += Stretch::length) {
-      const int count = std::min(Stretch::length, warp.width - from);
-      float main[Stretch::length][Main::channels], chroma[Stretch::length][2];
-      find_footprints(warp.maps + 9LL * n, warp.lens, warp.source.pixels, from, v, &stretch);
-      find_means<Main>(warp.source.pixels, stretch, count, main);
-      if constexpr (kIsYuv<Format>) {
-        halve<Format>(stretch, &half);
-        find_means<Chroma>(chroma_pixels, half, count, chroma);
-      }
-      for (int i = 0; i < count; ++i) {
-        float bgr[3] = {};
-        if (stretch.seen[i]) bgr_of<Format>(warp.yuv, main[i], chroma[i], bgr);
-        store_pixel(warp, n, from + i, v, bgr, stretch.seen[i] != 0);
-      }
+    const int count = std::min(Stretch::length, warp.width - from);
+    find_footprints(warp.maps + 9LL * n, warp.lens, warp.source.pixels, from, v, &stretch);
+    find_means<Main>(warp.source.pixels, stretch, count, main);
+    if constexpr (kIsYuv<Format>) {
+      halve<Format>(stretch, &half);
+      find_means<Chroma>(chroma_pixels, half, count, chroma);
     }
-  }
+    for (int i = 0; i < count; ++i) {
+      float bgr[3] = {};
+      if (stretch.seen[i]) bgr_of<Format>(warp.yuv, main[i], chroma[i], bgr);
+      store_pixel(warp, n, from + i, v, bgr, stretch.seen[i] != 0);
+    }
+  });
 }
 
 CVGL_CLONES CVGL_FLATTEN inline void warp_rows_bgr(const Warp& warp, int first, int last) {
