@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cvgl.engines.onnxruntime import OnnxEngine
 from cvgl.engines.sidecar import publish_engine, sidecar_path
@@ -29,16 +28,15 @@ from .calibration import Calibration
 from .descriptors import Descriptors
 from .graphs.floats import Kind
 from .graphs.half import half_graph, half_weights, underflowed
-from .graphs.plain import plain_graph
-from .graphs.quantise import CalibrationKind, quantised, unquantisable
+from .graphs.quantise import CalibrationKind
 from .graphs.types import describe_types, fp32_nodes
-from .graphs.work import layer_types, multiply_adds
+from .graphs.work import layer_types
 from .latency import Latency, latency, processor
 from .parity import COLLAPSED, Parity, Thresholds, compare
 from .report import PAGE, REPORT, write_report
 from .report_data import FileFact, KeptNode, Layer, Precision, ReportData, Stage
 from .running import Run, describe, onnx_descriptors, torch_descriptors
-from .sensitivity import Int8Choice, Network, agreement_budget, choose_int8, likely_budget
+from .sensitivity import Int8Choice, Network, agreement_budget, choose_int8, likely_budget, quantised_networks
 from .source import VIEWS, Source
 from .tiles import ParityTiles
 
@@ -53,7 +51,6 @@ Progress = Callable[[str, int, int], None]
 
 _BATCH = 16
 _BISECTION_IMAGES = 4
-_CALIBRATION_BATCH = 8
 _SECONDS_OF_TIMING, _LEAST_RUNS, _MOST_RUNS = 3.0, 5, 100
 
 
@@ -466,19 +463,14 @@ class _Export:
         calibration = self.calibration
         if calibration is None:
             return {}
-        networks = {}
-        for name, path in graphs.items():
-            self.tell(f"ranges of {name}", 0, 1)
-            graph = plain_graph(onnx.load(str(path)))
-            views = tuple(view for view in VIEWS if self.source.file_of(view) == name)
-            keep = self._present(graph)
-            networks[name] = Network(
-                views,
-                graph,
-                quantised(graph, _batches(calibration.ranges, views), keep=keep, method=self.options.calibration),
-                multiply_adds(graph, calibration.ranges.batch(views[0], 0, self.options.batch or 1)),
-                {**unquantisable(graph), **dict.fromkeys(keep, "kept by name")},
-            )
+        self.tell("ranges for int8", 0, 1)
+        networks = quantised_networks(
+            {name: onnx.load(str(path)) for name, path in graphs.items()},
+            {name: tuple(view for view in VIEWS if self.source.file_of(view) == name) for name in graphs},
+            calibration.ranges,
+            keep=self.options.keep,
+            method=self.options.calibration,
+        )
         queries, asked = len(calibration.held), self.options.held_agreement
         if asked is not None:
             limit = agreement_budget(queries, asked)
@@ -546,13 +538,6 @@ def _smaller(graph: Any) -> tuple[Any, bool]:
     except ModelError:
         # A weight beyond half precision: the file is larger, the network the same.
         return graph, False
-
-
-def _batches(tiles: ParityTiles, views: Sequence[View]) -> Iterator[NDArray[np.float32]]:
-    """Calibration images of the views that a network serves."""
-    for view in views:
-        for start in range(0, len(tiles.images(view)), _CALIBRATION_BATCH):
-            yield tiles.batch(view, start, start + _CALIBRATION_BATCH)
 
 
 def _place(built: Path, target: Path) -> None:

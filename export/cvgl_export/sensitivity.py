@@ -16,7 +16,9 @@ from cvgl_train.models.base import View
 from .calibration import some
 from .descriptors import Descriptors, cosines
 from .graphs.half import half_graph
-from .graphs.quantise import Quantised
+from .graphs.plain import plain_graph
+from .graphs.quantise import CalibrationKind, Quantised, quantised, unquantisable
+from .graphs.work import multiply_adds
 from .parity import Parity, Thresholds, compare, judge
 from .running import describe, onnx_runner
 from .source import VIEWS
@@ -32,6 +34,7 @@ __all__ = [
     "agreement_budget",
     "choose_int8",
     "likely_budget",
+    "quantised_networks",
 ]
 
 Progress = Callable[[str, int, int], None]
@@ -50,7 +53,7 @@ _LITTLE = 0.5
 # Of the sum of harms: down to a millionth of a millionth.
 _STEPS = 80
 _HARMFUL = "among those that do most harm for the work they save"
-_BATCH = 16
+_BATCH, _RANGE_BATCH = 16, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +182,49 @@ class Int8Choice:
         if self.share < _LITTLE:
             text += " INT8 buys little here: most of the work is done in FP16."
         return text
+
+
+def quantised_networks(
+    graphs: Mapping[str, Any],
+    views: Mapping[str, tuple[View, ...]],
+    tiles: ParityTiles,
+    *,
+    keep: Collection[str] = (),
+    method: CalibrationKind = "entropy",
+) -> dict[str, Network]:
+    """Every network of a model with its layers ready to be INT8.
+
+    Args:
+        graphs: ModelProto in FP32, by file.
+        views: that each serves, by file.
+        tiles: that give ranges.
+        keep: names of nodes that are not quantised, in whichever network they are.
+        method: how ranges follow from the tiles, see `quantised`.
+
+    Raises:
+        ModelError: as `quantised`; for a network of fixed batch size also fewer tiles than that.
+    """
+    networks = {}
+    for file, graph in graphs.items():
+        exact = plain_graph(graph)
+        served = views[file]
+        own = [node.name for node in exact.graph.node if node.name in keep]
+        # 0 where it takes any number; otherwise only whole batches will do.
+        fixed = exact.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+        size = fixed or _RANGE_BATCH
+        batches = [
+            tiles.batch(view, start, start + size)
+            for view in served
+            for start in range(0, len(tiles.images(view)) - (fixed - 1 if fixed else 0), size)
+        ]
+        networks[file] = Network(
+            served,
+            exact,
+            quantised(exact, batches, keep=own, method=method),
+            multiply_adds(exact, batches[0][: fixed or 1]),
+            {**unquantisable(exact), **dict.fromkeys(own, "kept by name")},
+        )
+    return networks
 
 
 def likely_budget(held: int, judged: int, agreement: float | None, *, confidence: float = CONFIDENCE) -> Budget:
@@ -332,7 +378,7 @@ class _Search:
 
     def _refuse(self, why: str, layers: Collection[_Layer]) -> NoReturn:
         raise ModelError(
-            f"nothing is left for INT8: {why}; export it as fp16",
+            f"nothing is left for INT8: {why}; export it as fp16, or ask for less agreement among those held back",
             field="int8",
             found=f"{self._share(layers):.1%} of the multiply-adds",
             expected=f"{LEAST_SHARE:.0%} or more, and at most {self.limit.most} other tiles",

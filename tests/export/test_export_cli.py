@@ -209,6 +209,8 @@ def test_a_cast_in_the_wrong_place_is_caught_by_the_report(
         (["none.pt"], 4, "none.pt"),
         (["damaged.pt"], 4, "damaged.pt"),
         (["{weights}", "--tiles", "nowhere"], 4, "nowhere"),
+        (["{weights}", "--tiles", "mission"], 4, "area.gallery"),
+        (["{weights}", "--precision", "int8", "--bisect"], 4, "--held-agreement"),
         (["{weights}", "--precision", "fp8"], 2, "fp8"),
         (["{weights}", "--count", "4", "--keep", "no/such/node"], 4, "no/such/node"),
         (["inspect", "nothing.engine"], 4, "nothing.engine"),
@@ -225,6 +227,8 @@ def test_what_cannot_be_used_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "damaged.pt").write_bytes(b"PK\x03\x04 half a file")
+    (tmp_path / "mission").mkdir()
+    (tmp_path / "mission" / "mission.json").write_text("{}")
     given = [argument.format(weights=weights) for argument in arguments]
     assert run(monkeypatch, *given, *(["--out", "o.cvgl"] if given[0] != "inspect" else [])) == status
     assert words in capsys.readouterr().err

@@ -14,10 +14,16 @@ from onnx import ModelProto, numpy_helper
 from cvgl.errors import ModelError
 from cvgl_export.calibration import Calibration, calibrated_tiles, some
 from cvgl_export.graphs.plain import plain_graph
-from cvgl_export.graphs.quantise import quantised, unquantisable
 from cvgl_export.graphs.work import layer_types, multiply_adds
 from cvgl_export.parity import Thresholds
-from cvgl_export.sensitivity import Int8Choice, Network, agreement_budget, choose_int8, likely_budget
+from cvgl_export.sensitivity import (
+    Int8Choice,
+    Network,
+    agreement_budget,
+    choose_int8,
+    likely_budget,
+    quantised_networks,
+)
 from cvgl_export.tiles import ParityTiles
 from cvgl_train.data.base import DatasetError
 from cvgl_train.models.base import ViewInput
@@ -84,10 +90,7 @@ def graph(loud: bool) -> ModelProto:
 
 
 def network(model: ModelProto, keep: tuple[str, ...] = (), views: Any = ("query", "reference")) -> Network:
-    calibration = noise(32, 1)
-    batches = [calibration.batch(view, 0, 16) for view in ("query", "reference")]
-    left = {**unquantisable(model), **dict.fromkeys(keep, "kept by name")}
-    return Network(views, model, quantised(model, batches, keep=keep), multiply_adds(model, batches[0][:1]), left)
+    return quantised_networks({"file": model}, {"file": views}, noise(32, 1), keep=keep)["file"]
 
 
 def choose(net: Network | dict[str, Network], tiles: ParityTiles, most: int = 1, **options: Any) -> Int8Choice:
@@ -155,6 +158,16 @@ def test_layers_of_two_networks_are_weighed_together(loud: Network, quiet: Netwo
     assert {"f"}.isdisjoint(found.names("query.onnx")) and {"f"}.isdisjoint(found.names("reference.onnx"))
     assert "h" in found.names("query.onnx") and "h" in found.names("reference.onnx")
     assert {layer.times for layer in found.layers} == {1}
+
+
+def test_a_network_of_fixed_batch_size_takes_whole_batches(tiles: ParityTiles) -> None:
+    model = graph(False)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 3
+    del model.graph.value_info[:]
+    found = network(model)
+    assert found.work == network(graph(False)).work
+    assert choose(found, tiles, most=60).names("embed.onnx") == ["c", "f", "h"]
 
 
 def test_multiply_adds_are_those_of_one_image() -> None:
