@@ -355,9 +355,9 @@ CVGL_INLINE void warp_rows_of(const Warp& warp, int first, int last) {
       find_means<Chroma>(chroma_pixels, half, count, chroma);
     }
     for (int i = 0; i < count; ++i) {
-      float bgr[3];
+      float bgr[3] = {};
       if (stretch.seen[i]) bgr_of<Format>(warp.yuv, main[i], chroma[i], bgr);
-      store_pixel(warp, n, from + i, v, stretch.seen[i] ? bgr : nullptr);
+      store_pixel(warp, n, from + i, v, bgr, stretch.seen[i] != 0);
     }
   });
 }
