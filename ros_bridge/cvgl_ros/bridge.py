@@ -58,12 +58,14 @@ class Input:
         topic: relative name.
         message: its class.
         handler: called with each message, from any thread; never raises.
+        depth: messages that are kept until they are taken.
         reliable: ask for every message (commands), or take what comes (sensor data: best effort, keep last).
     """
 
     topic: str
     message: type[msgs.Message]
     handler: Callable[[Any], None]
+    depth: int
     reliable: bool = False
 
 
@@ -103,6 +105,9 @@ OUTPUTS = {
 }
 TRIGGER_SERVICE = "visual_localization/trigger_localization"
 
+# Of images only the newest counts. Attitude at 400 Hz has to wait while Python is busy elsewhere, and none of it should
+# be lost.
+_IMAGES_KEPT, _TELEMETRY_KEPT, _COMMANDS_KEPT = 5, 50, 10
 _OUT_OF_ORDER = "image: out of order or sent twice"
 # What telemetry can be; beyond it a message is refused, and the localiser has narrower bounds of its own.
 _HEIGHTS = (-1_000.0, 100_000.0)
@@ -193,11 +198,12 @@ class Bridge:
         if p.altitude_source == "topic" or p.height_source == "altitude":
             wanted.add("altitude")
         if p.image_transport == "raw":
-            inputs = [Input("image", msgs.Image, self._on_image)]
+            inputs = [Input("image", msgs.Image, self._on_image, _IMAGES_KEPT)]
         else:
-            inputs = [Input("image/compressed", msgs.CompressedImage, self._on_image)]
+            inputs = [Input("image/compressed", msgs.CompressedImage, self._on_image, _IMAGES_KEPT)]
         if p.use_camera_info:
-            inputs.append(Input("camera_info", msgs.CameraInfo, self._guarded("camera_info", self._on_camera_info)))
+            handler = self._guarded("camera_info", self._on_camera_info)
+            inputs.append(Input("camera_info", msgs.CameraInfo, handler, _IMAGES_KEPT))
         sources: dict[str, tuple[type[msgs.Message], Callable[[Any], None]]] = {
             "imu": (msgs.Imu, self._on_imu),
             "odometry": (msgs.Odometry, self._on_odometry),
@@ -206,16 +212,16 @@ class Bridge:
             "height": (msgs.Float64, lambda m: self._on_number("height", m, _HEIGHTS)),
             "altitude": (msgs.Float64, lambda m: self._on_number("altitude", m, _HEIGHTS)),
         }
-        for name, (message, handler) in sources.items():
+        for name, (message, note) in sources.items():
             if name in wanted:
-                inputs.append(Input(name, message, self._guarded(name, handler)))
+                inputs.append(Input(name, message, self._guarded(name, note), _TELEMETRY_KEPT))
         commands: dict[str, tuple[type[msgs.Message], Callable[[Any], Any]]] = {
             "prior": (msgs.NavSatFix, self._on_prior),
             "prior_pose": (msgs.PoseWithCovarianceStamped, self._on_prior_pose),
             "trigger": (msgs.Empty, lambda _: self.trigger()),
         }
         for name, (message, command) in commands.items():
-            inputs.append(Input(name, message, self._guarded(name, command), reliable=True))
+            inputs.append(Input(name, message, self._guarded(name, command), _COMMANDS_KEPT, reliable=True))
         return tuple(inputs)
 
     def outputs(self) -> tuple[Output, ...]:
