@@ -180,7 +180,7 @@ class Bridge:
         self._triggered = False
         self._camera_info: Any = None
         self._debug_at = -math.inf
-        self._found = False  # whether the last answer was a fix
+        self._found: bool | None = None  # whether the last answer was a fix
         self._closing = False
 
         self._queue: NewestOnly[_Item] = NewestOnly()
@@ -347,8 +347,8 @@ class Bridge:
         self._note(self._numbers["range"], stamp, incoming.range_of(message), "range")
 
     def _on_number(self, name: str, message: Any, bounds: tuple[float, float]) -> None:
-        # The message has no stamp: it is taken for as old as it is late.
         value = incoming.number_of(message, name, *bounds)
+        # It has no stamp, and so its arrival dates it.
         self._note(self._numbers[name], self._now(), value, name)
 
     def _on_camera_info(self, message: Any) -> None:
@@ -432,9 +432,7 @@ class Bridge:
         self._publish_answer(fix, paired, item.stamp, p)
         with self._changed:
             self._health.answered(fix, delay_ms)
-        if bool(fix) != self._found:
-            self._found = bool(fix)
-            self._log("info", f"fix, {fix.sigma_m:.1f} m" if fix else f"no fix: {fix.reason}")
+        self._say(bool(fix), f"fix, {fix.sigma_m:.1f} m" if fix else f"no fix: {fix.reason}")
         self._publish_status(fix, item.stamp, delay_ms, paired)
         if p.debug_image and time.monotonic() - self._debug_at >= p.debug_image_period_s:
             self._debug_at = time.monotonic()
@@ -464,7 +462,7 @@ class Bridge:
             tracks.append(self._turns[p.attitude_source])
         if p.heading_source in self._turns:
             tracks.append(self._turns[p.heading_source])
-        # Numbers without a stamp are dated by their arrival, so that waiting for them is waiting for the next one.
+        # What has no stamp is dated by its arrival: waiting for it would be waiting for the next one.
         if p.height_source in ("range", "odometry"):
             tracks.append(self._numbers[p.height_source])
         deadline = time.monotonic() + p.telemetry_wait_s
@@ -560,8 +558,15 @@ class Bridge:
     def _refuse(self, stamp: int, reason: str) -> None:
         with self._changed:
             self._health.refuse(reason)
+        self._say(False, f"no fix: {reason}")
         values = {"status": "refused", "reason": reason}
         self._send(_STATUS, outgoing.status_of("cvgl: frame", WARN, reason, values, outgoing.time_of(stamp)))
+
+    def _say(self, found: bool, text: str) -> None:
+        """Tell people of loss and recovery."""
+        if found != self._found:
+            self._found = found
+            self._log("info", text)
 
     def _send(self, topic: str, message: msgs.Message) -> None:
         """Publish; a transport that cannot is a matter for the log, not the end of the flight."""

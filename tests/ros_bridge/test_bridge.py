@@ -263,7 +263,7 @@ def test_without_height_a_frame_is_refused_with_the_reason(desk: Callable[..., D
     d = desk()
     d.frame(START, height=None)
     (status,) = d.answers(1)
-    assert "no height within 0.5 s" in reason(status)
+    assert "no height within 0.5 s" in reason(status) and "no height" in d.log[-1]
     assert not answering.frames
 
 
