@@ -581,7 +581,7 @@ def test_hostile_messages_do_not_stop_it(desk: Callable[..., Desk]) -> None:
     )
     d.handlers.update({i.topic: i.handler for i in desk(height_source="range").bridge.inputs() if i.topic == "range"})
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(hostile(), min_size=1, max_size=8))
     def attack(messages: list[tuple[str, Any]]) -> None:
         for topic, message in messages:
