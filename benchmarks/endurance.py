@@ -69,6 +69,9 @@ def endurance(
         )
         large, large_flight = make_mission(work / f"large-{tiles}", tiles, camera=CAMERA_640, progress=made)
         progress.update(task, description="missions", completed=1, total=1)
+        # First: what a larger mission leaves free in this process would hide what these frames take.
+        task = progress.add_task("memory", total=frames)
+        memory = remember(tiny, tiny_flight, frames, progress, task)
         starts = {}
         task = progress.add_task("cold starts", total=4 * rounds)
         for name, mission, flight in (("small", small, small_flight), ("large", large, large_flight)):
@@ -84,8 +87,6 @@ def endurance(
         localizer = Localizer.open(small, threads=1)
         held = load_frames(open_flight(localizer, small_flight), 8)
         pair = two_threads(small, held, rounds=rounds, on_round=lambda: progress.advance(task))
-        task = progress.add_task("memory", total=frames)
-        memory = remember(tiny, tiny_flight, frames, progress, task)
     result = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),

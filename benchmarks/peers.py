@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -35,7 +35,7 @@ from record import ROOT, commit, on_machine, run_app, write_record
 from cvgl import Localizer, Prior
 from cvgl.basemap import Basemap
 from cvgl.bench import machine, open_flight
-from cvgl.bench.peers import OURS, compare_embedding, compare_frames, compare_search, load_work, rows
+from cvgl.bench.peers import OURS, compare_embedding, compare_frames, compare_search, crew, load_work, rows
 from cvgl.bench.peers_embed import Task, as_flown, fine_chain, input_as_flown, plain_chain, supersampled
 from cvgl.bench.peers_features import sift, xfeat
 from cvgl.bench.peers_frame import Finder, correlating, errors_m, judge, locating, matching
@@ -126,7 +126,7 @@ def peers(
     queries = np.stack([as_flown(Task(localizer))(frame) for frame in frames])
     say("search")
     searches = search(localizer, missions, queries, work, plan, missing, quick)
-    with ThreadPoolExecutor(threads) as executor:
+    with crew(threads) as executor:
         say("whole frames")
         contests["frame"] = whole_frames(localizer, taken, data, plan.rounds, executor, missing)
         say("area")
@@ -159,18 +159,20 @@ def embedding(
     """Three contests: frame to network input, frame to descriptor, frame to the most similar tiles."""
     task, k = Task(localizer), localizer.mission.settings.candidates
     warps: dict[str, Callable[[Frame], Any]] = {
-        OURS: lambda frame: task.normalised(*flown(frame)),
+        OURS: input_as_flown(task),
         "OpenCV bilinear + numpy (aliases)": plain_chain(task),
         "OpenCV antialiased + numpy": fine_chain(task),
     }
-    flown = input_as_flown(task)
     timed = interleave(warps, frames, rounds=max(rounds, 2))
     reference = [supersampled(task)(frame) for frame in frames]
     grey = {
+        # Once more: ours writes every frame into the same memory.
         name: {
-            "rms_grey": round(float(np.mean([off(a, b, task) for a, b in zip(t.answers, reference, strict=True)])), 2)
+            "rms_grey": round(
+                float(np.mean([off(warp(f), r, task) for f, r in zip(frames, reference, strict=True)])), 2
+            )
         }
-        for name, t in timed.items()
+        for name, warp in warps.items()
     }
     found = {"warp": {"frames": len(frames), "contestants": rows(timed, grey)}}
     more: dict[str, Callable[[Frame], NDArray[np.float32]]] = {}
@@ -183,7 +185,7 @@ def embedding(
 
         net = peers_torch.network(task, localizer.threads)
         alone = peers_torch.eager(net)
-        more["our warp, eager PyTorch"] = lambda frame: alone(task.normalised(*flown(frame)))
+        more["our warp, eager PyTorch"] = lambda frame: alone(warps[OURS](frame))
         tiles["torchvision, eager PyTorch, full product"] = peers_torch.research(task, net, k)
     except ImportError as reason:
         missing["PyTorch"] = str(reason)
@@ -235,7 +237,7 @@ def whole_frames(
     taken: list[tuple[FrameRecord, Frame]],
     data: Path,
     rounds: int,
-    executor: Executor,
+    executor: Executor | None,
     missing: dict[str, str],
 ) -> dict[str, Any]:
     """Frame to place: ours, correlation with the whole map at two levels of detail, SIFT, XFeat."""
@@ -289,7 +291,7 @@ def over_area(
     photos: Path,
     plan: Plan,
     threads: int,
-    executor: Executor,
+    executor: Executor | None,
     missing: dict[str, str],
 ) -> list[dict[str, Any]]:
     """The same frames on maps of growing area, all in one contest: lost, with a prior, and by whole-map correlation."""

@@ -49,6 +49,11 @@ Asked = Literal["fp32", "fp16", "bf16", "int8"]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
+# What takes part, by the names it may be installed under: TensorRT's wheels carry that of their CUDA.
+_DISTRIBUTIONS = {
+    **{name: (name,) for name in ("torch", "onnx", "onnxscript", "pycuda")},
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+}
 _BATCH = 16
 _BISECTION_IMAGES = 4
 _SECONDS_OF_TIMING, _LEAST_RUNS, _MOST_RUNS = 3.0, 5, 100
@@ -190,7 +195,7 @@ class _Export:
         self.int8: Int8Choice | None = None
         self.engines: dict[str, EngineReport] = {}
         self.targets: dict[str, Path] = {}
-        self.bisection: Bisection | None = None
+        self.bisections: dict[str, Bisection] = {}
         self.kept: dict[str, tuple[str, ...]] = {}
 
     def run(
@@ -243,10 +248,10 @@ class _Export:
             write(self.path, {**self.files, **{file.name: file for file in sorted(proof.iterdir())}})
             self._forget_failure()
             # Last, since writing a bundle replaces the whole folder.
-            for name, report in self.engines.items():
+            for file, report in self.engines.items():
                 _place(report.path, self.path / report.path.name)
-                _place(report.path, self.targets[name])
-                self.engines[name] = replace(report, path=self.targets[name])
+                _place(report.path, self.targets[file])
+                self.engines[file] = replace(report, path=self.targets[file])
         if missing is not None:
             raise missing
         return Exported(self.path, fingerprint, self.parities, self.kept, self.engines, self.int8)
@@ -358,7 +363,8 @@ class _Export:
     @property
     def _failed(self) -> Path:
         """Where the report of an export that failed is left."""
-        return self.path.with_suffix(".failed")
+        name = self.path.name.removesuffix(".cvgl")
+        return self.path.with_name(f"{name}.failed")
 
     def _forget_failure(self) -> None:
         """Of an earlier attempt, whose report would contradict the bundle beside it."""
@@ -428,7 +434,7 @@ class _Export:
             command=self.command,
             fingerprint=fingerprint,
             kept=self.wide,
-            bisection=self.bisection,
+            bisections=self.bisections,
             int8=self.int8,
             notes=notes,
         )
@@ -511,7 +517,7 @@ class _Export:
         images = self.tiles.batch(views[0], 0, self.options.batch or _BISECTION_IMAGES)
         found = bisect(graph, make, check, images, progress=self.tell)
         self.kept[name] = tuple(node.name for node in found.keep)
-        self.bisection = found
+        self.bisections[name] = found
         return make(found.names)
 
     def _of(self, what: str) -> Callable[[int, int], None]:
@@ -557,7 +563,9 @@ def _size(files: Iterable[Path]) -> int:
 def _versions() -> dict[str, str]:
     """Of everything that takes part."""
     found = dict(versions())
-    for name in ("torch", "onnx", "onnxscript", "tensorrt", "pycuda"):
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
+    for name, distributions in _DISTRIBUTIONS.items():
+        for distribution in distributions:
+            with suppress(PackageNotFoundError):
+                found[name] = version(distribution)
+                break
     return found

@@ -16,7 +16,6 @@ import importlib.util
 import json
 import math
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,10 +24,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cvgl.bench.machine import machine
 from cvgl.calibrate import fit_decision, simulated_frame, window
 from cvgl.camera import Camera
 from cvgl.errors import MapError, MissingDependencyError, MissionError
@@ -43,6 +42,7 @@ from cvgl.model import Model
 from cvgl.refine import footprint_sides
 from cvgl.settings import Decision, Settings
 from cvgl.sim.views import MapImage, ViewSettings, choose_tile_size, drone_view
+from cvgl.versions import versions
 
 __all__ = [
     "SELF_CHECK",
@@ -206,7 +206,7 @@ def prepare(
             "seed": seed,
             "stride": stride_m,
             "check": asdict(size),
-            "cvgl": _version("cvgl"),
+            "cvgl": versions()["cvgl"],
         }
         tell.end("map", f"{east - west:.0f} x {north - south:.0f} m, {source.native_gsd:.2g} m/px")
         with _Work.open(out, plan, tell) as work:
@@ -368,9 +368,8 @@ class _Job:
             "self_check": checked,
             "seed": self.seed,
             "seconds": work.seconds(),
-            "versions": {name: _version(name) for name in ("cvgl", "numpy", "onnxruntime", "hnswlib", "rasterio")}
-            | {"python": platform.python_version(), "opencv": cv2.__version__},
-            "machine": {"processor": _processor(), "cores": os.cpu_count(), "architecture": platform.machine()},
+            "versions": versions(),
+            "machine": machine(),
         }
         write_json(mission / SELF_CHECK, checked)
         write_mission_file(mission, self.height_m, settings, decision, record)
@@ -698,19 +697,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree
-        return "unknown"
-
-
-def _processor() -> str:
-    """What the processor calls itself; its architecture where it does not."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.lower().startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -155,7 +155,7 @@ class ReportData:
         machine: where it ran.
         command: that makes this report again.
         kept: nodes that stay in FP32.
-        bisection: the search for such nodes, where there was one.
+        bisections: the searches for such nodes, by network; empty where none was asked for.
         int8: what became of every layer, where some are INT8.
         notes: what else there is to know.
         created: when, ISO 8601.
@@ -174,7 +174,7 @@ class ReportData:
     command: str
     fingerprint: str | None = None
     kept: Sequence[KeptNode] = ()
-    bisection: Bisection | None = None
+    bisections: Mapping[str, Bisection] = field(default_factory=dict)
     int8: Int8Choice | None = None
     notes: Sequence[str] = ()
     created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))

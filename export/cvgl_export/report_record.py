@@ -44,7 +44,7 @@ def to_json(data: ReportData) -> dict[str, Any]:
         [_StageRecord.of(stage) for stage in data.stages],
         [_PrecisionRecord.of_precision(found) for found in data.precisions],
         [asdict(node) for node in data.kept],
-        None if data.bisection is None else asdict(data.bisection),
+        {name: asdict(found) for name, found in data.bisections.items()},
         None if data.int8 is None else {"words": data.int8.words, **asdict(data.int8)},
         [asdict(file) for file in data.files],
         dict(data.versions),
@@ -161,7 +161,7 @@ class _ReportRecord:
     stages: list[_StageRecord]
     precision: list[_PrecisionRecord]
     kept_in_fp32: list[dict[str, str]]
-    bisection: dict[str, Any] | None
+    bisections: dict[str, dict[str, Any]]
     int8: dict[str, Any] | None
     files: list[dict[str, Any]]
     versions: dict[str, str]

@@ -58,12 +58,14 @@ class Input:
         topic: relative name.
         message: its class.
         handler: called with each message, from any thread; never raises.
+        depth: messages that are kept until they are taken.
         reliable: ask for every message (commands), or take what comes (sensor data: best effort, keep last).
     """
 
     topic: str
     message: type[msgs.Message]
     handler: Callable[[Any], None]
+    depth: int
     reliable: bool = False
 
 
@@ -103,6 +105,9 @@ OUTPUTS = {
 }
 TRIGGER_SERVICE = "visual_localization/trigger_localization"
 
+# Of images only the newest counts. Attitude at 400 Hz has to wait while Python is busy elsewhere, and none of it should
+# be lost.
+_IMAGES_KEPT, _TELEMETRY_KEPT, _COMMANDS_KEPT = 5, 50, 10
 _OUT_OF_ORDER = "image: out of order or sent twice"
 # What telemetry can be; beyond it a message is refused, and the localiser has narrower bounds of its own.
 _HEIGHTS = (-1_000.0, 100_000.0)
@@ -175,7 +180,7 @@ class Bridge:
         self._triggered = False
         self._camera_info: Any = None
         self._debug_at = -math.inf
-        self._found = False  # whether the last answer was a fix
+        self._found: bool | None = None  # whether the last answer was a fix
         self._closing = False
 
         self._queue: NewestOnly[_Item] = NewestOnly()
@@ -193,11 +198,12 @@ class Bridge:
         if p.altitude_source == "topic" or p.height_source == "altitude":
             wanted.add("altitude")
         if p.image_transport == "raw":
-            inputs = [Input("image", msgs.Image, self._on_image)]
+            inputs = [Input("image", msgs.Image, self._on_image, _IMAGES_KEPT)]
         else:
-            inputs = [Input("image/compressed", msgs.CompressedImage, self._on_image)]
+            inputs = [Input("image/compressed", msgs.CompressedImage, self._on_image, _IMAGES_KEPT)]
         if p.use_camera_info:
-            inputs.append(Input("camera_info", msgs.CameraInfo, self._guarded("camera_info", self._on_camera_info)))
+            handler = self._guarded("camera_info", self._on_camera_info)
+            inputs.append(Input("camera_info", msgs.CameraInfo, handler, _IMAGES_KEPT))
         sources: dict[str, tuple[type[msgs.Message], Callable[[Any], None]]] = {
             "imu": (msgs.Imu, self._on_imu),
             "odometry": (msgs.Odometry, self._on_odometry),
@@ -206,16 +212,16 @@ class Bridge:
             "height": (msgs.Float64, lambda m: self._on_number("height", m, _HEIGHTS)),
             "altitude": (msgs.Float64, lambda m: self._on_number("altitude", m, _HEIGHTS)),
         }
-        for name, (message, handler) in sources.items():
+        for name, (message, note) in sources.items():
             if name in wanted:
-                inputs.append(Input(name, message, self._guarded(name, handler)))
+                inputs.append(Input(name, message, self._guarded(name, note), _TELEMETRY_KEPT))
         commands: dict[str, tuple[type[msgs.Message], Callable[[Any], Any]]] = {
             "prior": (msgs.NavSatFix, self._on_prior),
             "prior_pose": (msgs.PoseWithCovarianceStamped, self._on_prior_pose),
             "trigger": (msgs.Empty, lambda _: self.trigger()),
         }
         for name, (message, command) in commands.items():
-            inputs.append(Input(name, message, self._guarded(name, command), reliable=True))
+            inputs.append(Input(name, message, self._guarded(name, command), _COMMANDS_KEPT, reliable=True))
         return tuple(inputs)
 
     def outputs(self) -> tuple[Output, ...]:
@@ -228,6 +234,8 @@ class Bridge:
 
     def start(self) -> None:
         """Begin to answer; publishes the map's origin."""
+        if self._parameters.altitude_source == "none":
+            self._log("info", f"{_FIX} is not published, as altitude_source is none; {_POSE} is")
         self._publish(_ORIGIN, outgoing.map_origin(self._frame, outgoing.time_of(self._now())))
         self._worker.start()
 
@@ -339,8 +347,8 @@ class Bridge:
         self._note(self._numbers["range"], stamp, incoming.range_of(message), "range")
 
     def _on_number(self, name: str, message: Any, bounds: tuple[float, float]) -> None:
-        # The message has no stamp: it is taken for as old as it is late.
         value = incoming.number_of(message, name, *bounds)
+        # It has no stamp, and so its arrival dates it.
         self._note(self._numbers[name], self._now(), value, name)
 
     def _on_camera_info(self, message: Any) -> None:
@@ -424,9 +432,7 @@ class Bridge:
         self._publish_answer(fix, paired, item.stamp, p)
         with self._changed:
             self._health.answered(fix, delay_ms)
-        if bool(fix) != self._found:
-            self._found = bool(fix)
-            self._log("info", f"fix, {fix.sigma_m:.1f} m" if fix else f"no fix: {fix.reason}")
+        self._say(bool(fix), f"fix, {fix.sigma_m:.1f} m" if fix else f"no fix: {fix.reason}")
         self._publish_status(fix, item.stamp, delay_ms, paired)
         if p.debug_image and time.monotonic() - self._debug_at >= p.debug_image_period_s:
             self._debug_at = time.monotonic()
@@ -456,7 +462,7 @@ class Bridge:
             tracks.append(self._turns[p.attitude_source])
         if p.heading_source in self._turns:
             tracks.append(self._turns[p.heading_source])
-        # Numbers without a stamp are dated by their arrival, so that waiting for them is waiting for the next one.
+        # What has no stamp is dated by its arrival: waiting for it would be waiting for the next one.
         if p.height_source in ("range", "odometry"):
             tracks.append(self._numbers[p.height_source])
         deadline = time.monotonic() + p.telemetry_wait_s
@@ -552,8 +558,15 @@ class Bridge:
     def _refuse(self, stamp: int, reason: str) -> None:
         with self._changed:
             self._health.refuse(reason)
+        self._say(False, f"no fix: {reason}")
         values = {"status": "refused", "reason": reason}
         self._send(_STATUS, outgoing.status_of("cvgl: frame", WARN, reason, values, outgoing.time_of(stamp)))
+
+    def _say(self, found: bool, text: str) -> None:
+        """Tell people of loss and recovery."""
+        if found != self._found:
+            self._found = found
+            self._log("info", text)
 
     def _send(self, topic: str, message: msgs.Message) -> None:
         """Publish; a transport that cannot is a matter for the log, not the end of the flight."""

@@ -91,13 +91,13 @@ def run(
 
     if distro not in ("humble", "jazzy"):
         raise typer.BadParameter(f"{distro}: humble or jazzy", param_hint="--distro")
-    transport_class, resolve_domain, parse_remaps = _dds()
+    transport_class, resolve_domain, check_namespace, parse_remaps = _dds()
     parameters = _parameters(mission, params, set_ or [])
     localizer = Localizer.open(parameters.mission, threads=parameters.threads or None)
     transport = transport_class(
         resolve_domain(domain),
         interface or (),
-        namespace,
+        check_namespace(namespace),
         parse_remaps(remap or []),
         jazzy=distro == "jazzy",
         log=_log,
@@ -106,9 +106,9 @@ def run(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    transport.attach(bridge)
-    print(f"localising in domain {resolve_domain(domain)}; stop with Ctrl-C", flush=True)
     try:
+        transport.attach(bridge)
+        print(f"localising in domain {resolve_domain(domain)}; stop with Ctrl-C", flush=True)
         _watch(bridge, stop, mission, params, set_ or [])
     finally:
         transport.close()
@@ -154,15 +154,15 @@ def _modified(path: Path | None) -> int:
         return 0
 
 
-def _dds() -> tuple[Any, Any, Any]:
+def _dds() -> tuple[Any, Any, Any, Any]:
     try:
         from cvgl_ros.dds.domain import domain_id
-        from cvgl_ros.dds.names import parse_remaps
+        from cvgl_ros.dds.names import check_namespace, parse_remaps
         from cvgl_ros.dds.transport import DdsTransport
     except ImportError as reason:
         message = f"this needs {reason.name or 'cyclonedds'}: pip install 'cvgl[ros]'"
         raise MissingDependencyError(message) from reason
-    return DdsTransport, domain_id, parse_remaps
+    return DdsTransport, domain_id, check_namespace, parse_remaps
 
 
 def _log(level: str, text: str) -> None:

@@ -29,9 +29,6 @@ from cvgl_ros.parameters import Parameters
 
 __all__ = ["LocalizerNode", "ros_class", "run", "to_ros"]
 
-_SENSOR_DEPTH = 5
-_COMMAND_DEPTH = 10
-
 
 class LocalizerNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types where it is not installed
     """See the module."""
@@ -196,8 +193,7 @@ def run(args: list[str] | None = None) -> None:
 
 def _input_qos(wanted: Input) -> QoSProfile:
     reliability = ReliabilityPolicy.RELIABLE if wanted.reliable else ReliabilityPolicy.BEST_EFFORT
-    depth = _COMMAND_DEPTH if wanted.reliable else _SENSOR_DEPTH
-    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=reliability)
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=wanted.depth, reliability=reliability)
 
 
 def _output_qos(output: Output, reliable: bool, depth: int) -> QoSProfile:

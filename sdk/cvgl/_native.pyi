@@ -78,6 +78,51 @@ def warp_into(
         TypeError: an argument that is no array or number at all, or an output that is read-only.
     """
 
+def gpu_warp_head(maps: int) -> int:
+    """Bytes in front of the frame in what `gpu_warp_arguments` prepares for that many maps.
+
+    Raises:
+        ValueError: not 1 to 65535 maps.
+    """
+
+def gpu_warp_arguments(
+    staged: NDArray[np.uint8],
+    address: int,
+    image: NDArray[np.uint8],
+    pixels: str,
+    maps: NDArray[np.float64],
+    fx: float,
+    fy: float,
+    cx: float,
+    cy: float,
+    distortion: Sequence[float],
+    scale: Sequence[float],
+    offset: Sequence[float],
+    channels: str,
+    out_h: int,
+    out_w: int,
+    half: bool,
+    out: int,
+    mask: int,
+) -> None:
+    """Write the arguments of the GPU's warp and its maps, in single precision, in front of a frame.
+
+    Args:
+        staged: (N,) uint8, C-contiguous, the bytes that will be copied to the GPU; the first `gpu_warp_head` of them
+            are written.
+        address: where on the device the first byte of ``staged`` will lie.
+        image: the frame, C-contiguous, a part of ``staged`` at `gpu_warp_head` or later.
+        pixels, maps, fx, fy, cx, cy, distortion, scale, offset, channels: as `warp_into` takes them.
+        out_h, out_w: sides of the output, 1 to 16384.
+        half: the output is float16, else float32.
+        out: device address of the output, (B, 3, out_h, out_w).
+        mask: device address of (B, out_h, out_w) uint8.
+
+    Raises:
+        ValueError: an array of another type, shape, layout or place, a singular or non-finite map, unusable numbers.
+        TypeError: an argument that is no array or number at all.
+    """
+
 def correlate_blocks(
     field: NDArray[np.complex64],
     ground: NDArray[np.complex64],

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cvgl.camera import Camera
 from cvgl.crew import Crew
 from cvgl.decide import Scene, decide
+from cvgl.engines import RawFrame
 from cvgl.errors import CameraError, FrameError, ModelError
 from cvgl.fix import Candidate, Fix
 from cvgl.frame import Frame, Prior
@@ -21,7 +22,7 @@ from cvgl.gallery import Gallery
 from cvgl.geometry import camera_to_enu, wrap_degrees
 from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
-from cvgl.rectify import warp_to_input
+from cvgl.rectify import view_maps, warp_to_input
 from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, examine, look, merge, view_of
 from cvgl.register import PoseSigmas
 from cvgl.tracker import Tracker
@@ -151,15 +152,22 @@ class Localizer:
 
     def _network_inputs(
         self, frame: Frame, camera: Camera, rotations: Sequence[NDArray[np.float64]]
-    ) -> NDArray[np.float32]:
-        """The frame under each rotation, in memory that the next frame with as many uses again."""
+    ) -> NDArray[np.float32] | RawFrame:
+        """The frame under each rotation, in memory that the next frame with as many uses again.
+
+        Or, where the network's engine warps by itself, the frame as it is and where it is to be looked at.
+        """
         view = self.model.views["query"]
         count, size = len(rotations), view.input_size[0]
+        gsd = self.gallery.manifest.tile_size_m / size
+        scale, offset = view.normalisation
+        if self.model.takes_frames():
+            maps = view_maps(camera, rotations, frame.height, gsd, size)[1]
+            lens = (camera.fx, camera.fy, camera.cx, camera.cy)
+            return RawFrame(frame.image, frame.layout, maps, lens, camera.distortion, scale, offset, view.channels)
         if count not in self._inputs:
             shape = (count, size, size)
             self._inputs[count] = np.empty((count, 3, size, size), np.float32), np.empty(shape, np.uint8)
-        gsd = self.gallery.manifest.tile_size_m / size
-        scale, offset = view.normalisation
         warp_to_input(
             frame.image,
             camera,

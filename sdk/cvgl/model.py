@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cvgl.engines import Engine
+from cvgl.engines import Engine, FrameEngine, RawFrame
 from cvgl.engines.choose import choose_engine
 from cvgl.errors import ModelError
 from cvgl.files import atomic_folder, check_files, hash_files, read_json, write_json
@@ -174,12 +174,17 @@ class Model:
         ]
         return np.concatenate(found) if found else np.empty((0, self.descriptor_size), np.float32)
 
-    def embed_inputs(self, inputs: NDArray[Any], view: str = "query") -> NDArray[np.float32]:
+    def takes_frames(self, view: str = "query") -> bool:
+        """Whether :meth:`embed_inputs` takes raw frames: they are then warped where the network runs."""
+        engine = self._engines.get(_known(view, self.path))
+        return isinstance(engine, FrameEngine) and engine.takes_frames
+
+    def embed_inputs(self, inputs: NDArray[Any] | RawFrame, view: str = "query") -> NDArray[np.float32]:
         """Descriptors of what the network takes, as :func:`cvgl.rectify.warp_to_input` makes it.
 
         Args:
             inputs: (B, 3, H, W) float32 or float16, normalised by the view's :attr:`View.normalisation`, channels in
-                the view's order, 0 where nothing is seen.
+                the view's order, 0 where nothing is seen. Or a raw frame and its maps, where the engine takes them.
             view: "query" or "reference".
 
         Returns:
@@ -191,6 +196,27 @@ class Model:
         engine = self._engines.get(_known(view, self.path))
         if engine is None:
             raise ModelError("the model was opened without this view", file=self.path, field="view", found=view)
+        if not isinstance(inputs, RawFrame):
+            descriptors = self._run(engine, inputs, view)
+        elif isinstance(engine, FrameEngine) and engine.takes_frames:
+            descriptors = engine.run_frame(inputs)
+        else:
+            raise ModelError("this engine takes no raw frames", file=self.path, found=engine.description)
+        lengths = np.linalg.norm(descriptors, axis=1, keepdims=True)
+        bad = ~(np.isfinite(lengths) & (lengths > 0))[:, 0]
+        if bad.any():
+            raise ModelError(
+                "the network gave no usable descriptor",
+                file=self.path / self.views[view].file,
+                field=f"descriptor of {view} {int(np.flatnonzero(bad)[0])}",
+                found=float(lengths[bad][0, 0]),
+                expected="a finite length above 0",
+            )
+        descriptors /= lengths
+        return descriptors
+
+    def _run(self, engine: Engine, inputs: NDArray[Any], view: str) -> NDArray[np.float32]:
+        """Descriptors of any length, in batches that the engine takes."""
         shape = (3, *self.views[view].input_size)
         if inputs.dtype not in (np.float32, np.float16) or inputs.shape[1:] != shape:
             raise ModelError(
@@ -207,17 +233,6 @@ class Model:
             if missing > 0:
                 batch = np.concatenate([batch, np.zeros((missing, *shape), np.float32)])
             descriptors[start : start + step] = engine.run(batch)[: len(batch) - max(missing, 0)]
-        lengths = np.linalg.norm(descriptors, axis=1, keepdims=True)
-        bad = ~(np.isfinite(lengths) & (lengths > 0))[:, 0]
-        if bad.any():
-            raise ModelError(
-                "the network gave no usable descriptor",
-                file=self.path / self.views[view].file,
-                field=f"descriptor of {view} {int(np.flatnonzero(bad)[0])}",
-                found=float(lengths[bad][0, 0]),
-                expected="a finite length above 0",
-            )
-        descriptors /= lengths
         return descriptors
 
     def __repr__(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 try:
     from cvgl._native import (
         Template,
@@ -9,6 +11,8 @@ try:
         block_corners,
         correlate_blocks,
         fit_pose,
+        gpu_warp_arguments,
+        gpu_warp_head,
         ground_field,
         judge_blocks,
         orientation,
@@ -19,6 +23,7 @@ try:
         standardise,
         warp_into,
     )
+    from cvgl._native import __file__ as _file
 except ImportError as reason:
     raise ImportError(
         "the compiled core of cvgl (cvgl._native) is missing or was built for another Python: install the "
@@ -26,11 +31,14 @@ except ImportError as reason:
     ) from reason
 
 __all__ = [
+    "FOLDER",
     "Template",
     "best_match",
     "block_corners",
     "correlate_blocks",
     "fit_pose",
+    "gpu_warp_arguments",
+    "gpu_warp_head",
     "ground_field",
     "judge_blocks",
     "orientation",
@@ -41,3 +49,6 @@ __all__ = [
     "standardise",
     "warp_into",
 ]
+
+FOLDER = Path(_file).parent
+"""Where what was compiled lies: an editable install has it elsewhere than the package's Python files."""

@@ -17,7 +17,7 @@ from cvgl.errors import FrameError
 from cvgl.native import rectify as _rectify
 from cvgl.native import resample, warp_into
 
-__all__ = ["NetworkInput", "Patch", "ground_offset", "rectify", "rectify_again", "warp_to_input"]
+__all__ = ["NetworkInput", "Patch", "ground_offset", "rectify", "rectify_again", "view_maps", "warp_to_input"]
 
 # Rays closer to the horizon than this see ground too far away to be of use (60 degrees off nadir).
 _MIN_DOWNWARD = 0.5
@@ -159,10 +159,7 @@ def warp_to_input(
         FrameError: the camera does not look at the ground.
         ValueError: an array or number that is not as described.
     """
-    offsets = np.array([ground_offset(camera, rotation, height) for rotation in rotations])
-    to_camera = np.array(
-        [_patch_to_camera(*pair, height, gsd, size) for pair in zip(rotations, offsets, strict=True)], np.float64
-    )
+    offsets, to_camera = view_maps(camera, rotations, height, gsd, size)
     count = len(to_camera)
     if out is None:
         out = np.empty((count, 3, size, size), dtype), np.empty((count, size, size), np.uint8)
@@ -172,7 +169,7 @@ def warp_to_input(
         masks,
         image,
         pixels,
-        to_camera.reshape(count, 3, 3),
+        to_camera,
         camera.fx,
         camera.fy,
         camera.cx,
@@ -183,7 +180,23 @@ def warp_to_input(
         channels,
         threads,
     )
-    return NetworkInput(tensor, masks, gsd, offsets.reshape(count, 2), to_camera.reshape(count, 3, 3))
+    return NetworkInput(tensor, masks, gsd, offsets, to_camera)
+
+
+def view_maps(
+    camera: Camera, rotations: Sequence[NDArray[np.float64]], height: float, gsd: float, size: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where views of the ground lie: offsets (B, 2) and maps (B, 3, 3), see `NetworkInput`.
+
+    Args:
+        camera, rotations, height, gsd, size: as `warp_to_input` takes them.
+
+    Raises:
+        FrameError: the camera does not look at the ground.
+    """
+    offsets = [ground_offset(camera, rotation, height) for rotation in rotations]
+    maps = [_patch_to_camera(*pair, height, gsd, size) for pair in zip(rotations, offsets, strict=True)]
+    return np.array(offsets, np.float64).reshape(-1, 2), np.array(maps, np.float64).reshape(-1, 3, 3)
 
 
 def rectify_again(patch: Patch, camera: Camera, rotation: NDArray[np.float64], height: float) -> Patch:

@@ -1,7 +1,10 @@
 // The Python face of the warp: rectified patches and the network's input.
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "bindings.hpp"
@@ -191,6 +194,11 @@ void three_finite(const char* name, const std::vector<double>& values, float* ou
   }
 }
 
+bool red_first(const std::string& channels) {
+  if (channels != "rgb" && channels != "bgr") refuse("channels: found '" + channels + "', expected rgb or bgr");
+  return channels == "rgb";
+}
+
 void warp_into(const Output& out, const Output& mask, const Array& image, const std::string& pixels, const Array& maps,
                double fx, double fy, double cx, double cy, const std::vector<double>& distortion,
                const std::vector<double>& scale, const std::vector<double>& offset, const std::string& channels,
@@ -216,8 +224,7 @@ void warp_into(const Output& out, const Output& mask, const Array& image, const 
   warp.width = patch_side("out width", static_cast<long long>(out.shape(3)));
   if (out.shape(0) > static_cast<std::size_t>(kMaxRows / warp.height)) refuse("maps: too many for one call");
   warp.count = static_cast<int>(out.shape(0));
-  if (channels != "rgb" && channels != "bgr") refuse("channels: found '" + channels + "', expected rgb or bgr");
-  warp.rgb = channels == "rgb";
+  warp.rgb = red_first(channels);
   three_finite("scale", scale, warp.scale);
   three_finite("offset", offset, warp.offset);
   check_threads(threads);
@@ -230,6 +237,72 @@ void warp_into(const Output& out, const Output& mask, const Array& image, const 
   cvgl::parallel_rows(rows, cvgl::thread_count(threads, rows), work);
 }
 
+// What goes up to a GPU lies in one piece: the arguments of warp.cu, the maps, and the frame behind them.
+using GpuWarp = cvgl::WarpOf<float>;
+static_assert(std::is_trivially_copyable_v<GpuWarp>, "it is copied to the GPU as bytes");
+
+constexpr std::size_t whole_lines(std::size_t bytes) { return (bytes + 127) / 128 * 128; }
+
+constexpr std::size_t kGpuMapsAt = whole_lines(sizeof(GpuWarp));
+constexpr int kMaxGpuMaps = 65535;  // layers of a launch's grid
+
+std::size_t gpu_warp_head(long long maps) {
+  if (maps < 1 || maps > kMaxGpuMaps) {
+    refuse("maps: found " + std::to_string(maps) + ", expected 1 to " + std::to_string(kMaxGpuMaps));
+  }
+  return kGpuMapsAt + whole_lines(9 * sizeof(float) * static_cast<std::size_t>(maps));
+}
+
+cvgl::LensOf<float> single_precision(const cvgl::Lens& lens) {
+  const auto single = [](double value) { return static_cast<float>(value); };
+  return {single(lens.fx), single(lens.fy), single(lens.cx), single(lens.cy), single(lens.k1),
+          single(lens.k2), single(lens.p1), single(lens.p2), single(lens.k3), single(lens.k4),
+          single(lens.k5), single(lens.k6), single(lens.r2_limit), lens.distorted};
+}
+
+void gpu_warp_arguments(const Output& staged, std::uint64_t address, const Array& image, const std::string& pixels,
+                        const Array& maps, double fx, double fy, double cx, double cy,
+                        const std::vector<double>& distortion, const std::vector<double>& scale,
+                        const std::vector<double>& offset, const std::string& channels, long long out_h,
+                        long long out_w, bool half, std::uint64_t out, std::uint64_t mask) {
+  if (staged.dtype() != nb::dtype<std::uint8_t>() || staged.ndim() != 1) refuse("staged: expected uint8, one dimension");
+  check_packed("staged", staged);
+  const std::vector<double> all = homographies("maps", maps, true);
+  const std::size_t head = gpu_warp_head(static_cast<long long>(maps.shape(0)));
+  auto* const begin = static_cast<unsigned char*>(staged.data());
+  const auto* const frame = static_cast<const unsigned char*>(image.data());
+  if (staged.size() < head || frame < begin + head || image.size() > staged.size() ||
+      frame > begin + staged.size() - image.size()) {
+    refuse("image: expected to lie in staged, behind the arguments and the maps");
+  }
+  std::int64_t stride = 1;
+  for (std::size_t i = image.ndim(); i-- > 0; stride *= static_cast<std::int64_t>(image.shape(i))) {
+    if (image.shape(i) > 1 && image.stride(i) != stride) refuse("image: expected C-contiguous");
+  }
+
+  GpuWarp warp{};
+  warp.source = source_of(image, format_of(pixels));
+  for (cvgl::Plane* plane : {&warp.source.pixels, &warp.source.chroma}) {
+    if (plane->data == nullptr) continue;
+    plane->data = reinterpret_cast<const unsigned char*>(address + static_cast<std::uint64_t>(plane->data - begin));
+  }
+  warp.yuv = cvgl::bt601_limited();
+  warp.lens = single_precision(lens_of(fx, fy, cx, cy, distortion));
+  warp.maps = reinterpret_cast<const float*>(address + kGpuMapsAt);
+  warp.count = static_cast<int>(maps.shape(0));
+  warp.height = patch_side("out_h", out_h);
+  warp.width = patch_side("out_w", out_w);
+  warp.rgb = red_first(channels);
+  three_finite("scale", scale, warp.scale);
+  three_finite("offset", offset, warp.offset);
+  warp.element = half ? cvgl::kFloat16 : cvgl::kFloat32;
+  warp.out = reinterpret_cast<void*>(out);
+  warp.mask = reinterpret_cast<unsigned char*>(mask);
+  std::memcpy(begin, &warp, sizeof(warp));
+  auto* const single = reinterpret_cast<float*>(begin + kGpuMapsAt);
+  std::copy(all.begin(), all.end(), single);
+}
+
 }  // namespace
 
 void bind_rectify(nb::module_& module) {
@@ -240,6 +313,12 @@ void bind_rectify(nb::module_& module) {
   module.def("warp_into", &warp_into, "out"_a, "mask"_a, "image"_a, "pixels"_a, "maps"_a, "fx"_a, "fy"_a, "cx"_a,
              "cy"_a, "distortion"_a, "scale"_a, "offset"_a, "channels"_a = "rgb", "threads"_a = 0,
              "Resample a raw frame straight into a network's input, once for each map.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("gpu_warp_head", &gpu_warp_head, "maps"_a, "Bytes in front of the frame; see `gpu_warp_arguments`.");
+  module.def("gpu_warp_arguments", &gpu_warp_arguments, "staged"_a, "address"_a, "image"_a, "pixels"_a, "maps"_a,
+             "fx"_a, "fy"_a, "cx"_a, "cy"_a, "distortion"_a, "scale"_a, "offset"_a, "channels"_a, "out_h"_a, "out_w"_a,
+             "half"_a, "out"_a, "mask"_a,
+             "Write the arguments of the GPU's warp and its maps in front of a frame.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.");
 }
 

@@ -29,11 +29,11 @@ constexpr int kMaxSamplesPerAxis = 16;
 
 // Up to this footprint a single sample stands for the pixel: a frame seen at its own resolution is not blurred by the
 // rounding of a footprint of 1.0001 up to two samples.
-constexpr double kSampleSlack = 0.125;
+constexpr float kSampleSlack = 0.125f;
 
 // From this thickness of the parallelogram on, and up to this extent along the image's axes, pixels count by area.
-constexpr double kAreaFrom = 2.0;
-constexpr double kAreaExtent = 30.0;
+constexpr float kAreaFrom = 2.0f;
+constexpr float kAreaExtent = 30.0f;
 constexpr int kMaxAreaRows = 32;
 
 // How a camera delivers pixels.
@@ -85,21 +85,27 @@ CVGL_HD inline YuvMatrix bt601_limited() {
 }
 
 // Pinhole with OpenCV's rational distortion model.
-struct Lens {
-  double fx, fy, cx, cy;                  // pixels
-  double k1, k2, p1, p2, k3, k4, k5, k6;  // OpenCV's order and meaning
-  double r2_limit;                        // squared radius up to which the distortion is one-to-one
+//
+// The arithmetic, `Real`, is double on the host. A GPU takes float: those of desktops and Jetsons do 64 operations on
+// floats in the time of one on doubles, and what a float loses of a position is a thousandth of a source pixel.
+template <typename Real>
+struct LensOf {
+  Real fx, fy, cx, cy;                  // pixels
+  Real k1, k2, p1, p2, k3, k4, k5, k6;  // OpenCV's order and meaning
+  Real r2_limit;                        // squared radius up to which the distortion is one-to-one
   bool distorted;
 };
+using Lens = LensOf<double>;
 
 enum ElementType : int { kFloat32 = 0, kFloat16 = 1 };
 
 // A batch of warps of one frame, one for each map (several headings), into one tensor of the network's input.
-struct Warp {
+template <typename Real>
+struct WarpOf {
   Source source;
   YuvMatrix yuv;
-  Lens lens;
-  const double* maps;  // count x 9, each row-major: output pixel (u, v, 1) -> ideal camera coordinates
+  LensOf<Real> lens;
+  const Real* maps;    // count x 9, each row-major: output pixel (u, v, 1) -> ideal camera coordinates
   int count, height, width;
   bool rgb;                  // order of the output's channels: red first, or blue first
   float scale[3], offset[3];  // by output channel: value = grey * scale + offset
@@ -107,26 +113,29 @@ struct Warp {
   void* out;                // (count, 3, height, width) of `element`, contiguous; 0 where the camera sees nothing
   unsigned char* mask;      // (count, height, width), 255 where the camera sees the pixel's centre, else 0
 };
+using Warp = WarpOf<double>;
 
 // Radial factor of the distortion at squared radius r2, its derivative by r2, and the derivative of the distorted radius
 // by the radius.
+template <typename Real>
 struct Radial {
-  double factor;
-  double rate;
-  double slope;
+  Real factor;
+  Real rate;
+  Real slope;
 };
 
-CVGL_HD inline Radial radial(const Lens& lens, double r2) {
-  const double top = 1.0 + r2 * (lens.k1 + r2 * (lens.k2 + r2 * lens.k3));
-  const double bottom = 1.0 + r2 * (lens.k4 + r2 * (lens.k5 + r2 * lens.k6));
-  const double top_rate = lens.k1 + r2 * (2.0 * lens.k2 + r2 * 3.0 * lens.k3);
-  const double bottom_rate = lens.k4 + r2 * (2.0 * lens.k5 + r2 * 3.0 * lens.k6);
-  const double inverse = 1.0 / bottom;
-  Radial result;
+template <typename Real>
+CVGL_HD inline Radial<Real> radial(const LensOf<Real>& lens, Real r2) {
+  const Real top = 1.0f + r2 * (lens.k1 + r2 * (lens.k2 + r2 * lens.k3));
+  const Real bottom = 1.0f + r2 * (lens.k4 + r2 * (lens.k5 + r2 * lens.k6));
+  const Real top_rate = lens.k1 + r2 * (2.0f * lens.k2 + r2 * 3.0f * lens.k3);
+  const Real bottom_rate = lens.k4 + r2 * (2.0f * lens.k5 + r2 * 3.0f * lens.k6);
+  const Real inverse = 1.0f / bottom;
+  Radial<Real> result;
   result.factor = top * inverse;
   result.rate = (top_rate - result.factor * bottom_rate) * inverse;
-  const double slope = result.factor + 2.0 * r2 * result.rate;
-  result.slope = bottom > 0.0 ? slope : -1.0;  // beyond a pole of the model there is no lens any more
+  const Real slope = result.factor + 2.0f * r2 * result.rate;
+  result.slope = bottom > 0.0f ? slope : -1.0f;  // beyond a pole of the model there is no lens any more
   return result;
 }
 
@@ -148,36 +157,39 @@ inline double fold_limit(const Lens& lens) {
 }
 
 // Where an output pixel's centre lies in the source, and what one step along u and along v is there, source pixels.
-struct Footprint {
-  double x, y;
-  double ux, uy, vx, vy;
+template <typename Real>
+struct FootprintOf {
+  Real x, y;
+  Real ux, uy, vx, vy;
 };
+using Footprint = FootprintOf<double>;
 
-// The footprint of the output position (u, v); false where the camera does not see it: behind the camera or on its
+// The footprint of the output pixel (column, row); false where the camera does not see it: behind the camera or on its
 // horizon, where the lens is not one-to-one, or outside the frame. Free of branches, so that compilers can compute
 // several at once; `Distorted` is whether the lens is.
-template <bool Distorted>
-CVGL_HD inline bool footprint_through(const double* map, const Lens& lens, int width, int height, double u, double v,
-                                      Footprint* f) {
-  const double w = map[6] * u + map[7] * v + map[8];
-  const double inverse = 1.0 / w;
-  double x = (map[0] * u + map[1] * v + map[2]) * inverse;
-  double y = (map[3] * u + map[4] * v + map[5]) * inverse;
-  double ux = (map[0] - x * map[6]) * inverse, uy = (map[3] - y * map[6]) * inverse;
-  double vx = (map[1] - x * map[7]) * inverse, vy = (map[4] - y * map[7]) * inverse;
-  bool seen = w > 0.0;
+template <bool Distorted, typename Real>
+CVGL_HD inline bool footprint_through(const Real* map, const LensOf<Real>& lens, int width, int height, int column,
+                                      int row, FootprintOf<Real>* f) {
+  const Real u = static_cast<Real>(column), v = static_cast<Real>(row);
+  const Real w = map[6] * u + map[7] * v + map[8];
+  const Real inverse = 1.0f / w;
+  Real x = (map[0] * u + map[1] * v + map[2]) * inverse;
+  Real y = (map[3] * u + map[4] * v + map[5]) * inverse;
+  Real ux = (map[0] - x * map[6]) * inverse, uy = (map[3] - y * map[6]) * inverse;
+  Real vx = (map[1] - x * map[7]) * inverse, vy = (map[4] - y * map[7]) * inverse;
+  bool seen = w > 0.0f;
   if (Distorted) {
-    const double r2 = x * x + y * y;
+    const Real r2 = x * x + y * y;
     seen = seen & (r2 <= lens.r2_limit);
-    const Radial r = radial(lens, r2);
-    const double xx = r.factor + 2.0 * (x * x * r.rate + lens.p1 * y) + 6.0 * lens.p2 * x;
-    const double xy = 2.0 * (x * y * r.rate + lens.p1 * x + lens.p2 * y);  // both mixed derivatives
-    const double yy = r.factor + 2.0 * (y * y * r.rate + lens.p2 * x) + 6.0 * lens.p1 * y;
-    const double xd = x * r.factor + 2.0 * lens.p1 * x * y + lens.p2 * (r2 + 2.0 * x * x);
-    const double yd = y * r.factor + lens.p1 * (r2 + 2.0 * y * y) + 2.0 * lens.p2 * x * y;
+    const Radial<Real> r = radial(lens, r2);
+    const Real xx = r.factor + 2.0f * (x * x * r.rate + lens.p1 * y) + 6.0f * lens.p2 * x;
+    const Real xy = 2.0f * (x * y * r.rate + lens.p1 * x + lens.p2 * y);  // both mixed derivatives
+    const Real yy = r.factor + 2.0f * (y * y * r.rate + lens.p2 * x) + 6.0f * lens.p1 * y;
+    const Real xd = x * r.factor + 2.0f * lens.p1 * x * y + lens.p2 * (r2 + 2.0f * x * x);
+    const Real yd = y * r.factor + lens.p1 * (r2 + 2.0f * y * y) + 2.0f * lens.p2 * x * y;
     x = xd;
     y = yd;
-    const double u0 = ux, v0 = vx;
+    const Real u0 = ux, v0 = vx;
     ux = xx * u0 + xy * uy;
     uy = xy * u0 + yy * uy;
     vx = xx * v0 + xy * vy;
@@ -189,18 +201,20 @@ CVGL_HD inline bool footprint_through(const double* map, const Lens& lens, int w
   f->uy = lens.fy * uy;
   f->vx = lens.fx * vx;
   f->vy = lens.fy * vy;
-  return seen & (f->x >= -0.5) & (f->y >= -0.5) & (f->x <= width - 0.5) & (f->y <= height - 0.5);
+  return seen & (f->x >= -0.5f) & (f->y >= -0.5f) & (f->x <= width - 0.5f) & (f->y <= height - 0.5f);
 }
 
-CVGL_HD inline bool footprint_at(const double* map, const Lens& lens, int width, int height, double u, double v,
-                                 Footprint* f) {
-  return lens.distorted ? footprint_through<true>(map, lens, width, height, u, v, f)
-                        : footprint_through<false>(map, lens, width, height, u, v, f);
+template <typename Real>
+CVGL_HD inline bool footprint_at(const Real* map, const LensOf<Real>& lens, int width, int height, int column, int row,
+                                 FootprintOf<Real>* f) {
+  return lens.distorted ? footprint_through<true>(map, lens, width, height, column, row, f)
+                        : footprint_through<false>(map, lens, width, height, column, row, f);
 }
 
-CVGL_HD inline int samples_for(double dx, double dy) {
-  const double wanted = std::ceil(std::sqrt(dx * dx + dy * dy) - kSampleSlack);
-  if (!(wanted > 1.0)) return 1;
+template <typename Real>
+CVGL_HD inline int samples_for(Real dx, Real dy) {
+  const Real wanted = std::ceil(std::sqrt(dx * dx + dy * dy) - kSampleSlack);
+  if (!(wanted > 1.0f)) return 1;
   return wanted < kMaxSamplesPerAxis ? static_cast<int>(wanted) : kMaxSamplesPerAxis;
 }
 
@@ -211,9 +225,9 @@ CVGL_HD inline const unsigned char* pixel_at(const Plane& plane, int x, int y) {
   return plane.data + y * plane.row_stride + static_cast<long long>(x) * L::step;
 }
 
-template <typename L>
-CVGL_HD inline void add_bilinear(const Plane& plane, double x, double y, float* sum) {
-  const double fx = std::floor(x), fy = std::floor(y);
+template <typename L, typename Real>
+CVGL_HD inline void add_bilinear(const Plane& plane, Real x, Real y, float* sum) {
+  const Real fx = std::floor(x), fy = std::floor(y);
   const float ax = static_cast<float>(x - fx), ay = static_cast<float>(y - fy);
   const int x0 = static_cast<int>(fx), y0 = static_cast<int>(fy);
   const int left = clamped(x0, plane.width - 1), right = clamped(x0 + 1, plane.width - 1);
@@ -231,16 +245,16 @@ CVGL_HD inline void add_bilinear(const Plane& plane, double x, double y, float* 
 }
 
 // The mean over a footprint that reaches the image's border or beyond: every sample is looked at by itself.
-template <typename L>
-CVGL_HD inline void mean_at_border(const Plane& plane, const Footprint& f, int nu, int nv, float* mean) {
+template <typename L, typename Real>
+CVGL_HD inline void mean_at_border(const Plane& plane, const FootprintOf<Real>& f, int nu, int nv, float* mean) {
   float sum[L::channels] = {};
   int count = 0;
   for (int j = 0; j < nv; ++j) {
-    const double b = (j - 0.5 * (nv - 1)) / nv;
+    const Real b = (j - Real(0.5) * (nv - 1)) / nv;
     for (int i = 0; i < nu; ++i) {
-      const double a = (i - 0.5 * (nu - 1)) / nu;
-      const double x = f.x + a * f.ux + b * f.vx, y = f.y + a * f.uy + b * f.vy;
-      if (!(x >= -0.5 && y >= -0.5 && x <= plane.width - 0.5 && y <= plane.height - 0.5)) continue;
+      const Real a = (i - Real(0.5) * (nu - 1)) / nu;
+      const Real x = f.x + a * f.ux + b * f.vx, y = f.y + a * f.uy + b * f.vy;
+      if (!(x >= -0.5f && y >= -0.5f && x <= plane.width - 0.5f && y <= plane.height - 0.5f)) continue;
       ++count;
       add_bilinear<L>(plane, x, y, sum);
     }
@@ -261,21 +275,23 @@ struct Grid {
   int nu, nv;
 };
 
-constexpr double kFixedOne = 65536.0;
+constexpr float kFixedOne = 65536.0f;
 
-CVGL_HD inline int fixed(double value) { return static_cast<int>(std::rint(value * kFixedOne)); }
+template <typename Real>
+CVGL_HD inline int fixed(Real value) { return static_cast<int>(std::rint(value * kFixedOne)); }
 
 // The grid of a footprint, and whether all its samples and their neighbours lie inside the plane.
-CVGL_HD inline bool grid_of(const Footprint& f, int width, int height, Grid* grid) {
+template <typename Real>
+CVGL_HD inline bool grid_of(const FootprintOf<Real>& f, int width, int height, Grid* grid) {
   grid->nu = samples_for(f.ux, f.uy);
   grid->nv = samples_for(f.vx, f.vy);
-  const double reach_x = 0.5 * (std::fabs(f.ux) + std::fabs(f.vx));
-  const double reach_y = 0.5 * (std::fabs(f.uy) + std::fabs(f.vy));
-  if (!(f.x - reach_x >= 1.0 && f.y - reach_y >= 1.0 && f.x + reach_x <= width - 3.0 &&
-        f.y + reach_y <= height - 3.0)) {
+  const Real reach_x = 0.5f * (std::fabs(f.ux) + std::fabs(f.vx));
+  const Real reach_y = 0.5f * (std::fabs(f.uy) + std::fabs(f.vy));
+  if (!(f.x - reach_x >= 1.0f && f.y - reach_y >= 1.0f && f.x + reach_x <= width - 3.0f &&
+        f.y + reach_y <= height - 3.0f)) {
     return false;
   }
-  const double share_u = 1.0 / grid->nu, share_v = 1.0 / grid->nv;
+  const Real share_u = Real(1) / grid->nu, share_v = Real(1) / grid->nv;
   grid->ux = fixed(f.ux * share_u);
   grid->uy = fixed(f.uy * share_u);
   grid->vx = fixed(f.vx * share_v);
@@ -311,7 +327,7 @@ CVGL_HD inline void mean_inside(const Plane& plane, const Grid& grid, float* mea
   for (int j = 0; j < grid.nv; ++j, x += grid.vx, y += grid.vy) {
     add_row<L>(plane, x, y, grid.ux, grid.uy, grid.nu, total);
   }
-  const float share = static_cast<float>(1.0 / kFixedOne) / static_cast<float>(grid.nu * grid.nv);
+  const float share = 1.0f / kFixedOne / static_cast<float>(grid.nu * grid.nv);
   for (int c = 0; c < L::channels; ++c) mean[c] = static_cast<float>(total[c]) * share;
 }
 
@@ -325,31 +341,32 @@ struct Area {
 };
 
 // The area of a footprint; false where pixels are not to count by area.
-CVGL_HD inline bool area_of(const Footprint& f, int width, int height, Area* area) {
-  const double span_x = std::fabs(f.ux) + std::fabs(f.vx), span_y = std::fabs(f.uy) + std::fabs(f.vy);
-  const double size = std::fabs(f.ux * f.vy - f.uy * f.vx);
-  const double u2 = f.ux * f.ux + f.uy * f.uy, v2 = f.vx * f.vx + f.vy * f.vy;
-  const double longest = u2 > v2 ? u2 : v2;
+template <typename Real>
+CVGL_HD inline bool area_of(const FootprintOf<Real>& f, int width, int height, Area* area) {
+  const Real span_x = std::fabs(f.ux) + std::fabs(f.vx), span_y = std::fabs(f.uy) + std::fabs(f.vy);
+  const Real size = std::fabs(f.ux * f.vy - f.uy * f.vx);
+  const Real u2 = f.ux * f.ux + f.uy * f.uy, v2 = f.vx * f.vx + f.vy * f.vy;
+  const Real longest = u2 > v2 ? u2 : v2;
   const bool fits = (size * size >= kAreaFrom * kAreaFrom * longest) & (span_x <= kAreaExtent) &
-                    (span_y <= kAreaExtent) & (f.x - 0.5 * span_x >= 0.0) & (f.y - 0.5 * span_y >= 0.0) &
-                    (f.x + 0.5 * span_x <= width - 1.0) & (f.y + 0.5 * span_y <= height - 1.0);
+                    (span_y <= kAreaExtent) & (f.x - 0.5f * span_x >= 0.0f) & (f.y - 0.5f * span_y >= 0.0f) &
+                    (f.x + 0.5f * span_x <= width - 1.0f) & (f.y + 0.5f * span_y <= height - 1.0f);
   // A side along the rows has no slope; one that is nearly so is the same to a ten-thousandth of a pixel.
-  constexpr double kLevel = 1e-4;
-  const double uy = std::fabs(f.uy) < kLevel ? kLevel : f.uy, vy = std::fabs(f.vy) < kLevel ? kLevel : f.vy;
-  const double inverse_u = 1.0 / uy, inverse_v = 1.0 / vy;
-  const double top = f.y - 0.5 * span_y, bottom = f.y + 0.5 * span_y;
-  const double column = std::floor(f.x), row = std::floor(top + 0.5);
-  area->column = static_cast<int>(fits ? column : 0.0);
-  area->row = static_cast<int>(fits ? row : 0.0);
-  area->rows = static_cast<int>(fits ? std::floor(bottom + 0.5) - row : 0.0) + 1;
+  constexpr Real kLevel = static_cast<Real>(1e-4);
+  const Real uy = std::fabs(f.uy) < kLevel ? kLevel : f.uy, vy = std::fabs(f.vy) < kLevel ? kLevel : f.vy;
+  const Real inverse_u = 1.0f / uy, inverse_v = 1.0f / vy;
+  const Real top = f.y - 0.5f * span_y, bottom = f.y + 0.5f * span_y;
+  const Real column = std::floor(f.x), row = std::floor(top + 0.5f);
+  area->column = static_cast<int>(fits ? column : 0.0f);
+  area->row = static_cast<int>(fits ? row : 0.0f);
+  area->rows = static_cast<int>(fits ? std::floor(bottom + 0.5f) - row : 0.0f) + 1;
   area->x = static_cast<float>(f.x - column);
   area->y = static_cast<float>(f.y - row);
   area->top = static_cast<float>(top - row);
   area->bottom = static_cast<float>(bottom - row);
   area->slope_u = static_cast<float>(f.ux * inverse_u);
   area->slope_v = static_cast<float>(f.vx * inverse_v);
-  area->half_u = static_cast<float>(0.5 * size * std::fabs(inverse_u));
-  area->half_v = static_cast<float>(0.5 * size * std::fabs(inverse_v));
+  area->half_u = static_cast<float>(0.5f * size * std::fabs(inverse_u));
+  area->half_v = static_cast<float>(0.5f * size * std::fabs(inverse_v));
   return fits;
 }
 
@@ -406,8 +423,8 @@ CVGL_HD inline void mean_by_area(const Plane& plane, const Area& area, float* me
   for (int c = 0; c < L::channels; ++c) mean[c] = static_cast<float>(total[c]) * share;
 }
 
-template <typename L>
-CVGL_HD inline void mean_by_samples(const Plane& plane, const Footprint& f, float* mean) {
+template <typename L, typename Real>
+CVGL_HD inline void mean_by_samples(const Plane& plane, const FootprintOf<Real>& f, float* mean) {
   Grid grid;
   if (grid_of(f, plane.width, plane.height, &grid)) {
     mean_inside<L>(plane, grid, mean);
@@ -417,8 +434,8 @@ CVGL_HD inline void mean_by_samples(const Plane& plane, const Footprint& f, floa
 }
 
 // Mean grey values (0..255) over a footprint whose centre lies in the plane.
-template <typename L>
-CVGL_HD inline void mean_over(const Plane& plane, const Footprint& f, float* mean) {
+template <typename L, typename Real>
+CVGL_HD inline void mean_over(const Plane& plane, const FootprintOf<Real>& f, float* mean) {
   Area area;
   if (area_of(f, plane.width, plane.height, &area)) {
     mean_by_area<L>(plane, area, mean);
@@ -446,16 +463,16 @@ CVGL_HD inline Plane chroma_plane(const Source& source) {
   return plane;
 }
 
-template <int Format>
-CVGL_HD inline Footprint chroma_footprint(const Footprint& f) {
-  Footprint c = f;
-  c.x = 0.5 * (f.x - 0.5);
-  c.ux *= 0.5;
-  c.vx *= 0.5;
+template <int Format, typename Real>
+CVGL_HD inline FootprintOf<Real> chroma_footprint(const FootprintOf<Real>& f) {
+  FootprintOf<Real> c = f;
+  c.x = 0.5f * (f.x - 0.5f);
+  c.ux *= 0.5f;
+  c.vx *= 0.5f;
   if (Format == kNv12) {
-    c.y = 0.5 * (f.y - 0.5);
-    c.uy *= 0.5;
-    c.vy *= 0.5;
+    c.y = 0.5f * (f.y - 0.5f);
+    c.uy *= 0.5f;
+    c.vy *= 0.5f;
   }
   return c;
 }
@@ -498,8 +515,8 @@ CVGL_HD inline void bgr_of(const YuvMatrix& yuv, const float* main, const float*
 }
 
 // Mean blue, green and red (0..255) over a footprint, whatever the source's format.
-template <int Format>
-CVGL_HD inline void mean_bgr(const Source& source, const YuvMatrix& yuv, const Footprint& f, float* bgr) {
+template <int Format, typename Real>
+CVGL_HD inline void mean_bgr(const Source& source, const YuvMatrix& yuv, const FootprintOf<Real>& f, float* bgr) {
   float main[Planes<Format>::Main::channels], chroma[2] = {};
   mean_over<typename Planes<Format>::Main>(source.pixels, f, main);
   if (kIsYuv<Format>) {
@@ -527,7 +544,8 @@ CVGL_HD inline unsigned short half_bits(float value) {
   return static_cast<unsigned short>(sign | ((magnitude - 0x38000000u + 0x0fffu + odd) >> 13));
 }
 
-CVGL_HD inline void store(const Warp& warp, long long index, float value) {
+template <typename Real>
+CVGL_HD inline void store(const WarpOf<Real>& warp, long long index, float value) {
   if (warp.element == kFloat16) {
     static_cast<unsigned short*>(warp.out)[index] = half_bits(value);
   } else {
@@ -535,26 +553,30 @@ CVGL_HD inline void store(const Warp& warp, long long index, float value) {
   }
 }
 
-// Three channels of one output pixel, normalised; `bgr` is null where nothing is seen.
-CVGL_HD inline void store_pixel(const Warp& warp, int n, int u, int v, const float* bgr) {
+// Three channels of one output pixel, normalised; 0 where nothing is seen.
+template <typename Real>
+CVGL_HD inline void store_pixel(const WarpOf<Real>& warp, int n, int u, int v, const float* bgr, bool seen) {
   const long long plane = static_cast<long long>(warp.height) * warp.width;
   const long long at = static_cast<long long>(v) * warp.width + u;
+  // By name, since an index that is known only at run time would put the array into a GPU's slow local memory.
+  const float blue = bgr[0], red = bgr[2];
+  const float ordered[3] = {warp.rgb ? red : blue, bgr[1], warp.rgb ? blue : red};
   for (int c = 0; c < 3; ++c) {
-    const float value = bgr == nullptr ? 0.0f : bgr[warp.rgb ? 2 - c : c] * warp.scale[c] + warp.offset[c];
+    const float value = seen ? ordered[c] * warp.scale[c] + warp.offset[c] : 0.0f;
     store(warp, (n * 3LL + c) * plane + at, value);
   }
-  warp.mask[n * plane + at] = bgr == nullptr ? 0 : 255;
+  warp.mask[n * plane + at] = seen ? 255 : 0;
 }
 
 // One pixel of the n-th tensor of a batch: its three channels and its mask.
-template <int Format>
-CVGL_HD inline void warp_pixel(const Warp& warp, int n, int u, int v) {
+template <int Format, typename Real>
+CVGL_HD inline void warp_pixel(const WarpOf<Real>& warp, int n, int u, int v) {
   const Plane& whole = warp.source.pixels;
-  Footprint f;
-  float bgr[3];
+  FootprintOf<Real> f;
+  float bgr[3] = {};
   const bool seen = footprint_at(warp.maps + 9LL * n, warp.lens, whole.width, whole.height, u, v, &f);
   if (seen) mean_bgr<Format>(warp.source, warp.yuv, f, bgr);
-  store_pixel(warp, n, u, v, seen ? bgr : nullptr);
+  store_pixel(warp, n, u, v, bgr, seen);
 }
 
 CVGL_HD inline unsigned char rounded(float grey) { return static_cast<unsigned char>(grey + 0.5f); }

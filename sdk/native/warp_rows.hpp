@@ -8,14 +8,12 @@
 #include <cstring>
 #include <utility>
 
-#include "clones.hpp"
+#include "lanes.hpp"
 #include "warp.hpp"
 
 #if defined(__GNUC__)
-#define CVGL_INLINE inline __attribute__((always_inline))
 #define CVGL_FLATTEN __attribute__((flatten))
 #else
-#define CVGL_INLINE inline
 #define CVGL_FLATTEN
 #endif
 
@@ -95,7 +93,7 @@ CVGL_INLINE void find_areas(const Stretch& stretch, int width, int height, Areas
 #if defined(__GNUC__) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 // Vectors of eight 16-bit numbers, which every processor has, and of their sums in 32 bits: of the even lanes and of the
 // odd ones, which takes an instruction each, where lanes side by side would have to be spread first.
-constexpr int kLanes8 = 8;
+constexpr int kShorts = 8;
 typedef unsigned char Bytes8 __attribute__((vector_size(8)));
 typedef short Shorts8 __attribute__((vector_size(16)));
 typedef unsigned short Counts8 __attribute__((vector_size(16)));
@@ -106,11 +104,11 @@ typedef unsigned Sums4 __attribute__((vector_size(16)));
 // even and of the odd lanes that hold each of a pixel's bytes.
 template <int Step>
 struct BytesOfBlock {
-  unsigned is[Step][Step][2][kLanes8 / 2];
+  unsigned is[Step][Step][2][kShorts / 2];
   constexpr BytesOfBlock() : is{} {
-    for (int byte = 0; byte < Step * kLanes8; ++byte) {
-      const int lane = byte % kLanes8;
-      is[byte % Step][byte / kLanes8][lane % 2][lane / 2] = ~0u;
+    for (int byte = 0; byte < Step * kShorts; ++byte) {
+      const int lane = byte % kShorts;
+      is[byte % Step][byte / kShorts][lane % 2][lane / 2] = ~0u;
     }
   }
 };
@@ -122,9 +120,9 @@ inline constexpr BytesOfBlock<Step> kBytesOfBlock{};
 template <int Step, int S, int... Lane>
 CVGL_INLINE Counts8 spread(Counts8 pixels, std::integer_sequence<int, Lane...>) {
 #if defined(__clang__)
-  return __builtin_shufflevector(pixels, pixels, ((S * kLanes8 + Lane) / Step)...);
+  return __builtin_shufflevector(pixels, pixels, ((S * kShorts + Lane) / Step)...);
 #else
-  return __builtin_shuffle(pixels, Counts8{((S * kLanes8 + Lane) / Step)...});
+  return __builtin_shuffle(pixels, Counts8{((S * kShorts + Lane) / Step)...});
 #endif
 }
 
@@ -145,8 +143,8 @@ struct Chords {
 };
 
 CVGL_INLINE void find_chords(const Area& area, Chords* chords) {
-  for (int from = 0; from < area.rows; from += kLanes8) {
-    for (int row = from; row < from + kLanes8; ++row) {
+  for (int from = 0; from < area.rows; from += kShorts) {
+    for (int row = from; row < from + kShorts; ++row) {
       const Chord chord = chord_of(area, row);
       chords->first[row] = chord.first;
       chords->begin[row] = chord.begin;
@@ -160,8 +158,8 @@ CVGL_INLINE void find_chords(const Area& area, Chords* chords) {
 // Adds to the sums what one vector of bytes is, times the weights of its pixels.
 template <int Step, int S>
 CVGL_INLINE void add_bytes(const unsigned char* block, Counts8 weights, Sums4* even, Sums4* odd) {
-  const Counts8 counted = spread<Step, S>(weights, std::make_integer_sequence<int, kLanes8>());
-  const Counts8 product = counted * __builtin_convertvector(read<Bytes8>(block + kLanes8 * S), Counts8);
+  const Counts8 counted = spread<Step, S>(weights, std::make_integer_sequence<int, kShorts>());
+  const Counts8 product = counted * __builtin_convertvector(read<Bytes8>(block + kShorts * S), Counts8);
   even[S] += even_lanes(product);
   odd[S] += odd_lanes(product);
 }
@@ -186,14 +184,14 @@ CVGL_INLINE void mean_of_blocks(const Plane& plane, const Area& area, const Chor
     const Shorts8 most = Shorts8{} + static_cast<short>(chords.most[row]);
     const Counts8 share = Counts8{} + static_cast<unsigned short>(chords.share[row]);
     for (int block = 0; block < Blocks; ++block) {
-      const short shift = static_cast<short>(256 * kLanes8 * block);
+      const short shift = static_cast<short>(256 * kShorts * block);
       const Shorts8 left = from_left + shift, right = from_right - shift;
       Shorts8 weight = left < right ? left : right;
       weight = weight < most ? weight : most;
       weight = weight > Shorts8{} ? weight : Shorts8{};
       const Counts8 counted = (reinterpret_cast<Counts8>(weight) * share) >> 7;
       counts += counted;
-      add_block<L::step>(bytes + block * kLanes8 * L::step, counted, even, odd,
+      add_block<L::step>(bytes + block * kShorts * L::step, counted, even, odd,
                          std::make_integer_sequence<int, L::step>());
     }
   }
@@ -212,10 +210,10 @@ CVGL_INLINE void mean_of_blocks(const Plane& plane, const Area& area, const Chor
 // Blocks that hold the longest chord of an area; 0 where they would be read beyond a row's end.
 CVGL_INLINE int blocks_for(const Area& area, int width) {
   const float longest = std::min(2.0f * std::min(area.half_u, area.half_v), 2.0f * static_cast<float>(kAreaExtent));
-  const int blocks = (static_cast<int>(longest + 2.0f) + kLanes8 - 1) / kLanes8;
+  const int blocks = (static_cast<int>(longest + 2.0f) + kShorts - 1) / kShorts;
   // No chord begins further right than this; one pixel to spare, since a plane of chroma begins within one.
   const int right = area.column + static_cast<int>(0.5f * kAreaExtent) + 2;
-  return right + blocks * kLanes8 + 1 <= width && blocks * kLanes8 <= kMaxAreaRows ? blocks : 0;
+  return right + blocks * kShorts + 1 <= width && blocks * kShorts <= kMaxAreaRows ? blocks : 0;
 }
 
 template <typename L>
@@ -355,9 +353,9 @@ CVGL_INLINE void warp_rows_of(const Warp& warp, int first, int last) {
       find_means<Chroma>(chroma_pixels, half, count, chroma);
     }
     for (int i = 0; i < count; ++i) {
-      float bgr[3];
+      float bgr[3] = {};
       if (stretch.seen[i]) bgr_of<Format>(warp.yuv, main[i], chroma[i], bgr);
-      store_pixel(warp, n, from + i, v, stretch.seen[i] ? bgr : nullptr);
+      store_pixel(warp, n, from + i, v, bgr, stretch.seen[i] != 0);
     }
   });
 }

@@ -219,8 +219,9 @@ def test_the_search_for_nodes_is_told(tiles: ParityTiles, tmp_path: Path) -> Non
     inf, nan = float("inf"), float("nan")
     kept = (Kept("layer 3 <x>", "MatMul", inf, -inf, True), Kept("y", "Conv", 0.25, nan, None))
     search = Bisection(kept, 0.9999, -inf, 1.0, True, 9, False, "2 of 50 nodes must stay in FP32")
-    found, page = written(tmp_path, report(tiles, bisection=search))
-    assert found["bisection"]["keep"][0]["name"] == "layer 3 <x>" and found["bisection"]["score_half"] is None
+    found, page = written(tmp_path, report(tiles, bisections={"model.onnx": search}))
+    told = found["bisections"]["model.onnx"]
+    assert told["keep"][0]["name"] == "layer 3 <x>" and told["score_half"] is None
     for expected in ("2 of 50 nodes must stay in FP32.", "layer 3 <x>", "not tried", "0.25", "not finite"):
         assert expected in page.words
 

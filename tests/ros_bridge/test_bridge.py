@@ -122,6 +122,7 @@ def test_without_an_altitude_there_is_a_pose_and_no_fix(desk: Callable[..., Desk
     d.answers(1)
     assert len(d.of(POSE)) == 1 and not d.of(FIX)
     assert FIX not in [output.topic for output in d.bridge.outputs()]
+    assert "altitude_source is none" in d.log[0]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,7 @@ def test_without_height_a_frame_is_refused_with_the_reason(desk: Callable[..., D
     d = desk()
     d.frame(START, height=None)
     (status,) = d.answers(1)
-    assert "no height within 0.5 s" in reason(status)
+    assert "no height within 0.5 s" in reason(status) and "no height" in d.log[-1]
     assert not answering.frames
 
 
@@ -493,7 +494,7 @@ def test_an_error_of_the_localiser_is_one_frames_affair(
     for index in range(2):
         d.frame(START + index * S)
         d.answers(index + 1)
-    assert "broken" in reason(d.of(STATUS)[0]) and "Traceback" in d.log[0]
+    assert "broken" in reason(d.of(STATUS)[0]) and "Traceback" in d.log[1]
     assert len(d.of(POSE)) == 1
 
 
@@ -505,7 +506,7 @@ def test_loss_and_recovery_are_logged_once(desk: Callable[..., Desk], answering:
     for index in range(5):
         d.frame(START + index * S)
         d.answers(index + 1)
-    assert d.log == ["fix, 3.1 m", "no fix: clouds", "fix, 3.1 m"]
+    assert d.log[1:] == ["fix, 3.1 m", "no fix: clouds", "fix, 3.1 m"]
 
 
 def test_a_transport_that_cannot_publish_does_not_end_the_flight(desk: Callable[..., Desk], answering: Any) -> None:
@@ -580,7 +581,7 @@ def test_hostile_messages_do_not_stop_it(desk: Callable[..., Desk]) -> None:
     )
     d.handlers.update({i.topic: i.handler for i in desk(height_source="range").bridge.inputs() if i.topic == "range"})
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(hostile(), min_size=1, max_size=8))
     def attack(messages: list[tuple[str, Any]]) -> None:
         for topic, message in messages:

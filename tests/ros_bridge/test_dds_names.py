@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from cvgl_ros.dds.domain import domain_id, domain_xml
-from cvgl_ros.dds.names import parse_remaps, reply_topic, request_topic, resolve, topic_name
+from cvgl_ros.dds.names import check_namespace, parse_remaps, reply_topic, request_topic, resolve, topic_name
 from cvgl_ros.parameters import ParameterError
 
 
@@ -36,6 +36,17 @@ def test_services() -> None:
 def test_remappings_that_are_none(rule: str) -> None:
     with pytest.raises(ParameterError, match="not a remapping"):
         parse_remaps([rule])
+
+
+@pytest.mark.parametrize(
+    ("namespace", "good"), [("/", True), ("", True), ("drone", True), ("/a/b/", True), ("a b", False)]
+)
+def test_namespaces(namespace: str, good: bool) -> None:
+    if good:
+        assert check_namespace(namespace) == namespace
+    else:
+        with pytest.raises(ParameterError, match="not a namespace"):
+            check_namespace(namespace)
 
 
 def test_remappings() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import importlib.util
 import math
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 from xml.etree import ElementTree
 
 import pytest
@@ -107,6 +109,18 @@ def test_the_launch_file_can_rename_every_topic() -> None:
             names |= set(ast.literal_eval(node.value))
     sources = {"imu", "odometry", "range", "heading", "height", "altitude"}
     assert names == {"image", "camera_info", "prior", "prior_pose", "trigger"} | sources
+
+
+def test_the_launch_file_runs_over_stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["launch", "launch_ros", "lifecycle_msgs", "ament_index_python"]
+    names += ["launch.actions", "launch.conditions", "launch.events", "launch.substitutions", "lifecycle_msgs.msg"]
+    names += ["launch_ros.actions", "launch_ros.event_handlers", "launch_ros.events", "launch_ros.events.lifecycle"]
+    for name in [*names, "ament_index_python.packages"]:
+        monkeypatch.setitem(sys.modules, name, MagicMock())
+    description = runpy.run_path(str(PACKAGE / "launch" / "localizer.launch.py"))["generate_launch_description"]()
+    assert description is sys.modules["launch"].LaunchDescription.return_value
+    arguments = [call.args[0] for call in sys.modules["launch.actions"].DeclareLaunchArgument.call_args_list]
+    assert {"mission", "params", "namespace", "autostart", "image", "image_compressed", "imu"} <= set(arguments)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("rclpy") is not None, reason="ROS 2 is installed here")

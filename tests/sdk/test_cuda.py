@@ -86,7 +86,7 @@ def test_the_context_is_current_inside_alone_and_in_every_thread(driver: ModuleT
 
 def test_a_graph_does_again_what_was_recorded(driver: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     library = driver.GraphLibrary()
-    monkeypatch.setattr(ours.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(ours, "_driver_library", lambda: library)
     gpu = open_gpu()
     done: list[int] = []
     with gpu.active():
@@ -109,7 +109,7 @@ def test_a_capture_that_fails_says_so_and_leaves_the_stream_usable(
     driver: ModuleType, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     library = driver.GraphLibrary(refuse=call)
-    monkeypatch.setattr(ours.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(ours, "_driver_library", lambda: library)
     gpu = open_gpu()
     done: list[int] = []
     with gpu.active():
@@ -124,7 +124,7 @@ def test_a_capture_that_fails_says_so_and_leaves_the_stream_usable(
 
 def test_what_fails_inside_a_capture_ends_it(driver: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     library = driver.GraphLibrary()
-    monkeypatch.setattr(ours.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(ours, "_driver_library", lambda: library)
     gpu = open_gpu()
     with gpu.active():
         stream = gpu.stream()
@@ -136,16 +136,16 @@ def test_what_fails_inside_a_capture_ends_it(driver: ModuleType, monkeypatch: py
 
 
 def test_no_driver_library_and_an_old_one(driver: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(name: str) -> Any:
-        raise OSError(f"{name}: cannot open shared object file")
+    def absent() -> Any:
+        raise OSError("libcuda.so.1: cannot open shared object file")
 
     gpu = open_gpu()
     with gpu.active():
         stream = gpu.stream()
-        monkeypatch.setattr(ours.ctypes, "CDLL", absent)
+        monkeypatch.setattr(ours, "_driver_library", absent)
         with pytest.raises(CudaError, match=r"libcuda\.so\.1: cannot open"):
             stream.capture(lambda: None)
-        monkeypatch.setattr(ours.ctypes, "CDLL", lambda name: driver.GraphLibrary(missing="cuGraphLaunch"))
+        monkeypatch.setattr(ours, "_driver_library", lambda: driver.GraphLibrary(missing="cuGraphLaunch"))
         with pytest.raises(CudaError, match=r"no cuGraphLaunch: it is older than 11\.4"):
             stream.capture(lambda: None)
         stream.free()

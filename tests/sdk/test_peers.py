@@ -145,7 +145,7 @@ def test_every_way_to_the_network_sees_the_same(localizer: Localizer, frames: li
     task = Task(localizer)
     flown, session, warp = as_flown(task), onnx_as_it_comes(task), input_as_flown(task)
     for frame in frames:
-        own = task.normalised(*warp(frame))
+        own = warp(frame)
         assert float(flown(frame) @ session(own)) == pytest.approx(1.0, abs=1e-4)
         for chain, least in ((fine_chain(task), 0.98), (plain_chain(task), 0.9)):
             assert float(flown(frame) @ session(chain(frame)[0][None])) > least
@@ -156,7 +156,7 @@ def test_opencv_chains_undo_the_lens(localizer: Localizer, frames: list[Frame]) 
     other = Localizer(localizer.mission, localizer.model, localizer.gallery, 1)
     other.camera = bent
     task = Task(other)
-    own, chain = task.normalised(*input_as_flown(task)(frames[0])), fine_chain(task)(frames[0])
+    own, chain = input_as_flown(task)(frames[0]), fine_chain(task)(frames[0])
     both = (own != 0) & (chain != 0)
     straight = fine_chain(Task(localizer))(frames[0])
     apart = [float(np.abs(own - picture)[both & (picture != 0)].mean()) for picture in (chain, straight)]
@@ -222,6 +222,7 @@ def test_what_is_not_installed_or_known_is_said(tmp_path: Path, localizer: Local
         peers_search.loading("numpy exact", tmp_path / "absent", 5, 1)
 
 
+@pytest.mark.slow
 def test_compare_on_a_mission(localizer: Localizer, town: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(peers_search.CONTESTANTS, "faiss flat", "no_such_library")
     flight = open_flight(localizer, town / "flight")
@@ -280,16 +281,21 @@ def test_judge_tells_no_answer_from_no_reference() -> None:
     assert judge(np.array([np.nan]))["within_10m"] is None
 
 
-@pytest.fixture(scope="module")
-def area() -> ModuleType:
-    path = ROOT / "benchmarks" / "peers_area.py"
+def benchmark(name: str) -> ModuleType:
+    """A module of benchmarks/, which is no package."""
+    path = ROOT / "benchmarks" / f"{name}.py"
     if not path.is_file():
         pytest.skip("benchmarks/ is not part of this installation")
-    spec = importlib.util.spec_from_file_location("peers_area", path)
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def area() -> ModuleType:
+    return benchmark("peers_area")
 
 
 def test_a_plane_repeats_its_towns_around_the_real_map(area: ModuleType, tmp_path: Path) -> None:
@@ -316,6 +322,7 @@ def test_a_plane_repeats_its_towns_around_the_real_map(area: ModuleType, tmp_pat
         assert (beside[~inside] > 0).all()
 
 
+@pytest.mark.slow
 def test_larger_missions_are_real_ones(
     area: ModuleType, mission: Path, town: Path, tmp_path: Path, monkeypatch
 ) -> None:
@@ -364,3 +371,17 @@ def test_the_command_compares(mission: Path, town: Path, tmp_path: Path, monkeyp
     assert json.loads((tmp_path / "b.json").read_text())["peers"]["missing"] == {"x": "gone"}
     assert "x did not take part: gone" in done.output
     assert CliRunner().invoke(bench_command.app, [*words, "--xfeat", "net.onnx"]).exit_code == 2
+
+
+def test_synthetic_descriptors_make_a_gallery(localizer: Localizer, tmp_path: Path) -> None:
+    module = benchmark("peers_synthetic")
+    made = module.synthetic_gallery(localizer.gallery, 700, tmp_path)
+    assert len(made) == 700
+    lengths = np.linalg.norm(np.asarray(made.descriptors, np.float32), axis=1)
+    np.testing.assert_allclose(lengths, 1.0, atol=2e-3)
+    # Clustered: nearly every one is like a real tile; and none is one.
+    best = (np.asarray(made.descriptors, np.float32) @ np.asarray(localizer.gallery.descriptors, np.float32).T).max(1)
+    assert 0.6 < np.median(best) < 0.9999
+    queries = np.asarray(made.descriptors[:20], np.float32)
+    assert made.approximate(queries, 1)[0][:, 0].tolist() == list(range(20))
+    assert len(module.synthetic_gallery(localizer.gallery, 700, tmp_path)) == 700

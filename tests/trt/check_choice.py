@@ -39,7 +39,7 @@ PATCHES = np.random.default_rng(0).integers(0, 256, (70, SIZE, SIZE, 3), np.uint
 def test_an_engine_that_fits_is_taken_and_gives_the_same(world: World, bundle: Path) -> None:
     model = Model.open(bundle)
     version = world.trt.__version__
-    assert model.runtime == f"TensorRT {version}, Double, CUDA graph (embed.engine fits this GPU)"
+    assert model.runtime == f"TensorRT {version}, Double, CUDA graph, GPU warp (embed.engine fits this GPU)"
     plain = Model.open(bundle, engine="onnxruntime")
     assert plain.runtime.startswith("ONNX Runtime ") and plain.runtime.endswith("(asked for)")
     np.testing.assert_allclose(model.embed(PATCHES), plain.embed(PATCHES), atol=1e-6)

@@ -88,9 +88,9 @@ def test_a_fixed_batch(world: World, engine_file: Path) -> None:
 
 def test_each_graph_has_a_context_of_its_own(world: World, engine_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = cuda.GraphLibrary()
-    monkeypatch.setattr(ours.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(ours, "_driver_library", lambda: library)
     engine = TensorRTEngine(engine_file)
-    assert engine.description == f"TensorRT {world.trt.__version__}, Double, CUDA graph"
+    assert engine.description == f"TensorRT {world.trt.__version__}, Double, CUDA graph, GPU warp"
     for count in (1, 2, 3, 1, 2, 3, 1):
         engine.run(images(count))
     assert world.names("ICudaEngine").count("create_execution_context") == 3
@@ -116,7 +116,7 @@ def test_each_graph_has_a_context_of_its_own(world: World, engine_file: Path, mo
 def test_where_capture_fails_it_runs_without_and_says_why(
     world: World, engine_file: Path, monkeypatch: pytest.MonkeyPatch, library: Any, says: str
 ) -> None:
-    monkeypatch.setattr(ours.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(ours, "_driver_library", lambda: library)
     engine = TensorRTEngine(engine_file)
     for count in (1, 3, 1):
         np.testing.assert_array_equal(engine.run(images(count)), expected(images(count)))

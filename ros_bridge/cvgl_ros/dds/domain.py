@@ -18,6 +18,8 @@ LOOPBACK = "lo"
 _MOST_DOMAIN = 232
 # What the kernel allows by net.core.rmem_max is taken, up to this: an image comes in hundreds of datagrams at once.
 _RECEIVE_BUFFER = "10MB"
+# Larger messages are let go before they are put together: an image of 50 megapixels in four bytes each, and some.
+_LARGEST = "210MB"
 
 
 def domain_id(given: int | None = None) -> int:
@@ -50,5 +52,6 @@ def domain_xml(interfaces: Sequence[str] = ()) -> str:
         parts.append(f"<NetworkInterface {key}={quoteattr(interface)}/>")
     return (
         f"<CycloneDDS><Domain><General><Interfaces>{''.join(parts)}</Interfaces></General>"
-        f'<Internal><SocketReceiveBufferSize min="default" max="{_RECEIVE_BUFFER}"/></Internal></Domain></CycloneDDS>'
+        f'<Internal><SocketReceiveBufferSize min="default" max="{_RECEIVE_BUFFER}"/>'
+        f"<MaxSampleSize>{_LARGEST}</MaxSampleSize></Internal></Domain></CycloneDDS>"
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from cvgl_ros.parameters import ParameterError
 
-__all__ = ["parse_remaps", "reply_topic", "request_topic", "resolve", "topic_name"]
+__all__ = ["check_namespace", "parse_remaps", "reply_topic", "request_topic", "resolve", "topic_name"]
 
 _NAME = re.compile(r"/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
@@ -35,6 +35,17 @@ def request_topic(full_name: str) -> str:
 def reply_topic(full_name: str) -> str:
     """``/trigger`` as ``rr/triggerReply``."""
     return f"rr{full_name}Reply"
+
+
+def check_namespace(namespace: str) -> str:
+    """The namespace, if it is one.
+
+    Raises:
+        ParameterError: it is none.
+    """
+    if namespace.strip("/") and not _NAME.fullmatch(namespace.rstrip("/")):
+        raise ParameterError("not a namespace", field="namespace", found=namespace, expected="names between slashes")
+    return namespace
 
 
 def parse_remaps(rules: Iterable[str]) -> dict[str, str]:

@@ -26,9 +26,9 @@ from cvgl_ros.parameters import ParameterError
 __all__ = ["NODE", "DdsTransport", "join"]
 
 NODE = "localizer"
-# Sensor data: what was missed is not asked for again, and a burst does not push out the newest.
-_SENSOR_DEPTH = 5
-_COMMAND_DEPTH = 10
+_SERVICE_DEPTH = 10
+# Messages that are taken at once, so that no topic keeps the others waiting.
+_AT_ONCE = 50
 _ANY = SampleState.Any | ViewState.Any | InstanceState.Any
 # A reliable writer that cannot get rid of a message gives it up after this: the next fix matters more.
 _MOST_BLOCKING_NS = 100_000_000
@@ -157,8 +157,7 @@ class DdsTransport:
     def _read(self, wanted: Input) -> None:
         message = msgs.RangeWithVariance if self._jazzy and wanted.message is msgs.Range else wanted.message
         topic = Topic(self._participant, topic_name(self._full(wanted.topic)), carrier_of(message))
-        depth = _COMMAND_DEPTH if wanted.reliable else _SENSOR_DEPTH
-        reader = DataReader(self._participant, topic, qos=Qos(*_policies(wanted.reliable, depth)))
+        reader = DataReader(self._participant, topic, qos=Qos(*_policies(wanted.reliable, wanted.depth)))
         self._listen(reader, wanted.topic, wanted.handler)
 
     def _listen(self, reader: DataReader[Any], name: str, handler: Callable[[Any], None]) -> None:
@@ -171,7 +170,7 @@ class DdsTransport:
         full = self._full(TRIGGER_SERVICE)
         # Peers look for the pair of endpoints that belong together by this mark.
         mark = Policy.Userdata(f"serviceid={self._participant.get_guid().hex};".encode())
-        qos = Qos(*_policies(True, _COMMAND_DEPTH), mark)
+        qos = Qos(*_policies(True, _SERVICE_DEPTH), mark)
         requests = Topic(self._participant, request_topic(full), carrier_of(msgs.TriggerRequest))
         replies = Topic(self._participant, reply_topic(full), carrier_of(msgs.TriggerResponse))
         self._writers[TRIGGER_SERVICE] = writer = DataWriter(self._participant, replies, qos=qos)
@@ -194,7 +193,7 @@ class DdsTransport:
 
     def _take(self, reader: DataReader[Any], name: str, handler: Callable[[Any], None]) -> None:
         try:
-            samples = reader.take(N=_COMMAND_DEPTH)
+            samples = reader.take(N=_AT_ONCE)
             for sample in samples:
                 if not sample.sample_info.valid_data:
                     continue  # a writer that has left

@@ -237,8 +237,7 @@ def stage_work(localizer: Localizer, frame: Frame, fixes: Sequence[Fix]) -> dict
     work["embed"] = _embed_work(localizer, headings)
     work["search"] = _search_work(localizer, headings)
     # The view that refinement makes of the frame, by refinement itself: its sizes are what is counted.
-    camera = localizer.camera.scaled_to(frame.image.shape[1], frame.image.shape[0])
-    grey = frame.image if frame.image.ndim == 2 else cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY)
+    camera, grey = localizer.camera.scaled_to(*frame.size), frame.grey()
     rotation = camera_to_enu(camera.mount, frame.heading or 0.0, frame.pitch or 0.0, frame.roll or 0.0)
     gsd = localizer.gallery.basemap.gsd
     view = refine.view_of(grey, camera, rotation, frame.height, frame.heading or 0.0, gsd, localizer.threads)
@@ -287,7 +286,7 @@ def distances(
 
 
 def _rectify_work(localizer: Localizer, frame: Frame, view: refine.View, headings: int) -> Work:
-    seen = float(frame.image.shape[0] * frame.image.shape[1])
+    seen = float(math.prod(frame.size))
     flop = 0.0
     for size, channels, times in (
         (localizer.model.views["query"].input_size, 3, headings),

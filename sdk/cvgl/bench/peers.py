@@ -6,8 +6,9 @@ nearest tiles, from a frame to its place on the map. A peer whose library is not
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from cvgl.bench.peers_search import (
     recall,
 )
 from cvgl.bench.peers_timing import Interval, Timed, interleave, ratio
+from cvgl.crew import Crew
 from cvgl.errors import CvglError, FlightError, FrameError, MissingDependencyError
 from cvgl.flight import Flight, FrameRecord
 from cvgl.frame import Frame
@@ -46,6 +48,7 @@ __all__ = [
     "compare_embedding",
     "compare_frames",
     "compare_search",
+    "crew",
     "load_work",
     "rows",
     "show",
@@ -99,7 +102,7 @@ def compare(
     gallery, k = localizer.gallery, localizer.mission.settings.candidates
     with TemporaryDirectory() as folder:
         search = compare_search(gallery, descriptors, k, localizer.threads, Path(folder), 10 * rounds, missing)
-    with ThreadPoolExecutor(localizer.threads) as executor:
+    with crew(localizer.threads) as executor:
         finders = _finders(localizer, [frame for _, frame in work], executor, xfeat, missing, said)
         said("whole frames")
         frame = compare_frames(localizer, work, finders, rounds)
@@ -115,8 +118,13 @@ def compare(
     }
 
 
+def crew(threads: int) -> contextlib.AbstractContextManager[Executor | None]:
+    """Threads for peers, as ours has them; None where there is but one."""
+    return Crew(threads) if threads > 1 else contextlib.nullcontext()
+
+
 def load_work(flight: Flight, most: int | None = None) -> list[tuple[FrameRecord, Frame]]:
-    """The first frames of a flight that can be read and have a heading, decoded.
+    """The first colour frames of a flight that can be read and have a heading, decoded.
 
     Raises:
         FlightError: there is none.
@@ -130,7 +138,7 @@ def load_work(flight: Flight, most: int | None = None) -> list[tuple[FrameRecord
             frame.check()
         except FrameError:
             continue
-        if frame.heading is not None:
+        if frame.heading is not None and frame.layout == "bgr":
             found.append((record, frame))
     if not found:
         raise FlightError("no frame that can be read has a heading", file=flight.path)
@@ -277,7 +285,7 @@ def compare_embedding(
     warp, plain, fine = input_as_flown(task), plain_chain(task), fine_chain(task)
     calls: dict[str, Callable[[Frame], Any]] = {
         OURS: flown,
-        "our warp, ONNX Runtime as it comes": lambda frame: session(task.normalised(*warp(frame))),
+        "our warp, ONNX Runtime as it comes": lambda frame: session(warp(frame)),
         "OpenCV bilinear (aliases), ONNX Runtime as it comes": lambda frame: session(plain(frame)),
         "OpenCV antialiased, ONNX Runtime as it comes": lambda frame: session(fine(frame)),
         **(more or {}),
@@ -294,7 +302,7 @@ def compare_embedding(
 def _finders(
     localizer: Localizer,
     frames: Sequence[Frame],
-    executor: ThreadPoolExecutor,
+    executor: Executor | None,
     xfeat: Path | None,
     missing: dict[str, str],
     say: Say,
@@ -318,12 +326,12 @@ def _finders(
     return found
 
 
-def _correlating(localizer: Localizer, frames: Sequence[Frame], detail: int, executor: ThreadPoolExecutor) -> Finder:
+def _correlating(localizer: Localizer, frames: Sequence[Frame], detail: int, executor: Executor | None) -> Finder:
     return correlating(localizer, frames, detail, executor)[0]
 
 
 def _matching(
-    localizer: Localizer, frames: Sequence[Frame], detector: Callable[[], Detector], executor: ThreadPoolExecutor
+    localizer: Localizer, frames: Sequence[Frame], detector: Callable[[], Detector], executor: Executor | None
 ) -> Finder:
     return matching(localizer, frames, detector(), executor)[0]
 

@@ -16,7 +16,7 @@ from cvgl.frame import Frame
 from cvgl.geometry import camera_to_enu
 from cvgl.localizer import Localizer
 from cvgl.model import View
-from cvgl.rectify import ground_offset, rectify
+from cvgl.rectify import ground_offset, warp_to_input
 
 __all__ = ["Task", "as_flown", "fine_chain", "input_as_flown", "onnx_as_it_comes", "plain_chain", "supersampled"]
 
@@ -46,7 +46,7 @@ class Task:
 
     def camera(self, frame: Frame) -> Camera:
         """With the intrinsics of the frame's size."""
-        return self.localizer.camera.scaled_to(frame.image.shape[1], frame.image.shape[0])
+        return self.localizer.camera.scaled_to(*frame.size)
 
     def rotation(self, frame: Frame) -> NDArray[np.float64]:
         """(3, 3) camera to ENU.
@@ -74,28 +74,36 @@ class Task:
         return np.ascontiguousarray(picture[None])
 
 
-def input_as_flown(task: Task) -> Callable[[Frame], tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Frame to patch (H, W, 3) BGR and mask as ``Localizer.locate`` makes them."""
+def input_as_flown(task: Task) -> Callable[[Frame], Input]:
+    """Frame to the network's input as ``Localizer.locate`` makes it, in memory that the next call uses again."""
+    size = task.size
+    out = np.empty((1, 3, size, size), np.float32), np.empty((1, size, size), np.uint8)
+    scale, offset = task.view.normalisation
 
-    def run(frame: Frame) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        threads = task.localizer.threads
-        patch = rectify(
-            frame.image, task.camera(frame), task.rotation(frame), frame.height, task.gsd, task.size, threads
+    def run(frame: Frame) -> Input:
+        warp_to_input(
+            frame.image,
+            task.camera(frame),
+            [task.rotation(frame)],
+            frame.height,
+            task.gsd,
+            size,
+            scale,
+            offset,
+            pixels=frame.layout,
+            channels=task.view.channels,
+            out=out,
+            threads=task.localizer.threads,
         )
-        return patch.image, patch.mask
+        return out[0]
 
     return run
 
 
 def as_flown(task: Task) -> Callable[[Frame], NDArray[np.float32]]:
     """Frame to descriptor (D,) as ``Localizer.locate`` does it."""
-    warp = input_as_flown(task)
-
-    def run(frame: Frame) -> NDArray[np.float32]:
-        patch, mask = warp(frame)
-        return task.localizer.model.embed(patch[None], mask[None])[0]
-
-    return run
+    warp, model = input_as_flown(task), task.localizer.model
+    return lambda frame: model.embed_inputs(warp(frame))[0]
 
 
 def plain_chain(task: Task) -> Callable[[Frame], Input]:
@@ -176,7 +184,7 @@ def _undistortion() -> Callable[[NDArray[np.uint8], Camera], NDArray[np.uint8]]:
 
 def _seen(task: Task, frame: Frame, finer: int) -> NDArray[np.uint8]:
     """255 where the camera sees the ground, by its corners rather than by warping a white picture."""
-    height, width = frame.image.shape[:2]
+    width, height = frame.size
     corners = np.array([[-0.5, -0.5], [width - 0.5, -0.5], [width - 0.5, height - 0.5], [-0.5, height - 0.5]])
     inverse = np.linalg.inv(task.homography(frame, finer))
     outline = cv2.perspectiveTransform(corners[None], inverse)[0]

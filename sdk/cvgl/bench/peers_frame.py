@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -105,7 +104,7 @@ def matching(
 
     def find(frame: Frame) -> Place | None:
         camera, rotation = _camera(localizer, frame), _rotation(localizer, frame)
-        patch = rectify(_grey(frame), camera, rotation, frame.height, chosen.gsd, size, localizer.threads)
+        patch = rectify(frame.grey(), camera, rotation, frame.height, chosen.gsd, size, localizer.threads)
         return features.find(patch)
 
     return find, features
@@ -138,7 +137,7 @@ def judge(errors: NDArray[np.float64]) -> dict[str, float | int | None]:
 def _view(localizer: Localizer, frame: Frame) -> View:
     camera, rotation = _camera(localizer, frame), _rotation(localizer, frame)
     heading, gsd = float(frame.heading or 0.0), localizer.gallery.basemap.gsd
-    return view_of(_grey(frame), camera, rotation, frame.height, heading, gsd, localizer.threads)
+    return view_of(frame.grey(), camera, rotation, frame.height, heading, gsd, localizer.threads)
 
 
 def _reduced(view: View, reduction: int) -> Patch:
@@ -146,14 +145,10 @@ def _reduced(view: View, reduction: int) -> Patch:
 
 
 def _camera(localizer: Localizer, frame: Frame) -> Camera:
-    return localizer.camera.scaled_to(frame.image.shape[1], frame.image.shape[0])
+    return localizer.camera.scaled_to(*frame.size)
 
 
 def _rotation(localizer: Localizer, frame: Frame) -> NDArray[np.float64]:
     if frame.heading is None:
         raise FrameError("peers need a heading", field="heading")
     return camera_to_enu(localizer.camera.mount, frame.heading, frame.pitch or 0.0, frame.roll or 0.0)
-
-
-def _grey(frame: Frame) -> NDArray[np.uint8]:
-    return frame.image if frame.image.ndim == 2 else np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY))

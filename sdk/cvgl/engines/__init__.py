@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "FrameEngine", "RawFrame"]
+
+
+@dataclass(frozen=True)
+class RawFrame:
+    """A raw frame, and how the network wants to see it.
+
+    Args:
+        image, pixels: as :class:`cvgl.frame.Frame` has them; "grey" for two dimensions.
+        maps: (B, 3, 3) float64, from the pixels of the network's input to ideal camera coordinates.
+        intrinsics: fx, fy, cx, cy of the image, pixels.
+        distortion: 0, 4, 5 or 8 coefficients, OpenCV's order.
+        scale, offset: (3,) by channel: the network sees grey * scale + offset of grey levels 0 to 255.
+        channels: the order that the network takes them in, "rgb" or "bgr".
+    """
+
+    image: NDArray[np.uint8]
+    pixels: str
+    maps: NDArray[np.float64]
+    intrinsics: tuple[float, float, float, float]
+    distortion: Sequence[float]
+    scale: Sequence[float]
+    offset: Sequence[float]
+    channels: str = "rgb"
 
 
 class Engine(Protocol):
@@ -27,4 +52,19 @@ class Engine(Protocol):
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, 3, H, W) normalised RGB to (B, D) descriptors, not necessarily of unit length."""
+        ...
+
+
+@runtime_checkable
+class FrameEngine(Engine, Protocol):
+    """An engine that can make its input itself, where it runs.
+
+    Attributes:
+        takes_frames: whether it can here.
+    """
+
+    takes_frames: bool
+
+    def run_frame(self, frame: RawFrame) -> NDArray[np.float32]:
+        """Descriptors (B, D) of a raw frame under its B maps; only where ``takes_frames``."""
         ...

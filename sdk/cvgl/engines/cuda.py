@@ -1,11 +1,11 @@
-"""CUDA as engines need it, through pycuda: the primary context, buffers allocated once, a stream, captured graphs.
+"""CUDA as engines need it, through pycuda: the primary context, buffers allocated once, a stream, graphs, kernels.
 
 The *primary* context is the one that the CUDA runtime itself uses, and with it TensorRT, ONNX Runtime and PyTorch; a
 second context would not see their memory. pycuda keeps a stack of contexts per thread and aborts the process where a
 thread ends with something on it, so contexts are only ever current inside :meth:`Gpu.active`, and everything here that
 touches the GPU must be called inside it.
 
-Thread safety: a `Gpu` may be shared between threads. Buffers, streams and graphs are for one thread at a time.
+Thread safety: a `Gpu` may be shared between threads. Buffers, streams, graphs and kernels are for one thread at a time.
 
 pycuda knows nothing of CUDA graphs. Its streams are handles of the driver API, so capture is done with the six calls of
 that API, straight from the driver's library.
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from cvgl.errors import MissingDependencyError
 
-__all__ = ["Buffer", "CudaError", "Gpu", "GpuInfo", "Graph", "Stream", "how_to_install_pycuda", "open_gpu"]
+__all__ = ["Buffer", "CudaError", "Gpu", "GpuInfo", "Graph", "Kernel", "Stream", "how_to_install_pycuda", "open_gpu"]
 
 _JETSON = Path("/etc/nv_tegra_release")
 # Neither constant has a name in pycuda. Work on a non-blocking stream does not wait for the default stream.
@@ -128,9 +128,19 @@ class Gpu:
         """A new stream, which does not wait for the default one."""
         return Stream(self._cuda, self._graph_api)
 
-    def buffer(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Buffer:
-        """A new pair of host and device memory; one piece of mapped memory on an integrated GPU."""
-        return Buffer(self._cuda, shape, np.dtype(dtype), self.info.integrated)
+    def buffer(self, shape: tuple[int, ...], dtype: Any = np.float32, *, copied: bool = False) -> Buffer:
+        """A new pair of host and device memory; one piece of mapped memory on an integrated GPU.
+
+        Args:
+            shape, dtype: of the host array.
+            copied: a pair also on an integrated GPU, which does not cache what is mapped: for what is read out of
+                order or more than once.
+        """
+        return Buffer(self._cuda, shape, np.dtype(dtype), self.info.integrated and not copied)
+
+    def kernel(self, image: bytes, name: str) -> Kernel:
+        """A function of a fat binary, a cubin or PTX; pycuda's error where none of it fits this GPU and driver."""
+        return Kernel(self._cuda, image, name)
 
     def failure(self) -> tuple[type[Exception], ...]:
         """What calls of this module raise where CUDA fails."""
@@ -182,6 +192,31 @@ class Buffer:
             self._device = None
         # pycuda frees page-locked memory with the last array that shows it.
         self.host = np.empty(0, self.host.dtype)
+
+
+class Kernel:
+    """A function that runs on the GPU. Its arguments are device addresses.
+
+    Attributes:
+        registers: that one thread uses.
+        local_bytes: of slow memory that one thread uses because registers do not do.
+    """
+
+    def __init__(self, driver: Any, image: bytes, name: str) -> None:
+        # The function is only valid as long as its module.
+        self._module = driver.module_from_buffer(image)
+        self._function = self._module.get_function(name)
+        self.registers = int(self._function.num_regs)
+        self.local_bytes = int(self._function.local_size_bytes)
+
+    def launch(self, stream: Stream, grid: tuple[int, int, int], block: tuple[int, int, int], *addresses: int) -> None:
+        """Put it on a stream: ``grid`` blocks of ``block`` threads."""
+        self._function.prepare("P" * len(addresses))
+        self._function.prepared_async_call(grid, block, stream.raw, *addresses)
+
+    def free(self) -> None:
+        """Give it back; it must not be under way."""
+        self._function = self._module = None
 
 
 class Stream:
@@ -254,7 +289,7 @@ class _GraphApi:
     def __init__(self, library: Any = None) -> None:
         if library is None:
             try:
-                library = ctypes.CDLL("libcuda.so.1")
+                library = _driver_library()
             except OSError as reason:
                 raise CudaError(f"the CUDA driver's library does not load: {reason}") from reason
         self._library = library
@@ -305,6 +340,10 @@ class _GraphApi:
             name = ctypes.c_char_p()
             self._name(result, ctypes.byref(name))
             raise CudaError(f"{call}: {(name.value or b'unknown error').decode()} ({result})")
+
+
+def _driver_library() -> Any:
+    return ctypes.CDLL("libcuda.so.1")
 
 
 def _release(context: Any) -> None:

@@ -19,14 +19,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cvgl.engines.cuda import Buffer, CudaError, Gpu, Graph, Stream, open_gpu
+from cvgl.engines import RawFrame
+from cvgl.engines.cuda import Buffer, CudaError, Gpu, Graph, Kernel, Stream, open_gpu
 from cvgl.engines.sidecar import Platform, check_plan, read_sidecar
+from cvgl.engines.warp import GpuWarp, load_warp
 from cvgl.errors import MissingDependencyError, ModelError
 
 __all__ = ["TensorRTEngine", "how_to_install_tensorrt", "import_tensorrt", "load_plan", "logger", "platform_here"]
 
 _JETSON = Path("/etc/nv_tegra_release")
-# Flight uses two sizes, one frame and one frame under all headings. Each has its own context and its memory.
+# Flight uses two sizes, one frame and one frame under all headings, and opening one more, from the host's memory. Each
+# has its own context and its memory.
 _MOST_CONTEXTS = 4
 _ERROR, _WARNING = 1, 2
 
@@ -124,6 +127,9 @@ class TensorRTEngine:
     included: a graph stays valid only while nobody else uses the context that it was captured from. Other sizes share
     a context and run without a graph.
 
+    `run` takes images from the host. `run_frame` takes a raw frame and makes the images on the GPU, in the memory that
+    the network reads and in the same graph as it.
+
     Args:
         path: the plan; its sidecar must lie beside it.
         fingerprint: of the model that it must have been made from; None for any.
@@ -132,8 +138,10 @@ class TensorRTEngine:
 
     Attributes:
         description, input_size, descriptor_size, batch: see `cvgl.engines.Engine`.
+        takes_frames: see `cvgl.engines.FrameEngine`.
         sidecar: what is known of the plan.
         without_graph: by batch size, why work of that size runs without a graph.
+        without_warp: why it takes no raw frames; empty where it does.
 
     Raises:
         MissingDependencyError: no TensorRT, no pycuda, or no such GPU.
@@ -180,8 +188,15 @@ class TensorRTEngine:
             # The first run allocates and captures; it must not be the first frame's.
             held.images.host[:] = 0
             self._run(least)
+            self.without_warp = ""
+            try:
+                held.kernel = load_warp(self._gpu)
+            except MissingDependencyError as missing:
+                self.without_warp = missing.message
+            self.takes_frames = not self.without_warp
         self.description = f"TensorRT {self._trt.__version__}, {self._gpu.info.name}, "
         self.description += f"no CUDA graph: {self.without_graph[least]}" if self.without_graph else "CUDA graph"
+        self.description += f", no GPU warp: {self.without_warp}" if self.without_warp else ", GPU warp"
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, 3, H, W) normalised RGB to (B, D) descriptors; more than the plan's largest batch are done in turn.
@@ -209,14 +224,40 @@ class TensorRTEngine:
                 descriptors[start : start + most] = self._held.descriptors.host[: len(images)]
         return descriptors
 
-    def time_ms(self, size: int = 1) -> float:
+    def run_frame(self, frame: RawFrame) -> NDArray[np.float32]:
+        """Descriptors (B, D) of a raw frame under its B maps: warp and network, without a way back to the host.
+
+        Raises:
+            ModelError: there is no GPU warp here, TensorRT or CUDA fails, or the engine was closed.
+            ValueError: an image, a map or numbers that the warp cannot use.
+        """
+        least, _, most = self.sidecar.batch
+        descriptors = np.empty((len(frame.maps), self.descriptor_size), np.float32)
+        with self._at_work():
+            warp = self._warp_of(frame)
+            for start in range(0, len(frame.maps), most):
+                maps = frame.maps[start : start + most]
+                warp.write(frame, maps)
+                self._run(max(len(maps), least), warp)
+                descriptors[start : start + most] = self._held.descriptors.host[: len(maps)]
+        return descriptors
+
+    def time_ms(self, size: int = 1, frame: RawFrame | None = None) -> float:
         """Milliseconds of GPU time, copies included, of one batch of ``size`` images, whatever they show.
+
+        Args:
+            size: of the batch.
+            frame: with its warp, under the first ``size`` maps; None for images from the host.
 
         Raises:
             ModelError: TensorRT fails, or the engine was closed.
         """
         with self._at_work():
-            prepared = self._prepare(size)
+            warp = None
+            if frame is not None:
+                warp = self._warp_of(frame)
+                warp.write(frame, frame.maps[:size])
+            prepared = self._prepare(size, warp)
             return self._held.stream.time_ms(lambda: self._enqueue(prepared))
 
     def close(self) -> None:
@@ -236,10 +277,21 @@ class TensorRTEngine:
                 except self._gpu.failure() as reason:
                     raise ModelError(f"CUDA fails: {reason}", file=self.path) from reason
 
-    def _run(self, size: int) -> None:
-        """From the host's images to the host's descriptors; the context is current."""
-        self._enqueue(self._prepare(size))
+    def _run(self, size: int, warp: GpuWarp | None = None) -> None:
+        """From the host's images, or what the warp was given, to the host's descriptors; the context is current."""
+        self._enqueue(self._prepare(size, warp))
         self._held.stream.synchronize()
+
+    def _warp_of(self, frame: RawFrame) -> GpuWarp:
+        """The warp of frames of this size and format; one of others goes, and with it the graphs that hold it."""
+        held = self._held
+        if held.kernel is None:
+            raise ModelError(f"no GPU warp: {self.without_warp}", file=self.path)
+        if held.warp is None or not held.warp.fits(frame):
+            held.drop_warp()
+            most = self.sidecar.batch[2]
+            held.warp = GpuWarp(self._gpu, held.kernel, frame, self.input_size, most, held.images.address)
+        return held.warp
 
     def _enqueue(self, prepared: _Prepared) -> None:
         if prepared.graph is not None:
@@ -249,19 +301,22 @@ class TensorRTEngine:
 
     def _put(self, prepared: _Prepared) -> None:
         held = self._held
-        held.images.upload(held.stream, prepared.size)
+        if prepared.warp is None:
+            held.images.upload(held.stream, prepared.size)
+        else:
+            prepared.warp.put(held.stream, prepared.size)
         if not prepared.context.execute_async_v3(held.stream.handle):
             raise CudaError(f"TensorRT does not run it: {_said(logger(self._trt))}")
         held.descriptors.download(held.stream, prepared.size)
 
-    def _prepare(self, size: int) -> _Prepared:
+    def _prepare(self, size: int, warp: GpuWarp | None = None) -> _Prepared:
         """A context of this batch size, and its graph if it has one."""
         held = self._held
-        found = held.prepared.get(size)
+        found = held.prepared.get((size, warp))
         if found is not None:
             return found
         if len(held.prepared) < _MOST_CONTEXTS:
-            prepared = _Prepared(size, self._new_context(size))
+            prepared = _Prepared(size, self._new_context(size), warp)
             # TensorRT finishes its own preparations in the first run after a change of shape, which cannot be captured.
             self._put(prepared)
             held.stream.synchronize()
@@ -272,14 +327,14 @@ class TensorRTEngine:
                     prepared.graph = held.stream.capture(lambda: self._put(prepared))
                 except self._gpu.failure() as reason:
                     self.without_graph[size] = str(reason)
-            held.prepared[size] = prepared
+            held.prepared[size, warp] = prepared
             return prepared
         self.without_graph[size] = f"{_MOST_CONTEXTS} other batch sizes have theirs"
         if held.shared is None:
             held.shared = self._new_context(size)
         else:
             self._shape(held.shared, size)
-        return _Prepared(size, held.shared)
+        return _Prepared(size, held.shared, warp)
 
     def _new_context(self, size: int) -> Any:
         context = self._held.engine.create_execution_context()
@@ -333,9 +388,15 @@ class TensorRTEngine:
 class _Prepared:
     """An execution context whose shapes and addresses are set for one batch size."""
 
-    def __init__(self, size: int, context: Any) -> None:
-        self.size, self.context = size, context
+    def __init__(self, size: int, context: Any, warp: GpuWarp | None) -> None:
+        self.size, self.context, self.warp = size, context, warp
         self.graph: Graph | None = None
+
+    def free(self) -> None:
+        """Give graph and context back, in this order."""
+        if self.graph is not None:
+            self.graph.free()
+        self.context = None
 
 
 class _Held:
@@ -349,17 +410,29 @@ class _Held:
 
     def __init__(self, gpu: Gpu) -> None:
         self.gpu = gpu
-        self.prepared: dict[int, _Prepared] = {}
+        self.prepared: dict[tuple[int, GpuWarp | None], _Prepared] = {}
         self.shared: Any = None
+        self.kernel: Kernel | None = None
+        self.warp: GpuWarp | None = None
+
+    def drop_warp(self) -> None:
+        """Give the warp's memory back, and before it the graphs that read it; the context is current."""
+        if self.warp is not None:
+            for key in [key for key in self.prepared if key[1] is self.warp]:
+                self.prepared.pop(key).free()
+            self.warp.free()
+            self.warp = None
 
     def release(self) -> None:
         """Graphs before contexts, contexts before the engine, all before the memory they use."""
         with self.gpu.active():
+            self.drop_warp()
             for prepared in self.prepared.values():
-                if prepared.graph is not None:
-                    prepared.graph.free()
+                prepared.free()
             self.prepared.clear()
             self.shared = self.engine = self.runtime = None
+            if self.kernel is not None:
+                self.kernel.free()
             for name in ("images", "descriptors", "stream"):
                 if hasattr(self, name):
                     getattr(self, name).free()

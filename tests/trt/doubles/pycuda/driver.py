@@ -2,7 +2,8 @@
 
 Work put on a stream is done when the stream is synchronised and not before, so that a missing wait shows. Whatever
 needs a current context in the calling thread raises without one, also where pycuda would only print and leak: those
-land in `faults`. Device memory has addresses of its own and is gone when it is freed.
+land in `faults`. Device memory has addresses of its own and is gone when it is freed. What plays a kernel is put into
+`kernels`.
 
 The part of the driver's own library that captures graphs is `GraphLibrary`.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import struct
 import threading
 import weakref
 from collections.abc import Callable
@@ -28,6 +30,12 @@ integrated = False
 """Whether the GPU shares its memory with the CPU."""
 
 devices = 1
+
+kernels: dict[str, Callable[..., None]] = {}
+"""What plays the kernels of every module: called with grid, block and the bytes of the arguments."""
+
+refused_image = ""
+"""What the driver says of a module that it does not load."""
 
 _local = threading.local()
 _memory: dict[int, np.ndarray] = {}
@@ -53,8 +61,9 @@ class host_alloc_flags:
 
 def reset(*, shared: bool = False) -> None:
     """As after a start, on a GPU with or without memory of its own."""
-    global integrated
-    integrated = shared
+    global integrated, refused_image
+    integrated, refused_image = shared, ""
+    kernels.clear()
     faults.clear()
     retained.clear()
     _memory.clear()
@@ -71,13 +80,18 @@ def depth() -> int:
     return len(_stack())
 
 
-def memory(address: int, shape: tuple[int, ...]) -> np.ndarray:
-    """float32 at a device address, for what plays a kernel."""
-    count = int(np.prod(shape)) * 4
+def memory(address: int, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    """What lies at a device address, for what plays a kernel."""
+    count = int(np.prod(shape)) * np.dtype(dtype).itemsize
     for start, block in _memory.items():
         if start <= address and address + count <= start + block.size:
-            return block[address - start : address - start + count].view(np.float32).reshape(shape)
+            return block[address - start : address - start + count].view(dtype).reshape(shape)
     raise LogicError(f"illegal memory access at {address}")
+
+
+def blocks() -> list[tuple[int, np.ndarray]]:
+    """Every piece of memory that the device sees: its address and its bytes."""
+    return list(_memory.items())
 
 
 def enqueue(handle: int, work: Callable[[], None]) -> None:
@@ -242,6 +256,56 @@ class PagelockedHostAllocation:
         _memory.pop(self._address, None)
 
 
+class Module:
+    def __init__(self, image: bytes) -> None:
+        self._image = image
+
+    def get_function(self, name: str) -> Function:
+        _current("Module.get_function")
+        if name not in kernels:
+            raise LogicError("cuModuleGetFunction failed: named symbol not found")
+        return Function(self, name)
+
+    def __del__(self) -> None:
+        _ended("a module")
+
+
+class Function:
+    num_regs, local_size_bytes = 56, 0
+
+    def __init__(self, module: Module, name: str) -> None:
+        self._module, self._name = weakref.ref(module), name
+        self._format: str | None = None
+
+    def prepare(self, arg_types: Any, texrefs: Any = None) -> Function:
+        self._format = "".join(arg_types)
+        return self
+
+    def prepared_async_call(
+        self, grid: tuple[int, ...], block: tuple[int, ...], stream: Stream | None, *args: Any, shared_size: int = 0
+    ) -> None:
+        _current("Function.prepared_async_call")
+        if self._module() is None:
+            raise LogicError("cuLaunchKernel failed: invalid resource handle")
+        if stream is None:
+            raise LogicError("a launch on the default stream")
+        if len(block) != 3 or not 0 < np.prod(block) <= 1024 or block[2] > 64:
+            raise LogicError(f"cuLaunchKernel failed: invalid argument: block {block}")
+        if not (0 < grid[0] < 1 << 31 and all(0 < side < 1 << 16 for side in grid[1:])) or len(grid) > 3:
+            raise LogicError(f"cuLaunchKernel failed: invalid argument: grid {grid}")
+        packed, name = struct.pack(self._format or "", *args), self._name
+        stream.put(lambda: kernels[name](tuple(grid), tuple(block), packed))
+
+
+def module_from_buffer(buffer: bytes, options: Any = (), message_handler: Any = None) -> Module:
+    _current("module_from_buffer")
+    if not isinstance(buffer, bytes):
+        raise TypeError("a bytes-like object is required")
+    if refused_image:
+        raise LogicError(f"cuModuleLoadDataEx failed: {refused_image} - ")
+    return Module(buffer)
+
+
 def mem_alloc(size: int) -> DeviceAllocation:
     _current("mem_alloc")
     return DeviceAllocation(size)
@@ -268,8 +332,8 @@ def _copy(address: int, host: np.ndarray, stream: Stream | None, move: Callable[
         raise BufferError("ndarray is not contiguous")
     if not isinstance(_root(host), PagelockedHostAllocation):
         faults.append("an asynchronous copy of memory that is not page-locked")
-    memory(address, host.shape)
-    stream.put(lambda: move(memory(address, host.shape), host))
+    memory(address, host.shape, host.dtype)
+    stream.put(lambda: move(memory(address, host.shape, host.dtype), host))
 
 
 def _root(array: Any) -> Any:
