@@ -192,6 +192,8 @@ def resample(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """A grey image and its mask seen through a homography, to the bit as OpenCV's warpPerspective does it.
 
+    Only where a position lies halfway between two steps of rounding, its last bit may decide otherwise.
+
     Args:
         image: (H, W).
         mask: (H, W).
