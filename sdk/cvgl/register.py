@@ -73,11 +73,14 @@ class Correction:
 
     def rotation(self, rotation: NDArray[np.float64]) -> NDArray[np.float64]:
         """A camera-to-ENU rotation (3, 3) with this correction."""
-        turn = np.radians(self.turn_deg)
-        turned = np.array([[np.cos(turn), np.sin(turn), 0], [-np.sin(turn), np.cos(turn), 0], [0, 0, 1.0]])
+        turn = math.radians(self.turn_deg)
+        cosine, sine = math.cos(turn), math.sin(turn)
+        turned = np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])
         east, north = self.lean
-        slope = float(np.hypot(east, north))
-        axis = np.array([north, -east, 0.0]) * (np.arctan(slope) / slope if slope > 0 else 0.0)
+        slope = math.hypot(east, north)
+        if slope == 0.0:
+            return np.asarray(turned @ rotation)
+        axis = np.array([north, -east, 0.0]) * (math.atan(slope) / slope)
         return np.asarray(cv2.Rodrigues(axis)[0] @ turned @ rotation)
 
 
@@ -109,7 +112,7 @@ class Registration:
 
 def block_side(footprint_short_px: float) -> int:
     """Side of the blocks, pixels: about five across the footprint's short side, within what correlates well."""
-    return int(np.clip(round(footprint_short_px / 4.4), 20, 48))
+    return min(max(round(footprint_short_px / 4.4), 20), 48)
 
 
 def register(

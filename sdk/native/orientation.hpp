@@ -183,8 +183,16 @@ inline void orientation_field(const Plane& grey, const Plane& mask, const std::v
                               float* out) {
   const int height = grey.height, width = grey.width, radius = static_cast<int>(taps.size()) - 1;
   const auto w = static_cast<std::size_t>(width);
-  std::fill(out, out + 2 * w * static_cast<std::size_t>(height), 0.0F);
-  if (height < 3 || width < 3) return;
+  const auto clear = [&](int y, int first, int last) {
+    float* line = out + 2 * static_cast<std::size_t>(y) * w;
+    std::fill(line + 2 * first, line + 2 * last, 0.0F);
+  };
+  if (height < 3 || width < 3) {
+    for (int y = 0; y < height; ++y) clear(y, 0, width);
+    return;
+  }
+  clear(0, 0, width);
+  clear(height - 1, 0, width);
   const Interior interior({mask.data, mask.stride, height, width});
   const int ring = 2 * radius + 1;
   std::vector<float> rows(static_cast<std::size_t>(ring) * w), smooth(3 * w);
@@ -233,7 +241,12 @@ inline void orientation_field(const Plane& grey, const Plane& mask, const std::v
     const int middle = y - 1;
     if (middle < 1) continue;
     const Span& span = interior.span(middle);
-    if (span.first >= span.last) continue;
+    if (span.first >= span.last) {
+      clear(middle, 0, width);
+      continue;
+    }
+    clear(middle, 0, span.first);
+    clear(middle, span.last, width);
     float* line = out + 2 * static_cast<std::size_t>(middle) * w;
     orient_row(smooth_row(middle - 1), smooth_row(middle), smooth_row(y), span.first, span.last, noise, line);
     if (interior.row(middle) != nullptr) blank(interior.row(middle), span.first, span.last, line);
