@@ -25,7 +25,7 @@ def commit() -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "sdk", "train", "export")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "sdk", "train", "export", "ros_bridge")
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -31,6 +31,7 @@ _EXTRA_OF = {
         "train",
     ),
     **dict.fromkeys(("onnx", "onnxscript", "ml_dtypes"), "train,export"),
+    "cyclonedds": "ros",
     "pycuda": "tensorrt",
     "pymavlink": "mavlink",
 }
