@@ -77,8 +77,8 @@ struct Verdict {
   double spread;    // root mean square, per axis, of the measurements close to where the pose puts their blocks, metres
 };
 
-// Judges a pose by the surfaces it was fitted to. A block is where the pose puts it, on the ground or at one of the heights
-// of the problem; `vote` is how many pixels off is close.
+// Judges a pose by the surfaces it was fitted to. A block is where the pose puts it, on the ground or at one of the
+// heights of the problem; `vote` is how many pixels off is close.
 inline Verdict judge(const PoseProblem& problem, const std::array<double, kPose>& pose, const double* measured,
                      double vote) {
   const int extent = problem.extent, area = extent * extent, search = extent / 2, rises = problem.rise_count;

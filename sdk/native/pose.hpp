@@ -26,8 +26,9 @@ struct PoseProblem {
   std::array<double, kPose> prior_weight;
 };
 
-// Displacement (east, north) of a block at (x, y) metres from the patch's middle by the pose: shift, turn, scale, tilts.
-// To first order a camera that leans by (a, b) more than assumed sees that point displaced by (a x + b y) (x, y) / height.
+// Displacement (east, north) of a block at (x, y) metres from the patch's middle by the pose: shift, turn, scale,
+// tilts. To first order a camera that leans by (a, b) more than assumed sees that point displaced by (a x + b y) (x, y)
+// over its height.
 inline void block_design(double x, double y, double height, double* design) {
   const double rows[2][kPose] = {{1.0, 0.0, y, x, x * x / height, x * y / height},
                                  {0.0, 1.0, -x, y, x * y / height, y * y / height}};

@@ -36,9 +36,9 @@ CVGL_CLONES inline void trace_row(const double* map, int y, int width, int* x32,
 // A row's positions, and what is read there.
 struct Row {
   std::vector<int> room;
-  int *x32, *y32, *x1, *y1;    // as trace_row finds them
-  int *corner, *nearest;       // offsets, bytes, of the upper left neighbour and of the nearest pixel
-  std::uint32_t* neighbours;   // the four of them: upper left, upper right, lower left, lower right
+  int *x32, *y32, *x1, *y1;   // as trace_row finds them
+  int *corner, *nearest;      // offsets, bytes, of the upper left neighbour and of the nearest pixel
+  std::uint32_t* neighbours;  // the four of them: upper left, upper right, lower left, lower right
 
   explicit Row(int width) : room(7 * static_cast<std::size_t>(width)) {
     int** const parts[] = {&x32, &y32, &x1, &y1, &corner, &nearest};
@@ -85,8 +85,8 @@ inline void sample_row(const Plane& image, const Plane& mask, const Row& row, in
   blend(neighbours, row.x32, row.y32, first, last, out);
 }
 
-// image, mask: of one size, rows at most 32767 bytes apart. map: (3, 3) from the answer's pixels to theirs, w included. Zeros are
-// seen beyond the border.
+// image, mask: of one size, rows at most 32767 bytes apart. map: (3, 3) from the answer's pixels to theirs, w included.
+// Zeros are seen beyond the border.
 inline void resample(const Plane& image, const Plane& mask, const std::array<double, 9>& map, unsigned char* out,
                      unsigned char* seen) {
   const int height = image.height, width = image.width;
