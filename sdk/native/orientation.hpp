@@ -177,8 +177,8 @@ class Interior {
   std::vector<unsigned char> inside_;
 };
 
-// Orientation field of an image, zero outside the mask (data may be null: everywhere is inside) and near its edge. `out`
-// holds height * width interleaved complex numbers, all of which are written.
+// Orientation field of an image, zero outside the mask (data may be null: everywhere is inside) and near its edge.
+// `out` holds height * width interleaved complex numbers, all of which are written.
 inline void orientation_field(const Plane& grey, const Plane& mask, const std::vector<float>& taps, float noise,
                               float* out) {
   const int height = grey.height, width = grey.width, radius = static_cast<int>(taps.size()) - 1;

@@ -131,8 +131,8 @@ inline void measure(const PoseProblem& p, int block, const std::array<double, kP
   out[1] = (best_y + dy - search) * -p.gsd - lean[1] * p.rises[best_rise];
 }
 
-// Alternates between measuring, within ever smaller radii, and a few rounds of reweighted least squares. False where the
-// problem has no solution (numbers that are not finite).
+// Alternates between measuring, within ever smaller radii, and a few rounds of reweighted least squares. False where
+// the problem has no solution (numbers that are not finite).
 inline bool fit_pose(const PoseProblem& p, const std::vector<int>& radii, int rounds, PoseFit& fit) {
   fit.measured.assign(2 * static_cast<std::size_t>(p.blocks), 0.0);
   for (const int radius : radii) {
