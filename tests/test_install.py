@@ -14,12 +14,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     "cvgl-bench",
+    "cvgl-camera",
     "cvgl-demo",
     "cvgl-eval",
     "cvgl-export",
     "cvgl-gallery",
     "cvgl-locate",
     "cvgl-prepare",
+    "cvgl-ros",
     "cvgl-train",
 }
 BASE = {
