@@ -103,7 +103,7 @@ def peers(
     """Measure ours beside its peers, and both over growing maps.
 
     Wants a mission of the Fengyuan map (python benchmarks/fengyuan.py leaves one)
-    and the extra [bench]. Making the larger missions takes about ten minutes on
+    and the extra "bench". Making the larger missions takes about ten minutes on
     one core, once; the measurement itself about ten on two.
     """
     photos = data / "flights" / "fengyuan"
