@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -73,3 +75,20 @@ def check_with_tensorrt() -> Callable[[str, str], None]:
         assert " passed" in done.stdout
 
     return check
+
+
+@pytest.fixture(scope="session")
+def of_benchmarks() -> Callable[[str], ModuleType]:
+    """A function that gives a module of benchmarks/, which is no package; where it is absent the test is skipped."""
+
+    def load(name: str) -> ModuleType:
+        path = ROOT / "benchmarks" / f"{name}.py"
+        if not path.is_file():
+            pytest.skip("benchmarks/ is not part of this installation")
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

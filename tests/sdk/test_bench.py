@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
@@ -44,26 +44,15 @@ from cvgl.fix import FixStatus
 from cvgl.flight import Flight, FrameRecord
 from cvgl.geo import LocalFrame
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def of_benchmarks(name: str) -> ModuleType:
-    path = ROOT / "benchmarks" / f"{name}.py"
-    if not path.is_file():
-        pytest.skip("benchmarks/ is not part of this installation")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 @pytest.fixture(scope="module")
-def scoring() -> ModuleType:
+def scoring(of_benchmarks: Callable[[str], ModuleType]) -> ModuleType:
     return of_benchmarks("scoring")
 
 
-def test_a_mosaic_joins_without_a_seam_and_shows_its_middle_once() -> None:
+def test_a_mosaic_joins_without_a_seam_and_shows_its_middle_once(
+    of_benchmarks: Callable[[str], ModuleType],
+) -> None:
     rng = np.random.default_rng(0)
     middle, other = rng.integers(0, 256, (2, 40, 40, 3), np.uint8)
     mosaic = of_benchmarks("large_mission").Mosaic(100.0, middle, [other])
@@ -80,7 +69,7 @@ def test_a_mosaic_joins_without_a_seam_and_shows_its_middle_once() -> None:
     assert coarse.shape == (50, 50, 3)
 
 
-def test_made_up_tiles_are_unit_descriptors_around_real_ones() -> None:
+def test_made_up_tiles_are_unit_descriptors_around_real_ones(of_benchmarks: Callable[[str], ModuleType]) -> None:
     large_mission = of_benchmarks("large_mission")
 
     class Recorder:

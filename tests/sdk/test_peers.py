@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +33,6 @@ from cvgl.rectify import rectify
 from cvgl.refine import View, view_of
 from cvgl.sim import World, write_map
 
-ROOT = Path(__file__).resolve().parents[2]
 # Where, metres; height; heading, degrees.
 POSES = ((20.0, -35.0, 80.0, 0.0), (-60.0, 40.0, 70.0, 130.0))
 
@@ -281,21 +280,9 @@ def test_judge_tells_no_answer_from_no_reference() -> None:
     assert judge(np.array([np.nan]))["within_10m"] is None
 
 
-def benchmark(name: str) -> ModuleType:
-    """A module of benchmarks/, which is no package."""
-    path = ROOT / "benchmarks" / f"{name}.py"
-    if not path.is_file():
-        pytest.skip("benchmarks/ is not part of this installation")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def area() -> ModuleType:
-    return benchmark("peers_area")
+def area(of_benchmarks: Callable[[str], ModuleType]) -> ModuleType:
+    return of_benchmarks("peers_area")
 
 
 def test_a_plane_repeats_its_towns_around_the_real_map(area: ModuleType, tmp_path: Path) -> None:
@@ -373,8 +360,10 @@ def test_the_command_compares(mission: Path, town: Path, tmp_path: Path, monkeyp
     assert CliRunner().invoke(bench_command.app, [*words, "--xfeat", "net.onnx"]).exit_code == 2
 
 
-def test_synthetic_descriptors_make_a_gallery(localizer: Localizer, tmp_path: Path) -> None:
-    module = benchmark("peers_synthetic")
+def test_synthetic_descriptors_make_a_gallery(
+    localizer: Localizer, tmp_path: Path, of_benchmarks: Callable[[str], ModuleType]
+) -> None:
+    module = of_benchmarks("peers_synthetic")
     made = module.synthetic_gallery(localizer.gallery, 700, tmp_path)
     assert len(made) == 700
     lengths = np.linalg.norm(np.asarray(made.descriptors, np.float32), axis=1)
