@@ -11,12 +11,24 @@ from __future__ import annotations
 from cvgl import native as _native  # first: says in one sentence what is wrong where the compiled core is missing
 from cvgl.camera import Camera
 from cvgl.errors import CvglError
-from cvgl.fix import Candidate, Fix, FixStatus
+from cvgl.fix import Alternative, Candidate, Fix, FixStatus
 from cvgl.frame import Frame, Prior
 from cvgl.gallery import Gallery
 from cvgl.localizer import Localizer
 from cvgl.model import Model
 
-__all__ = ["Camera", "Candidate", "CvglError", "Fix", "FixStatus", "Frame", "Gallery", "Localizer", "Model", "Prior"]
+__all__ = [
+    "Alternative",
+    "Camera",
+    "Candidate",
+    "CvglError",
+    "Fix",
+    "FixStatus",
+    "Frame",
+    "Gallery",
+    "Localizer",
+    "Model",
+    "Prior",
+]
 
 del _native

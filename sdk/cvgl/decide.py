@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cvgl.fix import Candidate, Fix, FixStatus
+from cvgl.fix import Alternative, Candidate, Fix, FixStatus
 from cvgl.frame import Frame
 from cvgl.geo import LocalFrame
 from cvgl.refine import Hypothesis
@@ -74,6 +74,16 @@ def decide(
             if status is not FixStatus.NO_FIX:
                 status, reason = FixStatus.NO_FIX, f"ambiguous: another place {apart:.0f} m away matches as well"
             break
+    places = tuple(
+        _alternative(
+            hypotheses[index],
+            decision.log10_joint(sum(chances[index])),
+            _COARSE_SIGMA_M if index == order[0] and status is FixStatus.COARSE else settings.registration_sigma_m,
+            scene,
+            settings,
+        )
+        for index in order
+    )
     if status is FixStatus.NO_FIX:
         return Fix.none(
             frame.time,
@@ -81,13 +91,12 @@ def decide(
             score=place.votes,
             log10_chance=total,
             candidates=tuple(candidates),
+            alternatives=places,
             name=frame.name,
         )
-    floor = settings.registration_sigma_m if status is FixStatus.REFINED else _COARSE_SIGMA_M
-    center_covariance = place.covariance + floor**2 * np.eye(2)
-    offset, offset_covariance = _offset(best, scene.tilt_sigma_deg, settings)
-    latitude, longitude = scene.local.to_wgs84(place.easting - offset[0], place.northing - offset[1])
-    center_latitude, center_longitude = scene.local.to_wgs84(place.easting, place.northing)
+    found = places[0]
+    latitude, longitude = scene.local.to_wgs84(found.easting, found.northing)
+    center_latitude, center_longitude = scene.local.to_wgs84(found.center_easting, found.center_northing)
     return Fix(
         status=status,
         time=frame.time,
@@ -96,15 +105,38 @@ def decide(
         longitude=float(longitude),
         center_latitude=float(center_latitude),
         center_longitude=float(center_longitude),
-        covariance=center_covariance + offset_covariance,
-        center_covariance=center_covariance,
-        heading_deg=(best.view.heading_deg + place.correction.turn_deg) % 360.0,
-        heading_sigma_deg=place.turn_sigma_deg,
-        height_m=best.view.height * (1 + place.correction.scale),
-        score=place.votes,
+        covariance=found.covariance,
+        center_covariance=found.center_covariance,
+        heading_deg=found.heading_deg,
+        heading_sigma_deg=found.heading_sigma_deg,
+        height_m=found.height_m,
+        score=found.score,
         log10_chance=total,
         candidates=tuple(candidates),
+        alternatives=places,
         name=frame.name,
+    )
+
+
+def _alternative(
+    hypothesis: Hypothesis, log10_chance: float, floor_m: float, scene: Scene, settings: Settings
+) -> Alternative:
+    """What a registered place says of the aircraft; ``floor_m`` is the sigma of what all its blocks have in common."""
+    place = hypothesis.registration
+    center_covariance = place.covariance + floor_m**2 * np.eye(2)
+    offset, offset_covariance = _offset(hypothesis, scene.tilt_sigma_deg, settings)
+    return Alternative(
+        easting=place.easting - float(offset[0]),
+        northing=place.northing - float(offset[1]),
+        center_easting=place.easting,
+        center_northing=place.northing,
+        covariance=center_covariance + offset_covariance,
+        center_covariance=center_covariance,
+        heading_deg=(hypothesis.view.heading_deg + place.correction.turn_deg) % 360.0,
+        heading_sigma_deg=place.turn_sigma_deg,
+        height_m=hypothesis.view.height * (1 + place.correction.scale),
+        score=place.votes,
+        log10_chance=log10_chance,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Candidate", "Fix", "FixStatus"]
+__all__ = ["Alternative", "Candidate", "Fix", "FixStatus"]
 
 
 class FixStatus(str, enum.Enum):
@@ -38,6 +38,34 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """A place that was registered to the basemap: where the aircraft would be, and how often chance matches as well.
+
+    Args:
+        easting, northing: of the aircraft, metres in the gallery's local tangent plane.
+        center_easting, center_northing: of the image's middle on the ground, metres.
+        covariance: (2, 2) of the aircraft's position, east and north, m^2, if the place is right.
+        center_covariance: (2, 2) of the image's middle, m^2, if the place is right.
+        heading_deg: of the vehicle, clockwise from true north; its sigma beside it.
+        height_m: above ground.
+        score: 0 to 1, the share of the frame's blocks that agree with the basemap.
+        log10_chance: decimal logarithm of the probability that chance alone matches this well.
+    """
+
+    easting: float
+    northing: float
+    center_easting: float
+    center_northing: float
+    covariance: NDArray[np.float64]
+    center_covariance: NDArray[np.float64]
+    heading_deg: float
+    heading_sigma_deg: float
+    height_m: float
+    score: float
+    log10_chance: float
+
+
+@dataclass(frozen=True)
 class Fix:
     """The answer for one frame. True in a boolean context when it carries a position.
 
@@ -54,6 +82,7 @@ class Fix:
         score: 0 to 1, the share of the frame's blocks that agree with the basemap.
         log10_chance: decimal logarithm of the probability that chance alone matches this well (lower is surer).
         candidates: what retrieval proposed, best first.
+        alternatives: places that were registered, likeliest first, whatever was decided about them.
         timings_ms: milliseconds by stage.
         name: the frame's.
     """
@@ -73,6 +102,7 @@ class Fix:
     score: float = 0.0
     log10_chance: float = 0.0
     candidates: tuple[Candidate, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
     timings_ms: dict[str, float] = field(default_factory=dict)
     name: str = ""
 

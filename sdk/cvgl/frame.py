@@ -55,6 +55,9 @@ class Frame:
         pitch, roll: of the vehicle (or of the gimbal that carries the camera), degrees, nose up and right side down
             positive; None if unknown, and then taken as level with the uncertainty that the settings state.
         prior: where the aircraft may be; None when lost.
+        velocity: (east, north) of the vehicle over ground, m/s, from odometry, airspeed and wind, or an inertial
+            solution: the mean since the frame before; None if unknown.
+        velocity_sigma: standard deviation of each component, m/s; None for what the settings state.
         name: for messages and reports.
         pixels: how ``image`` lies in memory. "bgr": (H, W, 3), or (H, W) grey; "rgb": (H, W, 3); "grey": (H, W);
             "nv12": (H * 3 / 2, W), the luma plane above interleaved U and V of half the resolution; "yuyv":
@@ -70,6 +73,8 @@ class Frame:
     prior: Prior | None = None
     name: str = ""
     pixels: str = "bgr"
+    velocity: tuple[float, float] | None = None
+    velocity_sigma: float | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -120,6 +125,13 @@ class Frame:
             value = getattr(self, name)
             if value is not None:
                 _check(name, value, -bound, bound)
+        if self.velocity is not None:
+            if not isinstance(self.velocity, (tuple, list, np.ndarray)) or len(self.velocity) != 2:
+                raise FrameError("not usable", field="velocity", found=self.velocity, expected="(east, north) in m/s")
+            for value in self.velocity:
+                _check("velocity", value, -1000.0, 1000.0)
+        if self.velocity_sigma is not None:
+            _check("velocity_sigma", self.velocity_sigma, 0.0, 1000.0)
 
 
 def _shape_fits(shape: tuple[int, ...], pixels: str) -> bool:

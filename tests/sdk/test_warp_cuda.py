@@ -14,7 +14,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -443,4 +443,4 @@ def test_the_localiser_hands_raw_frames_to_an_engine_that_takes_them(mission: Pa
     engines["query"] = engine = WarpsItself(engines["query"])
     found = localizer.locate(frame)
     assert engine.frames == 1
-    np.testing.assert_equal(replace(found, timings_ms={}).__dict__, replace(expected, timings_ms={}).__dict__)
+    np.testing.assert_equal(asdict(replace(found, timings_ms={})), asdict(replace(expected, timings_ms={})))
