@@ -22,6 +22,7 @@ COMMANDS = {
     "cvgl-locate",
     "cvgl-prepare",
     "cvgl-ros",
+    "cvgl-sim",
     "cvgl-train",
 }
 BASE = {

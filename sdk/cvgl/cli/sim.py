@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from cvgl.cli.common import main
-from cvgl.cli.locate import parse_heading
 
 if TYPE_CHECKING:
-    from cvgl.sim.closed import Scenario
     from cvgl.sim.closed.rows import Rows
+    from cvgl.sim.closed.run import Run
 
 __all__ = ["app", "app_main"]
 
@@ -65,7 +63,8 @@ def simulate(
         ),
     ] = None,
     height: Annotated[
-        float | None, typer.Option(min=5.0, help="Metres above ground. Without it: the mission's.", rich_help_panel=_FLIGHT)
+        float | None,
+        typer.Option(min=5.0, help="Metres above ground. Without it: the mission's.", rich_help_panel=_FLIGHT),
     ] = None,
     speed: Annotated[float | None, typer.Option(help="Airspeed, m/s.", rich_help_panel=_FLIGHT)] = None,
     rate: Annotated[float | None, typer.Option(help="Frames a second.", rich_help_panel=_FLIGHT)] = None,
@@ -239,3 +238,96 @@ def _known(said: str | None, option: str) -> bool | None:
     if said not in ("known", "unknown"):
         raise typer.BadParameter(f"{said!r} is neither 'known' nor 'unknown'", param_hint=option)
     return said == "known"
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr with the time that is left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("flying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task("", total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _write(out: Path, run: Run, scenario: str, found: dict[str, Rows], took_s: float) -> None:
+    """frames.npz, summary.json, report.html, and the most important figures on the terminal."""
+    from cvgl.files import atomic_path, write_json
+    from cvgl.gallery import Gallery
+    from cvgl.gallery.manifest import OVERVIEW
+    from cvgl.mission import GALLERY
+    from cvgl.report import Overview
+    from cvgl.sim.closed.page import write_page
+    from cvgl.sim.closed.run import save_methods
+    from cvgl.sim.closed.score import score
+    from cvgl.versions import versions
+
+    summary = {name: score(rows) for name, rows in found.items()}
+    with atomic_path(out / "frames.npz") as temporary:
+        save_methods(temporary, found)
+    about = {"scenario_name": scenario, "took_s": round(took_s, 1), "versions": versions(), **run.identity()}
+    write_json(out / "summary.json", {"format_version": 1, "methods": summary, "run": about})
+    gallery = Gallery.open(run.mission / GALLERY)
+    place = gallery.manifest.overview
+    overview = Overview.read(gallery.path / OVERVIEW, place.gsd_m, place.west, place.north, gallery.local)
+    write_page(out / "report.html", f"{run.mission.resolve().name}: {scenario}", found, summary, overview)
+    _tell(out, summary)
+
+
+def _tell(out: Path, summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for column in (
+        "method",
+        "position",
+        "refined",
+        "median",
+        "95 %",
+        "wrong place",
+        "> 6 sigma",
+        "NEES / 2",
+        "diverged",
+    ):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for name, one in summary.items():
+        share, errors, false = one["availability"], one["error_m"]["all"], one["false_fixes"]
+        table.add_row(
+            name,
+            _text(share["position"]["value"], "{:.1%}"),
+            _text(share["refined"]["value"], "{:.1%}"),
+            _text(errors.get("p50"), "{:.1f} m"),
+            _text(errors.get("p95"), "{:.1f} m"),
+            str(false["wrong_place"]["count"]),
+            str(false["beyond_six_sigma"]["count"]),
+            _text(one["consistency"]["answers"]["value"], "{:.2f}"),
+            f"{one['divergence']['flights']} of {one['flights']}",
+        )
+    console = Console(soft_wrap=True, highlight=False)
+    # A table that is cut says less than one that a narrow terminal wraps.
+    console.width = max(console.width, 112)
+    console.print(table)
+    recovery = summary["track"]["recovery"]["all"]
+    if recovery["runs"]:
+        within = recovery["within_10_frames"]
+        console.print(
+            f"localised within 10 frames of a start or displacement: {within['value']:.1%} of {recovery['runs']} "
+            f"(95 % interval {within['low']:.1%} to {within['high']:.1%})"
+        )
+    console.print(f"{out / 'report.html'}")
+
+
+def _text(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
+
+
+def app_main() -> None:
+    """The ``cvgl-sim`` command."""
+    main(app)
+
+
+if __name__ == "__main__":
+    app_main()

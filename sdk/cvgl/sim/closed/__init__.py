@@ -1,6 +1,7 @@
 """Flights in closed loop: each answer of the tracker narrows where it looks next, so that errors come back to it.
 
-`plan` decides everything about a flight from one seed, `run_flight` flies it, `perform` flies many, `score` judges them.
+`plan` decides everything about a flight from one seed, `run_flight` flies it, `perform` flies many, and `score` judges
+them.
 """
 
 from __future__ import annotations

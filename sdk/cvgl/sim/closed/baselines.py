@@ -70,10 +70,11 @@ class PlainFilter:
 
     def velocity(self, velocity: NDArray[np.float64], sigma: float) -> None:
         """Take in a velocity (2,) over ground with the standard deviation of each component."""
-        if self.state is not None:
-            self._update(np.eye(4)[2:], velocity, sigma**2 * np.eye(2))
+        self._update(np.eye(4)[2:], velocity, sigma**2 * np.eye(2))
 
     def _update(self, what: NDArray[np.float64], value: NDArray[np.float64], noise: NDArray[np.float64]) -> None:
+        if self.state is None:
+            return
         gain = self.covariance @ what.T @ np.linalg.inv(what @ self.covariance @ what.T + noise)
         self.state = self.state + gain @ (value - what @ self.state)
         # Joseph's form keeps the covariance positive definite.
@@ -82,7 +83,11 @@ class PlainFilter:
 
 
 def fly_baselines(
-    localizer: Localizer, flown: Flown, names: Sequence[str], network: Path | None = None
+    localizer: Localizer,
+    flown: Flown,
+    names: Sequence[str],
+    network: Path | None = None,
+    on_frame: Callable[[], object] | None = None,
 ) -> dict[str, Rows]:
     """Answer a flight's frames by other methods.
 
@@ -94,6 +99,7 @@ def fly_baselines(
         flown: the flight.
         names: of :data:`BASELINES`.
         network: of XFeat; None for SIFT.
+        on_frame: called after every frame.
 
     Raises:
         FlightError: no such baseline.
@@ -105,28 +111,30 @@ def fly_baselines(
     rows = {name: blank_rows(flown) for name in names}
     finders = _finders(localizer, flown, names, network)
     filtered, kalman = rows.get("ekf"), PlainFilter()
-    for index in np.flatnonzero(flown.told.present).tolist():
+    for index in range(len(flown)):
+        if on_frame is not None:
+            on_frame()
+        if not flown.told.present[index]:
+            continue
         frame = flown.frame(index)
         for name, find in finders.items():
             place = None if frame.heading is None else find(frame)
             if place is not None:
-                _note_centre(rows[name], index, localizer, flown, frame, place.easting, place.northing)
+                _note_centre(rows[name], index, flown, frame, place.easting, place.northing)
         if not {"single", "retrieval", "ekf"} & set(names):
             continue
         fix = localizer.locate(frame)
         if "single" in rows:
-            note(rows["single"], index, fix, flown.ground.local)
+            note(rows["single"], index, fix, flown.local)
         if "retrieval" in rows and fix.candidates:
             best = fix.candidates[0]
-            _note_centre(rows["retrieval"], index, localizer, flown, frame, best.easting, best.northing)
+            _note_centre(rows["retrieval"], index, flown, frame, best.easting, best.northing)
         if filtered is not None:
-            _filter(kalman, filtered, index, localizer, flown, frame, fix)
+            _filter(kalman, filtered, index, frame, fix)
     return rows
 
 
-def _finders(
-    localizer: Localizer, flown: Flown, names: Sequence[str], network: Path | None
-) -> dict[str, Finder]:
+def _finders(localizer: Localizer, flown: Flown, names: Sequence[str], network: Path | None) -> dict[str, Finder]:
     """Peers that look at the whole map, made ready for the largest view of the flight."""
     tallest = float(flown.told.height.max())
     blank = np.zeros((flown.camera.height, flown.camera.width), np.uint8)
@@ -143,12 +151,8 @@ def _finders(
     return {name: make() for name, make in makers.items() if name in names}
 
 
-def _note_centre(
-    rows: Rows, index: int, localizer: Localizer, flown: Flown, frame: Frame, easting: float, northing: float
-) -> None:
-    """An answer that says where the image's middle lies (in the gallery's plane), without a covariance."""
-    latitude, longitude = localizer.gallery.local.to_wgs84(easting, northing)
-    east, north = map(float, flown.ground.local.to_local(latitude, longitude))
+def _note_centre(rows: Rows, index: int, flown: Flown, frame: Frame, east: float, north: float) -> None:
+    """An answer that says where the image's middle lies, without a covariance."""
     attitude = (frame.heading or 0.0, frame.pitch or 0.0, frame.roll or 0.0)
     offset = ground_offset(flown.camera, camera_to_enu(flown.camera.mount, *attitude), frame.height)
     rows["status"][index] = REFINED
@@ -156,18 +160,14 @@ def _note_centre(
     rows["east"][index], rows["north"][index] = east - offset[0], north - offset[1]
 
 
-def _filter(
-    kalman: PlainFilter, rows: Rows, index: int, localizer: Localizer, flown: Flown, frame: Frame, fix: Fix
-) -> None:
+def _filter(kalman: PlainFilter, rows: Rows, index: int, frame: Frame, fix: Fix) -> None:
     kalman.predict(frame.time)
     if frame.velocity is not None:
         sigma = frame.velocity_sigma if frame.velocity_sigma is not None else 1.0
         kalman.velocity(np.array(frame.velocity), sigma)
     if fix.alternatives:
         best = fix.alternatives[0]
-        latitude, longitude = localizer.gallery.local.to_wgs84(best.easting, best.northing)
-        place = np.array([float(axis) for axis in flown.ground.local.to_local(latitude, longitude)])
-        kalman.position(place, best.covariance)
+        kalman.position(np.array([best.easting, best.northing]), best.covariance)
     if kalman.state is None or math.isnan(kalman.state[0]):
         rows["status"][index] = NO_FIX
         return

@@ -50,6 +50,7 @@ class Flown:
         ground: that it flies over.
         camera: of the frames.
         bounds: of the mission's map in the ground's plane.
+        local: the gallery's plane, in which rows are noted.
     """
 
     number: int
@@ -62,6 +63,7 @@ class Flown:
     ground: Ground
     camera: Camera
     bounds: Bounds
+    local: LocalFrame
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -183,10 +185,12 @@ def plan(
     weather = np.random.default_rng([seed, number, 4])
     # Drawn first, so that a flight with clouds has the light of the same flight without.
     day = int(weather.integers(2**31))
-    return Flown(number, truth, told, Sky(scenario, truth.wind, weather), scenario, day, seed, ground, camera, bounds)
+    sky = Sky(scenario, truth.wind, weather)
+    local = localizer.gallery.local
+    return Flown(number, truth, told, sky, scenario, day, seed, ground, camera, bounds, local)
 
 
-def run_flight(localizer: Localizer, flown: Flown, on_frame: Callable[[], None] | None = None) -> Rows:
+def run_flight(localizer: Localizer, flown: Flown, on_frame: Callable[[], object] | None = None) -> Rows:
     """Fly it: every frame is made, answered by ``Localizer.track``, and noted.
 
     Args:
@@ -195,14 +199,13 @@ def run_flight(localizer: Localizer, flown: Flown, on_frame: Callable[[], None] 
         on_frame: called after every frame.
     """
     rows = blank_rows(flown)
-    local = flown.ground.local
     localizer.reset(flown.start())
     for index in range(len(flown)):
         if flown.told.present[index]:
             began = time.perf_counter()
             frame = flown.frame(index)
             rows["render_ms"][index] = 1000 * (time.perf_counter() - began)
-            note(rows, index, localizer.track(frame), local)
+            note(rows, index, localizer.track(frame), flown.local)
         if on_frame is not None:
             on_frame()
     return rows
@@ -217,16 +220,16 @@ def blank_rows(flown: Flown) -> Rows:
             rows[name] = np.nan
     rows["flight"], rows["frame"], rows["segment"] = flown.number, np.arange(len(flown)), truth.segment
     rows["time"] = truth.time
-    for column, axis in (("true_east", 0), ("true_north", 1), ("true_height", 2)):
-        rows[column] = truth.position[:, axis]
-    rows["true_heading"] = truth.heading
     middle = flown.camera.rays(flown.camera.center[None])[0]
+    centre = np.empty((len(flown), 2))
     for index in range(len(flown)):
         rotation = camera_to_enu(flown.camera.mount, float(truth.heading[index]), *map(float, truth.seen[index]))
         ray = rotation @ middle
-        centre = truth.position[index, :2] - ray[:2] * truth.position[index, 2] / min(ray[2], -0.1)
-        rows["center_east"][index], rows["center_north"][index] = centre
-    rows["on_map"] = _inside(np.column_stack([rows["center_east"], rows["center_north"]]), flown.bounds)
+        centre[index] = truth.position[index, :2] - ray[:2] * truth.position[index, 2] / min(ray[2], -0.1)
+    rows["on_map"] = _inside(centre, flown.bounds)
+    for prefix, place in (("true", truth.position[:, :2]), ("center", centre)):
+        rows[f"{prefix}_east"], rows[f"{prefix}_north"] = flown.local.to_local(*flown.ground.local.to_wgs84(*place.T))
+    rows["true_height"], rows["true_heading"] = truth.position[:, 2], truth.heading
     rows["seen"] = told.present
     rows["told_height"], rows["told_heading"] = told.height, told.heading
     return rows

@@ -209,7 +209,9 @@ class BasemapSource:
         return np.repeat(np.where(known, grey, 0)[..., None], 3, axis=2).astype(np.uint8), np.asarray(known)
 
 
-def open_ground(path: str | Path | None, basemap: Basemap, local: LocalFrame, camera: Camera, height_m: float) -> Ground:
+def open_ground(
+    path: str | Path | None, basemap: Basemap, local: LocalFrame, camera: Camera, height_m: float
+) -> Ground:
     """The ground for a mission.
 
     Args:

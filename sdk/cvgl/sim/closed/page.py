@@ -12,7 +12,6 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from cvgl.files import atomic_path
-from cvgl.geo import LocalFrame
 from cvgl.report import charts
 from cvgl.report.overview import Overview, jpeg_uri
 from cvgl.report.svg import cross, drawing, element, path
@@ -22,7 +21,7 @@ __all__ = ["nees_histogram", "track_map", "worst_flight", "write_page"]
 
 _WIDTH, _HEIGHT = 560.0, 300.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 14.0, 14.0, 44.0
-_LONGEST = 1200
+_LONGEST, _QUALITY = 1200, 80
 _MARGIN_M = 60.0
 _MOST_NEES, _BINS = 12.0, 24
 # More dots than this hide each other.
@@ -35,7 +34,6 @@ def write_page(
     methods: dict[str, Rows],
     summary: dict[str, Any],
     overview: Overview,
-    local: LocalFrame,
 ) -> None:
     """Write the page, self-contained.
 
@@ -45,7 +43,6 @@ def write_page(
         methods: rows by method, ``track`` among them.
         summary: of :func:`cvgl.sim.closed.score.score`, by method.
         overview: picture of the mission's map.
-        local: the plane of the rows.
     """
     rows = methods["track"]
     number = worst_flight(rows)
@@ -71,7 +68,7 @@ def write_page(
         summary=summary["track"],
         methods=summary,
         worst=number,
-        map=track_map(flight, overview, local),
+        map=track_map(flight, overview),
         charts=[
             (f"Flight {number}: error of every frame over the sigma that was claimed", per_frame),
             ("NEES of all answers over the law that true covariances follow", nees_histogram(nees(rows))),
@@ -87,16 +84,15 @@ def worst_flight(rows: Rows) -> int:
     return int(rows["flight"][int(np.nanargmax(metres)) if np.isfinite(metres).any() else 0])
 
 
-def track_map(rows: Rows, overview: Overview, local: LocalFrame) -> Markup:
+def track_map(rows: Rows, overview: Overview) -> Markup:
     """Truth and answers of one flight on the map.
 
     Args:
         rows: of the flight.
-        overview: picture of the map.
-        local: the plane of the rows.
+        overview: picture of the map, in the rows' plane.
     """
-    truth = _on(overview, local, rows["true_east"], rows["true_north"])
-    found = _on(overview, local, rows["east"], rows["north"])
+    truth = np.column_stack([rows["true_east"], rows["true_north"]])
+    found = np.column_stack([rows["east"], rows["north"]])
     low, high = truth.min(axis=0) - _MARGIN_M, truth.max(axis=0) + _MARGIN_M
     part = overview.window(low[0], low[1], high[0], high[1], _LONGEST)
     width, height = part.size
@@ -104,7 +100,7 @@ def track_map(rows: Rows, overview: Overview, local: LocalFrame) -> Markup:
     # A displacement is no way that was flown.
     jumps = np.flatnonzero(np.diff(rows["segment"])) + 1
     way, estimate = part.to_pixel(*truth.T), part.to_pixel(*found.T)
-    picture = element("image", href=jpeg_uri(part.image), x=-0.5, y=-0.5, width=width, height=height)
+    picture = element("image", href=jpeg_uri(part.image, _QUALITY), x=-0.5, y=-0.5, width=width, height=height)
     lost = "".join(cross(x, y, 2 * line) for x, y in way[rows["status"] == NO_FIX])
     parts = [
         picture,
@@ -143,22 +139,19 @@ def nees_histogram(values: NDArray[np.float64]) -> Markup:
         title = f"{left:g} to {right:g}: {100 * share:.1f} %"
         size = {"width": x(float(right)) - x(float(left)) - 1.5, "height": y(0.0) - at}
         parts.append(element("rect", css="sigma", x=x(float(left)), y=at, title=title, **size))
-    law = [(x(float(edge)), y(float(share))) for left, right, share in zip(edges, edges[1:], expected, strict=False)
-           for edge in (left, right)]
+    law = [
+        (x(float(edge)), y(float(share)))
+        for left, right, share in zip(edges, edges[1:], expected, strict=False)
+        for edge in (left, right)
+    ]
     parts.append(element("path", css="curve center", d=path(law)))
     for value in range(0, int(_MOST_NEES) + 1, 2):
         text = f"{value}" if value < _MOST_NEES else "more"
         parts.append(element("text", text, x=x(value), y=y(0.0) + 16, text_anchor="middle"))
-    parts.append(element("text", "squared error over covariance", x=x(_MOST_NEES / 2), y=_HEIGHT - 10,
-                         text_anchor="middle"))
+    parts.append(
+        element("text", "squared error over covariance", x=x(_MOST_NEES / 2), y=_HEIGHT - 10, text_anchor="middle")
+    )
     return drawing("chart", (_WIDTH, _HEIGHT), "Histogram of the normalised estimation error squared", parts)
-
-
-def _on(
-    overview: Overview, local: LocalFrame, east: NDArray[np.float64], north: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """(N, 2) metres in the overview's plane."""
-    return np.column_stack(overview.local.to_local(*local.to_wgs84(east, north)))
 
 
 def _broken(points: NDArray[np.float64], at: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -52,10 +52,12 @@ ROW = np.dtype(
         ("reason", "U96"),
     ]
 )
-"""Metres in the ground's tangent plane, degrees, m^2. ``true_*`` is the aircraft, ``center_*`` where the image's middle
-truly lies on the ground, ``on_map`` whether that is on the mission's map; ``seen`` is False where the frame was dropped;
-``east`` to ``protection_m`` is the answer, ``measured_*`` what this frame by itself says of the aircraft and
-``found_center_*`` of the image's middle; ``status`` counts in :data:`STATUSES`. NaN where there is none."""
+"""Metres in the tangent plane of the mission's gallery, degrees, m^2; NaN where there is none.
+
+``true_*`` is the aircraft, ``center_*`` where the image's middle truly lies on the ground, ``on_map`` whether that is
+on the mission's map; ``seen`` is False where the frame was dropped; ``east`` to ``protection_m`` is the answer,
+``measured_*`` what this frame by itself says of the aircraft and ``found_center_*`` of the image's middle; ``status``
+counts in :data:`STATUSES`."""
 
 Rows = NDArray[np.void]
 

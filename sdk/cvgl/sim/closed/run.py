@@ -1,4 +1,4 @@
-"""Many flights: in several processes, each flight kept as soon as it has landed, so that a run can be taken up again."""
+"""Many flights, in several processes; each is kept as soon as it has landed, so that a run can be taken up again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from cvgl.sim.closed.rows import ROW, Rows
 from cvgl.sim.closed.scenario import Scenario
 from cvgl.srt import TelemetryLog, read_srt
 
-__all__ = ["Run", "flight_lengths", "gather", "perform"]
+__all__ = ["OpenGround", "Run", "Worker", "flight_lengths", "gather", "perform", "save_methods"]
 
 _RUN, _FLIGHTS = "run.json", "flights"
 
@@ -91,6 +92,8 @@ def flight_lengths(frames: int, flight_frames: int) -> list[int]:
     lengths = [flight_frames] * full
     if rest >= 2 or not lengths:
         lengths.append(rest)
+    else:
+        lengths[-1] += rest
     return lengths
 
 
@@ -130,8 +133,8 @@ def perform(
     if waiting and min(jobs, len(waiting)) <= 1:
         worker = Worker(run, open_map)
         for number in waiting:
-            counted = itertools.count(done + 1)
-            worker.fly(number, lengths[number], files[number], lambda counted=counted: report(next(counted), run.frames))
+            counted = map(report, itertools.count(done + 1), itertools.repeat(run.frames))
+            worker.fly(number, lengths[number], files[number], partial(next, counted))
             done += lengths[number]
     elif waiting:
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start, (run, open_map)) as pool:
@@ -141,6 +144,12 @@ def perform(
                 done += lengths[futures[future]]
                 report(done, run.frames)
     return gather(files)
+
+
+def save_methods(path: Path, methods: dict[str, Rows]) -> None:
+    """Write rows by method as a compressed ``npz``."""
+    arrays: dict[str, Any] = dict(methods)
+    np.savez_compressed(path, **arrays)
 
 
 def gather(files: list[Path]) -> dict[str, Rows]:
@@ -199,14 +208,15 @@ class Worker:
             side=run.side,
         )
 
-    def fly(self, number: int, frames: int, file: Path, on_frame: Callable[[], None] | None = None) -> None:
+    def fly(self, number: int, frames: int, file: Path, on_frame: Callable[[], object] | None = None) -> None:
         """Fly it and keep it."""
-        flown = self.plan(number, frames)
-        found = {"track": run_flight(self.localizer, flown, on_frame)}
-        if self.run.baselines:
-            found |= fly_baselines(self.localizer, flown, self.run.baselines, self.run.xfeat)
+        run, flown = self.run, self.plan(number, frames)
+        # Baselines take longer than the tracker, so theirs are the frames that are counted.
+        found = {"track": run_flight(self.localizer, flown, None if run.baselines else on_frame)}
+        if run.baselines:
+            found |= fly_baselines(self.localizer, flown, run.baselines, run.xfeat, on_frame)
         with atomic_path(file) as temporary:
-            np.savez_compressed(temporary, **found)
+            save_methods(temporary, found)
 
 
 def _claim(out: Path, run: Run) -> None:

@@ -90,7 +90,7 @@ class Scenario:
             raise FlightError("no such pattern", field="pattern", found=self.pattern, expected=", ".join(PATTERNS))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(field.default, bool) or isinstance(field.default, str):
+            if isinstance(field.default, (bool, str)):
                 continue
             low = -math.inf if field.name in _SIGNED else 0.0
             high = 0.9 if field.name in _SHARES[3:] else 1.0 if field.name in _SHARES else math.inf

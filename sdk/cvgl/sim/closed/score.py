@@ -81,9 +81,7 @@ def divergences(rows: Rows, least_frames: int = _DIVERGED_FRAMES) -> list[Diverg
         least_frames: of such a stretch; shorter ones are outliers that the filter threw out again.
     """
     metres = np.hypot(*error(rows).T)
-    far = (rows["status"] != NO_FIX) & (
-        (metres > _DIVERGED_M) | (metres > _DIVERGED_PROTECTION * rows["protection_m"])
-    )
+    far = (rows["status"] != NO_FIX) & ((metres > _DIVERGED_M) | (metres > _DIVERGED_PROTECTION * rows["protection_m"]))
     found = []
     for flight in np.unique(rows["flight"]):
         at = np.flatnonzero((rows["flight"] == flight) & rows["seen"])

@@ -101,8 +101,8 @@ def fly(
     tilt = _TILT_CONSTANT * rng.standard_normal(2) + math.sqrt(1 - _TILT_CONSTANT**2) * gauss_markov(
         rng, frames, step, _TILT_S, 2
     )
-    seen = scenario.tilt_sigma_deg * tilt if stabilized else vehicle
-    time = step * np.arange(frames)
+    seen = np.asarray(scenario.tilt_sigma_deg * tilt if stabilized else vehicle, np.float64)
+    time = step * np.arange(frames, dtype=np.float64)
     return Trajectory(time, position, heading, vehicle, seen, velocity, turning, segment, wind)
 
 
