@@ -1,9 +1,9 @@
 """From the witnesses of a frame's places to the probability that one of them is right.
 
 A place that chance would match as well with probability u is worth the factor p u^(p - 1), with p the decision's
-``right_power``: the density of u where the place is right, over its density where it is wrong. Whatever p is, the factor
-averages at most 1 over wrong places, so a right-place law that is off (simulated views are easier than photos) costs
-fixes and never makes false ones likelier than stated.
+``right_power``: the density of u where the place is right, over its density where it is wrong. Whatever p is, the
+factor averages at most 1 over wrong places, so a right-place law that is off (simulated views are easier than photos)
+costs fixes and never makes false ones likelier than stated.
 
 Source: Vovk, Wang: E-values: Calibration, combination and applications, Annals of Statistics 49 (2021), section 2;
 weights: Genovese, Roeder, Wasserman: False discovery control with p-value weighting, Biometrika 93 (2006).

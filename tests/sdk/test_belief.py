@@ -1,4 +1,4 @@
-"""Beliefs are probabilities: they add up, chance does not fool them more often than it may, and a prior helps a truth."""
+"""Beliefs are probabilities: they add up, chance fools them no more often than it may, a prior helps a truth."""
 
 from __future__ import annotations
 
