@@ -32,7 +32,7 @@ def lose(rows: Rows, at: slice) -> None:
     rows["status"][at] = rows["measured_status"][at] = NO_FIX
     for name in ("east", "north", "var_east", "found_center_east", "measured_east"):
         rows[name][at] = np.nan
-    rows["reason"][at] = "no place stands out: chance reaches its peak at 10^-0.3"
+    rows["reason"][at] = "not_found"
 
 
 def test_nees_is_that_of_the_other_module() -> None:
@@ -79,7 +79,7 @@ def test_answers_and_availability() -> None:
     assert found["answers"] == {"refined": 50, "coarse": 20, "no_fix": 20}
     assert found["availability"]["position"]["value"] == pytest.approx(60 / 80)
     assert found["availability"]["refined"]["value"] == pytest.approx(40 / 80)
-    assert found["no_fix_reasons"] == {"no place stands out": 20}
+    assert found["no_fix_reasons"] == {"not_found": 20}
     assert found["protection"] is None
 
 

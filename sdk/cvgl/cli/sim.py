@@ -257,14 +257,15 @@ def _write(out: Path, run: Run, scenario: str, found: dict[str, Rows], took_s: f
     from cvgl.files import atomic_path, write_json
     from cvgl.gallery import Gallery
     from cvgl.gallery.manifest import OVERVIEW
-    from cvgl.mission import GALLERY
+    from cvgl.mission import GALLERY, Mission
     from cvgl.report import Overview
     from cvgl.sim.closed.page import write_page
     from cvgl.sim.closed.run import save_methods
     from cvgl.sim.closed.score import score
     from cvgl.versions import versions
 
-    summary = {name: score(rows) for name, rows in found.items()}
+    risk = Mission.open(run.mission).settings.protection_risk
+    summary = {name: score(rows, protection_risk=risk) for name, rows in found.items()}
     with atomic_path(out / "frames.npz") as temporary:
         save_methods(temporary, found)
     about = {"scenario_name": scenario, "took_s": round(took_s, 1), "versions": versions(), **run.identity()}

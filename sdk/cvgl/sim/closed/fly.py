@@ -238,7 +238,10 @@ def blank_rows(flown: Flown) -> Rows:
 def note(rows: Rows, index: int, fix: Fix, local: LocalFrame) -> None:
     """Write an answer into its row."""
     rows["latency_ms"][index] = fix.latency_ms
-    rows["reason"][index] = fix.reason[:96]
+    rows["reason"][index] = fix.reason_code.value
+    rows["probability"][index] = fix.probability
+    if fix:
+        rows["protection_m"][index] = fix.protection_radius_m
     _note_position(rows, index, fix, local, "")
     if fix.center_covariance is not None:
         east, north = local.to_local(fix.center_latitude, fix.center_longitude)

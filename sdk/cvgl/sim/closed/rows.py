@@ -49,7 +49,7 @@ ROW = np.dtype(
         ("found_center_north", "f8"),
         ("latency_ms", "f8"),
         ("render_ms", "f8"),
-        ("reason", "U96"),
+        ("reason", "U24"),
     ]
 )
 """Metres in the tangent plane of the mission's gallery, degrees, m^2; NaN where there is none.
@@ -57,7 +57,7 @@ ROW = np.dtype(
 ``true_*`` is the aircraft, ``center_*`` where the image's middle truly lies on the ground, ``on_map`` whether that is
 on the mission's map; ``seen`` is False where the frame was dropped; ``east`` to ``protection_m`` is the answer,
 ``measured_*`` what this frame by itself says of the aircraft and ``found_center_*`` of the image's middle; ``status``
-counts in :data:`STATUSES`."""
+counts in :data:`STATUSES`, ``reason`` is a :class:`cvgl.fix.ReasonCode`."""
 
 Rows = NDArray[np.void]
 

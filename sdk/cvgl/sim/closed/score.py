@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +107,8 @@ def score(rows: Rows, *, protection_risk: float | None = None) -> dict[str, Any]
         with a position, and refined; ``error_m`` of the aircraft and ``place_error_m`` of the image's middle, each by
         status; ``consistency``: mean NEES over its expectation, with a 95 % interval that knows of the correlation
         within flights, of the answers and of what single frames measured; ``protection``: how often the radius was
-        exceeded, its interval if frames were independent and by batch means, and the stated risk; ``false_fixes``:
+        exceeded, its interval if frames were independent and by batch means, the stated risk, and how many answers
+        had an infinite radius; ``false_fixes``:
         refined in a wrong place, and refined beyond six sigma; ``recovery`` after starts and displacements;
         ``divergence``; ``latency_ms``, ``render_ms``, ``no_fix_reasons``.
     """
@@ -153,7 +155,7 @@ def score(rows: Rows, *, protection_risk: float | None = None) -> dict[str, Any]
         "divergence": _divergence(rows),
         "latency_ms": distribution(flown["latency_ms"]),
         "render_ms": distribution(flown["render_ms"]),
-        "no_fix_reasons": _reasons(flown["reason"][~given]),
+        "no_fix_reasons": dict(Counter(flown["reason"][~given].tolist()).most_common()),
     }
 
 
@@ -174,13 +176,14 @@ def _protection(
     group: NDArray[Any],
     risk: float | None,
 ) -> dict[str, Any] | None:
-    told = given & np.isfinite(radius)
+    told = given & ~np.isnan(radius)
     if not told.any():
         return None
     over = metres > radius
     return {
         "stated_risk": risk,
         "radius_m": distribution(radius[told]),
+        "unprotected": _share(told & np.isinf(radius), told),
         "exceeded": _share(over & told, told),
         "exceeded_by_batches": batch_means(over[told].astype(float), group[told]).to_dict(),
     }
@@ -210,12 +213,3 @@ def _divergence(rows: Rows) -> dict[str, Any]:
         "flights": len({one.flight for one in found}),
         "worst": [vars(one) for one in sorted(found, key=lambda one: -one.worst_m)[:5]],
     }
-
-
-def _reasons(reasons: NDArray[np.str_]) -> dict[str, int]:
-    """Counted by their words before the first figure or colon."""
-    words: dict[str, int] = {}
-    for reason in reasons.tolist():
-        short = reason.split(":")[0] if not reason.startswith("image:") else reason
-        words[short] = words.get(short, 0) + 1
-    return dict(sorted(words.items(), key=lambda entry: -entry[1]))
