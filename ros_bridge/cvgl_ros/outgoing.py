@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cvgl.errors import CvglError
 from cvgl.fix import Fix
 from cvgl.geo import LocalFrame
-from cvgl_ros.attitude import Attitude, quaternion_of
+from cvgl.node.attitude import Attitude, turn_of
 from cvgl_ros.msgs import (
     DiagnosticArray,
     DiagnosticStatus,
@@ -26,12 +26,13 @@ from cvgl_ros.msgs import (
     Pose,
     PoseWithCovariance,
     PoseWithCovarianceStamped,
+    Quaternion,
     Time,
     Transform,
     TransformStamped,
     Vector3,
 )
-from cvgl_ros.tracks import NANOSECONDS
+from cvgl.node.tracks import NANOSECONDS
 
 __all__ = [
     "COVARIANCE_TYPE_KNOWN",
@@ -212,7 +213,7 @@ def pose_of(
     }
     covariance = [diagonal.get(index, 0.0) for index in range(36)]
     covariance[0], covariance[1], covariance[6], covariance[7] = east, east_north, north_east, north
-    orientation = quaternion_of(Attitude(heading, attitude.pitch, attitude.roll))
+    orientation = Quaternion(*turn_of(Attitude(heading, attitude.pitch, attitude.roll)))
     return PoseWithCovarianceStamped(
         header=Header(stamp, frame.name),
         pose=PoseWithCovariance(Pose(Point(float(x), float(y), z), orientation), tuple(covariance)),
