@@ -1,5 +1,6 @@
-"""The thread of a node that answers frames: takes the newest one, waits a moment for telemetry that covers its exposure,
-localises, and hands the answer over. Nothing that comes in stops it: what cannot be used is counted, with its reason."""
+"""The thread of a node that answers frames: it takes the newest one, waits a moment for telemetry that covers its
+exposure, localises, and hands the answer over. Nothing that comes in stops it: what cannot be used is counted, with its
+reason."""
 
 from __future__ import annotations
 
