@@ -23,6 +23,7 @@ from cvgl.geo import LocalFrame
 from cvgl.node.attitude import Attitude, Turn, attitude_of, interpolate_degrees, interpolate_quaternion
 from cvgl.node.health import WARN
 from cvgl.node.tracks import Track, linear
+from cvgl.node.video import VideoCamera
 from cvgl.node.worker import Answer, Locator, Pace, Paired, Worker
 from cvgl_ros import incoming, msgs, outgoing
 from cvgl_ros.debug import debug_image
@@ -147,6 +148,10 @@ class Bridge:
         self._triggered = False
         self._debug_at = -math.inf
         self._worker = Worker(localizer, self, now, log)
+        self._camera: VideoCamera | None = None
+        if parameters.camera_source:
+            delay = parameters.camera_delay_s
+            self._camera = VideoCamera(parameters.camera_source, self._on_picture, now, log, delay_s=delay)
 
     @property
     def parameters(self) -> Parameters:
@@ -159,7 +164,9 @@ class Bridge:
         wanted = {p.attitude_source, p.heading_source, p.height_source}
         if p.altitude_source == "topic" or p.height_source == "altitude":
             wanted.add("altitude")
-        if p.image_transport == "raw":
+        if p.camera_source:
+            inputs = []
+        elif p.image_transport == "raw":
             inputs = [Input("image", msgs.Image, self._on_image, _IMAGES_KEPT)]
         else:
             inputs = [Input("image/compressed", msgs.CompressedImage, self._on_image, _IMAGES_KEPT)]
@@ -200,9 +207,13 @@ class Bridge:
             self._log("info", f"{_FIX} is not published, as altitude_source is none; {_POSE} is")
         self._publish(_ORIGIN, outgoing.map_origin(self._frame, outgoing.time_of(self._now())))
         self._worker.start()
+        if self._camera is not None:
+            self._camera.start()
 
     def close(self) -> None:
         """Let the worker finish its frame and stop."""
+        if self._camera is not None:
+            self._camera.close()
         self._worker.close()
 
     def trigger(self) -> tuple[bool, str]:
@@ -271,6 +282,12 @@ class Bridge:
             with self._worker.changed:
                 self._worker.health.refuse(str(error))
             return
+        self._put(message, stamp)
+
+    def _on_picture(self, image: NDArray[np.uint8], stamp: int) -> None:
+        self._put(image, stamp)
+
+    def _put(self, message: Any, stamp: int) -> None:
         with self._worker.changed:
             self._worker.health.arrived()
             if self._parameters.mode == "trigger" and not self._triggered:
@@ -336,6 +353,8 @@ class Bridge:
         Raises:
             FrameError: it has none that can be used.
         """
+        if isinstance(message, np.ndarray):  # of the bridge's own camera
+            return message, "bgr"
         most = self._parameters.max_image_megapixels * 1e6
         if self._parameters.image_transport == "raw":
             size = (message.height, message.width, message.step)

@@ -82,7 +82,7 @@ def image_from_fields(
     pairs = size == 2 or encoding.startswith("bayer") or encoding == "nv12"
     # nv12 has its colours below, at half the resolution.
     lines = height * 3 // 2 if encoding == "nv12" else height
-    odd = pairs and (width % 2 or width < 4 or height < 4) or (encoding == "nv12" and height % 2)
+    odd = (pairs and (width % 2 or width < 4 or height < 4)) or (encoding == "nv12" and height % 2)
     if step < width * size or flat.size < step * lines or odd:
         raise FrameError(
             "sizes do not fit each other",

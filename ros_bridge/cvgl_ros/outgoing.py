@@ -16,6 +16,7 @@ from cvgl.fix import Fix
 from cvgl.geo import LocalFrame
 from cvgl.node.attitude import Attitude, turn_of
 from cvgl.node.claims import horizontal_covariance
+from cvgl.node.tracks import NANOSECONDS
 from cvgl_ros.msgs import (
     DiagnosticArray,
     DiagnosticStatus,
@@ -33,7 +34,6 @@ from cvgl_ros.msgs import (
     TransformStamped,
     Vector3,
 )
-from cvgl.node.tracks import NANOSECONDS
 
 __all__ = [
     "COVARIANCE_TYPE_KNOWN",

@@ -6,13 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cvgl.errors import CvglError
 from cvgl.fix import Fix, FixStatus
 from cvgl.frame import Frame
 from cvgl.node.attitude import Attitude, turn_of
@@ -602,3 +605,26 @@ def test_hostile_messages_do_not_stop_it(desk: Callable[..., Desk]) -> None:
             break
     assert len(d.localizer.frames) > before + 2
     assert d.bridge._worker.is_alive()
+
+
+def test_a_camera_of_the_bridges_own(desk: Callable[..., Desk], tmp_path: Path) -> None:
+    source = tmp_path / "flight.avi"
+    writer = cv2.VideoWriter(str(source), cv2.VideoWriter_fourcc(*"MJPG"), 50.0, (64, 48))
+    for _ in range(100):
+        writer.write(np.full((48, 64, 3), 90, np.uint8))
+    writer.release()
+    d = desk(camera_source=str(source))
+    assert not any(one.topic.startswith("image") for one in d.bridge.inputs())
+    end = time.monotonic() + 20.0
+    while not d.localizer.frames:
+        assert time.monotonic() < end
+        d.clock += S // 100
+        d.send("height", Float64(80.0))
+        time.sleep(0.01)
+    assert d.localizer.frames[0].image.shape == (48, 64, 3)
+    assert START * 1e-9 <= d.localizer.frames[0].time <= d.clock * 1e-9
+
+
+def test_a_camera_that_is_none_is_named(desk: Callable[..., Desk]) -> None:
+    with pytest.raises(CvglError, match="no such camera"):
+        desk(camera_source="nowhere.mp4")
