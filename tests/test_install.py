@@ -20,6 +20,7 @@ COMMANDS = {
     "cvgl-export",
     "cvgl-gallery",
     "cvgl-locate",
+    "cvgl-mavlink",
     "cvgl-prepare",
     "cvgl-ros",
     "cvgl-sim",
