@@ -426,6 +426,11 @@ class Bridge:
             prior=None if p.tracking or not restart else restart[0],
         )
         fix = self._localizer.track(frame) if p.tracking else self._localizer.locate(frame)
+        if fix.measured is not None:
+            # A filter takes what the frame says, once: an answer that holds the frames before it again, or none of
+            # this frame's own, would be counted as news.
+            refused = Fix.none(fix.time, fix.reason or fix.measured.reason, timings_ms=fix.timings_ms, name=fix.name)
+            fix = fix.measured if fix.measured and fix.status is FixStatus.REFINED else refused
         if fix.status is FixStatus.COARSE and p.least_status == "refined":
             fix = replace(fix, status=FixStatus.NO_FIX, reason=f"only coarse: {fix.reason}")
         delay_ms = (self._now() - item.stamp) * 1e-6

@@ -85,6 +85,8 @@ class Fix:
         alternatives: places that were registered, likeliest first, whatever was decided about them.
         timings_ms: milliseconds by stage.
         name: the frame's.
+        measured: of an answer from :meth:`cvgl.Localizer.track`, what the frame says by itself: what a consumer with a
+            filter of its own wants, where this answer is refined. None in answers of :meth:`cvgl.Localizer.locate`.
     """
 
     status: FixStatus
@@ -105,6 +107,7 @@ class Fix:
     alternatives: tuple[Alternative, ...] = ()
     timings_ms: dict[str, float] = field(default_factory=dict)
     name: str = ""
+    measured: Fix | None = None
 
     def __bool__(self) -> bool:
         return self.status is not FixStatus.NO_FIX

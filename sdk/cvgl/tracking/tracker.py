@@ -1,0 +1,257 @@
+"""A sequence of frames as one aircraft that moves: what each frame says is weighed by where the aircraft can be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvgl.fix import Alternative
+from cvgl.frame import Prior
+from cvgl.geo import LocalFrame
+from cvgl.settings import Settings
+from cvgl.tracking.belief import LASTING_TILT, Belief, Chances, advance, moments, see
+from cvgl.tracking.evidence import Sight, log_ratio, rotation
+from cvgl.tracking.history import History
+from cvgl.tracking.motion import POSITION, SCALE, SIZE, TILT, TURN, Dynamics, Motion
+
+__all__ = ["Answer", "Tracker"]
+
+Array = NDArray[np.float64]
+
+# An answer is given where the filter is at least this sure of it.
+_SURE = 0.99
+# Below that, the answer covers all that is possible, if one place is at least this likely.
+_LIKELY = 0.9
+# Components this many sigmas from the likeliest are another place.
+_SAME_MODE_SIGMAS = 4.0
+# A start that was given is mistaken this often.
+_WRONG_START = 0.02
+# So many frames in a row that are older than all that is kept: the clock was set back.
+_SET_BACK = 3
+# A match this strong (e-folds) that is not accepted is told apart from one that says nothing.
+_STRONG = math.log(20.0)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Where the aircraft is at one time.
+
+    Args:
+        time: seconds.
+        accepted: whether the frame of this time found a place of its own that the filter agrees with.
+        reason: why there is no position, or why none of the frame's places was accepted; may be empty.
+        probability: that the aircraft is where the position says, within its covariance.
+        mean: (10,) of the state, None where the position is not known well enough to be of use.
+        covariance: (10, 10), None with it.
+        place: the accepted one.
+    """
+
+    time: float
+    accepted: bool = False
+    reason: str = ""
+    probability: float = 0.0
+    mean: Array | None = None
+    covariance: Array | None = None
+    place: Alternative | None = None
+
+    @property
+    def sigma_m(self) -> float:
+        """Standard deviation of the position along its worst direction, metres; infinite without a position."""
+        return math.inf if self.covariance is None else _worst(self.covariance[POSITION, POSITION])
+
+    @property
+    def turn_deg(self) -> tuple[float, float]:
+        """What a given heading has to be corrected by, degrees, and its sigma."""
+        if self.mean is None or self.covariance is None:
+            return 0.0, math.inf
+        return math.degrees(self.mean[TURN]), math.degrees(math.sqrt(self.covariance[TURN, TURN]))
+
+    @property
+    def scale(self) -> float:
+        """What a given height has to be multiplied by."""
+        return 1.0 if self.mean is None else math.exp(self.mean[SCALE])
+
+    def middle(self, offset: Array, heading_deg: float, lean_m: float) -> tuple[Array, Array]:
+        """Where a camera that found no place of its own looks: position (2,) and covariance (2, 2), metres.
+
+        Args:
+            offset: (2,) east and north from the aircraft to the image's middle, as its attitude was given.
+            heading_deg: of the vehicle.
+            lean_m: what the tilt's sigma is on the ground.
+        """
+        if self.mean is None or self.covariance is None:
+            raise ValueError("an answer without a position")
+        to_middle = np.zeros((2, SIZE))
+        to_middle[:, POSITION] = np.eye(2)
+        to_middle[:, TILT] = math.sqrt(LASTING_TILT) * lean_m * rotation(heading_deg)
+        swing = math.radians(self.turn_deg[1]) * np.array([offset[1], -offset[0]])
+        passing = (1.0 - LASTING_TILT) * lean_m**2 * np.eye(2) + np.outer(swing, swing)
+        return to_middle @ self.mean + offset, to_middle @ self.covariance @ to_middle.T + passing
+
+
+class Tracker:
+    """A Bayes filter over position, velocity, and the errors of heading, height, tilt and map.
+
+    It never raises on what flight brings. A frame that comes late is taken in at its own time if that is no further
+    back than the settings' history; one that is older is left out, and the third such in a row is taken as a clock
+    that was set back: the sequence begins anew, lost. Of frames with the same time the first that found any place
+    counts. The same frames in another order of arrival give the same answers, once all have come.
+
+    Args:
+        local: the local tangent plane.
+        settings: of the mission.
+        bounds: (west, south, east, north) of the map, metres.
+    """
+
+    def __init__(self, local: LocalFrame, settings: Settings, bounds: tuple[float, float, float, float]) -> None:
+        self._local = local
+        self._settings = settings
+        self._model = Dynamics.of(settings)
+        self._chances = Chances(settings.match_probability, settings.loss_per_s, bounds)
+        self._older = 0
+        self._accepted = False
+        self._history = self._begin(())
+
+    def reset(self, prior: Prior | Sequence[Prior] | None = None) -> None:
+        """Begin a sequence: at a known start, at one of several, or lost."""
+        circles = () if prior is None else (prior,) if isinstance(prior, Prior) else tuple(prior)
+        at = []
+        for circle in circles:
+            easting, northing = self._local.to_local(circle.latitude, circle.longitude)
+            at.append((float(easting), float(northing), circle.sigma_m))
+        self._older = 0
+        self._accepted = bool(at)
+        self._history = self._begin(at)
+
+    def prior(self, time: float, velocity: tuple[float, float] | None = None, sigma: float = 1.0) -> Prior | None:
+        """Where to look at a time: a circle where the last frame was accepted, None for all of the map."""
+        if not self._accepted or not math.isfinite(time):
+            return None
+        belief = self._history.at(time)
+        if belief is None:
+            return None
+        motion = None if velocity is None else Motion(*velocity, sigma)
+        belief = advance(belief, time, motion, self._model, self._chances)
+        if not len(belief.weights):
+            return None
+        weight, mean, covariance = _part(belief, _together(belief, np.ones(len(belief.weights), bool)))
+        if weight < _LIKELY:
+            return None
+        latitude, longitude = self._local.to_wgs84(*mean[POSITION])
+        return Prior(float(latitude), float(longitude), _worst(covariance[POSITION, POSITION]))
+
+    def update(self, sight: Sight) -> Answer:
+        """Take in a frame, and say where the aircraft was at its time."""
+        if not math.isfinite(sight.time):
+            return Answer(sight.time, reason="time: not a finite number")
+        if not self._history.takes(sight):
+            seen = self._history.at(sight.time)
+            if seen is not None and seen.time == sight.time:
+                return replace(self._answer(seen), accepted=False, reason="the same time as a frame before")
+            self._older += 1
+            if self._older < _SET_BACK:
+                return Answer(sight.time, reason=f"older than the {self._settings.track_history_s:g} s that are kept")
+            self.reset()
+        self._older = 0
+        earlier, after = self._history.add(sight)
+        answer = self._answer(after, _implausible(earlier, sight))
+        if answer.accepted and answer.mean is not None:
+            east, north = answer.mean[POSITION]
+            nearest = min(sight.places, key=lambda place: math.hypot(place.easting - east, place.northing - north))
+            answer = replace(answer, place=nearest)
+        if after is self._history.last:
+            self._accepted = answer.accepted
+        return answer
+
+    def estimate(self, time: float) -> Answer:
+        """Where the aircraft is at a time at or after the last frame's, or at one within the history."""
+        belief = self._history.at(time) if math.isfinite(time) else None
+        if belief is None:
+            return Answer(time, reason="a time that nothing is known of")
+        if belief.time == time:
+            return self._answer(belief)
+        return self._answer(advance(belief, time, None, self._model, self._chances))
+
+    def _begin(self, circles: Sequence[tuple[float, float, float]]) -> History:
+        start = Belief.around(-math.inf, circles, _WRONG_START, self._model)
+        return History(start, self._step, self._settings.track_history_s)
+
+    def _step(self, belief: Belief, sight: Sight) -> Belief:
+        motion = None if sight.velocity is None else Motion(*sight.velocity, sight.velocity_sigma)
+        return see(advance(belief, sight.time, motion, self._model, self._chances), sight, self._model, self._chances)
+
+    def _answer(self, belief: Belief, reason: str = "") -> Answer:
+        if not len(belief.weights):
+            return Answer(belief.time, reason=reason or "no place found yet")
+        believing = belief.own & _together(belief, belief.own)
+        weight = float(belief.weights[believing].sum())
+        if weight >= _SURE:
+            return self._told(belief.time, *_part(belief, believing), True, reason)
+        mode = _together(belief, np.ones(len(belief.weights), bool))
+        weight = float(belief.weights[mode].sum())
+        if weight >= _SURE:
+            return self._told(belief.time, *_part(belief, mode), False, reason)
+        if weight >= _LIKELY:
+            return self._told(
+                belief.time, *self._everywhere(belief), False, _and(reason, f"{100 * weight:.0f} % sure of the place")
+            )
+        return Answer(belief.time, reason=_and(reason, f"the likeliest place is {100 * weight:.0f} % sure"))
+
+    def _everywhere(self, belief: Belief) -> tuple[float, Array, Array]:
+        """Moments of all that is possible, with the lost ones anywhere on the map."""
+        mean, covariance = self._model.start(-1)
+        mean[POSITION], covariance[POSITION, POSITION] = self._chances.anywhere()
+        return moments(
+            np.append(belief.weights, belief.lost),
+            np.concatenate([belief.means, mean[None]]),
+            np.concatenate([belief.covariances, covariance[None]]),
+        )
+
+    def _told(
+        self, time: float, probability: float, mean: Array, covariance: Array, accepted: bool, reason: str
+    ) -> Answer:
+        """An answer, if it is known well enough to be of use."""
+        sigma = _worst(covariance[POSITION, POSITION])
+        if sigma > self._settings.track_limit_m:
+            known = f"the position is known to {sigma:.0f} m only"
+            return Answer(time, reason=_and(reason, known), probability=probability)
+        return Answer(time, accepted, "" if accepted else reason, probability, mean, covariance)
+
+
+def _together(belief: Belief, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(N,) which components are about where the likeliest of some is."""
+    if not among.any():
+        return among
+    positions, spreads = belief.means[:, POSITION], belief.covariances[:, POSITION, POSITION]
+    lead = int(np.argmax(np.where(among, belief.weights, -1.0)))
+    apart = positions - positions[lead]
+    squared = np.einsum("ni,ni->n", apart, np.linalg.solve(spreads + spreads[lead], apart[..., None])[..., 0])
+    return np.asarray(squared <= _SAME_MODE_SIGMAS**2)
+
+
+def _part(belief: Belief, which: NDArray[np.bool_]) -> tuple[float, Array, Array]:
+    return moments(belief.weights[which], belief.means[which], belief.covariances[which])
+
+
+def _and(*reasons: str) -> str:
+    return "; ".join(reason for reason in reasons if reason)
+
+
+def _implausible(earlier: Belief, sight: Sight) -> str:
+    """What to say of a strong match if it is not accepted."""
+    if not sight.places or log_ratio(sight.places[0]) < _STRONG or not len(earlier.weights):
+        return ""
+    place = np.array([sight.places[0].easting, sight.places[0].northing])
+    apart = float(np.hypot(*(place - earlier.means[int(np.argmax(earlier.weights)), POSITION])))
+    elapsed = sight.time - earlier.time
+    if not 0 < elapsed < math.inf:
+        return f"implausible motion: {apart:.0f} m from where the aircraft was"
+    return f"implausible motion: {apart / elapsed:.0f} m/s, {apart:.0f} m in {elapsed:.1f} s"
+
+
+def _worst(covariance: Array) -> float:
+    return math.sqrt(max(float(np.linalg.eigvalsh(covariance)[-1]), 0.0))
