@@ -13,8 +13,6 @@ from cvgl.fix import Alternative
 
 __all__ = ["Sight", "distinct", "log_ratio"]
 
-# The right place's -log10(chance) is about exponential with this mean.
-_RIGHT_MEAN = 5.0
 # However well a place matches, a frame's word counts at most so much, e-folds: places that look alike, or a map that is
 # wrong, are not in the laws of chance. So a second frame has to agree before a certain filter gives way.
 _LARGEST_LOG_RATIO = math.log(300.0)
@@ -49,7 +47,7 @@ def distinct(alternatives: Sequence[Alternative]) -> tuple[Alternative, ...]:
     """Registered places, each once: of those that lie together the likeliest, which comes first."""
     kept: list[Alternative] = []
     for place in alternatives:
-        numbers = [place.easting, place.northing, place.heading_deg, place.height_m, place.log10_chance]
+        numbers = [place.easting, place.northing, place.heading_deg, place.height_m, place.log10_odds]
         usable = bool(np.isfinite([*numbers, *place.covariance.ravel(), *place.center_covariance.ravel()]).all())
         apart = (math.hypot(place.easting - k.easting, place.northing - k.northing) for k in kept)
         if usable and place.height_m > 0 and all(distance > _SAME_PLACE_M for distance in apart):
@@ -58,15 +56,11 @@ def distinct(alternatives: Sequence[Alternative]) -> tuple[Alternative, ...]:
 
 
 def log_ratio(place: Alternative) -> float:
-    """How much likelier it is to match this well if the place is right than if it is wrong: natural logarithm.
+    """How much likelier what was seen is with a place right than with none of those searched right: natural logarithm.
 
-    Where the mission's calibration has not said so, it follows from the probability that chance matches as well: at
-    wrong places that probability is uniform, at right ones its negative logarithm is taken to be exponential.
+    Before any prior on the position, and with retrieval's word in it: over a frame's places it shares one probability.
     """
-    surprise = max(-place.log10_chance, 0.0)
-    right = math.exp(-surprise / _RIGHT_MEAN) / _RIGHT_MEAN
-    wrong = math.log(10.0) * 10.0 ** -min(surprise, 300.0)
-    return min(math.log(right / wrong) if right > 0 else math.inf, _LARGEST_LOG_RATIO)
+    return min(place.log10_odds * math.log(10.0), _LARGEST_LOG_RATIO)
 
 
 def rotation(heading_deg: float) -> NDArray[np.float64]:

@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cvgl.tracking.belief import Belief
 from cvgl.tracking.evidence import Sight
+from cvgl.tracking.mixture import Mixture
 
 __all__ = ["History"]
 
@@ -17,7 +17,7 @@ _LONGEST = 256
 @dataclass(frozen=True)
 class _Entry:
     sight: Sight
-    after: Belief
+    after: Mixture
 
 
 class History:
@@ -29,14 +29,14 @@ class History:
         reach_s: how far back it is kept, seconds.
     """
 
-    def __init__(self, start: Belief, step: Callable[[Belief, Sight], Belief], reach_s: float) -> None:
+    def __init__(self, start: Mixture, step: Callable[[Mixture, Sight], Mixture], reach_s: float) -> None:
         self._start = start
         self._step = step
         self._reach = reach_s
         self._entries: list[_Entry] = []
 
     @property
-    def last(self) -> Belief:
+    def last(self) -> Mixture:
         """The latest belief."""
         return self._entries[-1].after if self._entries else self._start
 
@@ -48,8 +48,8 @@ class History:
         newest = self._entries[-1].sight.time if self._entries else sight.time
         return sight.time > self._start.time and newest - sight.time <= self._reach
 
-    def add(self, sight: Sight) -> tuple[Belief, Belief]:
-        """Take in what ``takes`` allows, instead of what told no place at its time; what came after is worked through again.
+    def add(self, sight: Sight) -> tuple[Mixture, Mixture]:
+        """Take in what ``takes`` allows, instead of what told no place at its time, and go through what came after.
 
         Returns:
             What was believed after what came before it, and what is believed with it.
@@ -65,7 +65,7 @@ class History:
         self._forget()
         return earlier, after
 
-    def at(self, time: float) -> Belief | None:
+    def at(self, time: float) -> Mixture | None:
         """The latest belief of a time or before it; None before all that is kept."""
         index = self._index(time)
         if self._known(index, time):

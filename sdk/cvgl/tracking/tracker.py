@@ -13,9 +13,9 @@ from cvgl.fix import Alternative
 from cvgl.frame import Prior
 from cvgl.geo import LocalFrame
 from cvgl.settings import Settings
-from cvgl.tracking.belief import LASTING_TILT, Belief, Chances, advance, moments, see
 from cvgl.tracking.evidence import Sight, log_ratio, rotation
 from cvgl.tracking.history import History
+from cvgl.tracking.mixture import LASTING_TILT, Chances, Mixture, advance, moments, see
 from cvgl.tracking.motion import POSITION, SCALE, SIZE, TILT, TURN, Dynamics, Motion
 
 __all__ = ["Answer", "Tracker"]
@@ -44,7 +44,9 @@ class Answer:
         time: seconds.
         accepted: whether the frame of this time found a place of its own that the filter agrees with.
         reason: why there is no position, or why none of the frame's places was accepted; may be empty.
-        probability: that the aircraft is where the position says, within its covariance.
+        implausible: whether a strong match was refused because the aircraft cannot have come there.
+        probability: that the aircraft is about where the position says, rather than somewhere else altogether.
+        protection_radius_m: the position is off by more than this with at most the settings' risk.
         mean: (10,) of the state, None where the position is not known well enough to be of use.
         covariance: (10, 10), None with it.
         place: the accepted one.
@@ -53,7 +55,9 @@ class Answer:
     time: float
     accepted: bool = False
     reason: str = ""
+    implausible: bool = False
     probability: float = 0.0
+    protection_radius_m: float = math.inf
     mean: Array | None = None
     covariance: Array | None = None
     place: Alternative | None = None
@@ -131,14 +135,15 @@ class Tracker:
         """Where to look at a time: a circle where the last frame was accepted, None for all of the map."""
         if not self._accepted or not math.isfinite(time):
             return None
-        belief = self._history.at(time)
-        if belief is None:
+        mixture = self._history.at(time)
+        if mixture is None:
             return None
         motion = None if velocity is None else Motion(*velocity, sigma)
-        belief = advance(belief, time, motion, self._model, self._chances)
-        if not len(belief.weights):
+        mixture = advance(mixture, time, motion, self._model, self._chances)
+        if not len(mixture.weights):
             return None
-        weight, mean, covariance = _part(belief, _together(belief, np.ones(len(belief.weights), bool)))
+        mode = _together(mixture, np.ones(len(mixture.weights), bool))
+        weight, mean, covariance = moments(mixture.weights[mode], mixture.means[mode], mixture.covariances[mode])
         if weight < _LIKELY:
             return None
         latitude, longitude = self._local.to_wgs84(*mean[POSITION])
@@ -158,7 +163,10 @@ class Tracker:
             self.reset()
         self._older = 0
         earlier, after = self._history.add(sight)
-        answer = self._answer(after, _implausible(earlier, sight))
+        reason = _implausible(earlier, sight)
+        answer = self._answer(after)
+        if not answer.accepted and reason:
+            answer = replace(answer, implausible=True, reason=_and(reason, answer.reason))
         if answer.accepted and answer.mean is not None:
             east, north = answer.mean[POSITION]
             nearest = min(sight.places, key=lambda place: math.hypot(place.easting - east, place.northing - north))
@@ -169,79 +177,94 @@ class Tracker:
 
     def estimate(self, time: float) -> Answer:
         """Where the aircraft is at a time at or after the last frame's, or at one within the history."""
-        belief = self._history.at(time) if math.isfinite(time) else None
-        if belief is None:
+        mixture = self._history.at(time) if math.isfinite(time) else None
+        if mixture is None:
             return Answer(time, reason="a time that nothing is known of")
-        if belief.time == time:
-            return self._answer(belief)
-        return self._answer(advance(belief, time, None, self._model, self._chances))
+        if mixture.time == time:
+            return self._answer(mixture)
+        return self._answer(advance(mixture, time, None, self._model, self._chances))
 
     def _begin(self, circles: Sequence[tuple[float, float, float]]) -> History:
-        start = Belief.around(-math.inf, circles, _WRONG_START, self._model)
+        start = Mixture.around(-math.inf, circles, _WRONG_START, self._model)
         return History(start, self._step, self._settings.track_history_s)
 
-    def _step(self, belief: Belief, sight: Sight) -> Belief:
+    def _step(self, mixture: Mixture, sight: Sight) -> Mixture:
         motion = None if sight.velocity is None else Motion(*sight.velocity, sight.velocity_sigma)
-        return see(advance(belief, sight.time, motion, self._model, self._chances), sight, self._model, self._chances)
+        return see(advance(mixture, sight.time, motion, self._model, self._chances), sight, self._model, self._chances)
 
-    def _answer(self, belief: Belief, reason: str = "") -> Answer:
-        if not len(belief.weights):
-            return Answer(belief.time, reason=reason or "no place found yet")
-        believing = belief.own & _together(belief, belief.own)
-        weight = float(belief.weights[believing].sum())
-        if weight >= _SURE:
-            return self._told(belief.time, *_part(belief, believing), True, reason)
-        mode = _together(belief, np.ones(len(belief.weights), bool))
-        weight = float(belief.weights[mode].sum())
-        if weight >= _SURE:
-            return self._told(belief.time, *_part(belief, mode), False, reason)
-        if weight >= _LIKELY:
-            return self._told(
-                belief.time, *self._everywhere(belief), False, _and(reason, f"{100 * weight:.0f} % sure of the place")
-            )
-        return Answer(belief.time, reason=_and(reason, f"the likeliest place is {100 * weight:.0f} % sure"))
-
-    def _everywhere(self, belief: Belief) -> tuple[float, Array, Array]:
-        """Moments of all that is possible, with the lost ones anywhere on the map."""
+    def _answer(self, mixture: Mixture) -> Answer:
+        if not len(mixture.weights):
+            return Answer(mixture.time, reason="no place found yet")
+        every = np.ones(len(mixture.weights), bool)
+        believing = mixture.own & _together(mixture, mixture.own)
+        mode = _together(mixture, every)
+        if float(mixture.weights[believing].sum()) >= _SURE:
+            return self._told(mixture, believing, replace(Answer(mixture.time), accepted=True))
+        if (weight := float(mixture.weights[mode].sum())) >= _SURE:
+            return self._told(mixture, mode, Answer(mixture.time))
+        reason = f"the likeliest place is {100 * weight:.0f} % sure"
+        if weight < _LIKELY:
+            return Answer(mixture.time, reason=reason, probability=weight)
+        # All that is possible, with what is lost anywhere on the map.
         mean, covariance = self._model.start(-1)
         mean[POSITION], covariance[POSITION, POSITION] = self._chances.anywhere()
-        return moments(
-            np.append(belief.weights, belief.lost),
-            np.concatenate([belief.means, mean[None]]),
-            np.concatenate([belief.covariances, covariance[None]]),
+        everything = replace(
+            mixture,
+            weights=np.append(mixture.weights, mixture.lost),
+            means=np.concatenate([mixture.means, mean[None]]),
+            covariances=np.concatenate([mixture.covariances, covariance[None]]),
         )
+        told = self._told(everything, np.append(every, True), Answer(mixture.time, reason=reason))
+        return replace(told, probability=weight)
 
-    def _told(
-        self, time: float, probability: float, mean: Array, covariance: Array, accepted: bool, reason: str
-    ) -> Answer:
-        """An answer, if it is known well enough to be of use."""
+    def _told(self, mixture: Mixture, which: NDArray[np.bool_], answer: Answer) -> Answer:
+        """The answer that some components give together, if it is known well enough to be of use."""
+        weights, means, covariances = mixture.weights[which], mixture.means[which], mixture.covariances[which]
+        probability, mean, covariance = moments(weights, means, covariances)
         sigma = _worst(covariance[POSITION, POSITION])
         if sigma > self._settings.track_limit_m:
             known = f"the position is known to {sigma:.0f} m only"
-            return Answer(time, reason=_and(reason, known), probability=probability)
-        return Answer(time, accepted, "" if accepted else reason, probability, mean, covariance)
+            return replace(answer, accepted=False, reason=_and(answer.reason, known), probability=probability)
+        radius = _radius(weights, means - mean, covariances, self._settings.protection_risk - (1.0 - probability))
+        return replace(answer, probability=probability, protection_radius_m=radius, mean=mean, covariance=covariance)
 
 
-def _together(belief: Belief, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _together(mixture: Mixture, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(N,) which components are about where the likeliest of some is."""
     if not among.any():
         return among
-    positions, spreads = belief.means[:, POSITION], belief.covariances[:, POSITION, POSITION]
-    lead = int(np.argmax(np.where(among, belief.weights, -1.0)))
+    positions, spreads = mixture.means[:, POSITION], mixture.covariances[:, POSITION, POSITION]
+    lead = int(np.argmax(np.where(among, mixture.weights, -1.0)))
     apart = positions - positions[lead]
     squared = np.einsum("ni,ni->n", apart, np.linalg.solve(spreads + spreads[lead], apart[..., None])[..., 0])
     return np.asarray(squared <= _SAME_MODE_SIGMAS**2)
 
 
-def _part(belief: Belief, which: NDArray[np.bool_]) -> tuple[float, Array, Array]:
-    return moments(belief.weights[which], belief.means[which], belief.covariances[which])
+def _radius(weights: Array, apart: Array, covariances: Array, risk: float) -> float:
+    """Around a position, beyond which some components have so much weight together at most: metres.
+
+    Each component counts with the bound of `cvgl.mixture.protection_radius` around its own mean.
+    """
+    if risk <= 0.0:
+        return math.inf
+    distances = np.hypot(*apart[:, POSITION].T)
+    variances = np.linalg.eigvalsh(covariances[:, POSITION, POSITION])[:, -1]
+    low, high = 0.0, float((distances + np.sqrt(-2.0 * variances * math.log(min(risk, 0.5)))).max())
+    for _ in range(40):
+        middle = (low + high) / 2
+        left = np.maximum(middle - distances, 0.0)
+        if float(weights @ np.exp(-(left**2) / (2.0 * np.maximum(variances, 1e-12)))) > risk:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def _and(*reasons: str) -> str:
     return "; ".join(reason for reason in reasons if reason)
 
 
-def _implausible(earlier: Belief, sight: Sight) -> str:
+def _implausible(earlier: Mixture, sight: Sight) -> str:
     """What to say of a strong match if it is not accepted."""
     if not sight.places or log_ratio(sight.places[0]) < _STRONG or not len(earlier.weights):
         return ""

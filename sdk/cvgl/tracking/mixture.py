@@ -23,7 +23,7 @@ from cvgl.geometry import wrap_degrees
 from cvgl.tracking.evidence import Sight, log_ratio, rotation
 from cvgl.tracking.motion import MAP, POSITION, SCALE, SIZE, TILT, TURN, VELOCITY, Dynamics, Motion
 
-__all__ = ["LASTING_TILT", "Belief", "Chances", "advance", "lasting_errors", "merge", "moments", "see"]
+__all__ = ["LASTING_TILT", "Chances", "Mixture", "advance", "lasting_errors", "merge", "moments", "see"]
 
 Array = NDArray[np.float64]
 
@@ -79,7 +79,7 @@ class Chances:
 
 
 @dataclass(frozen=True)
-class Belief:
+class Mixture:
     """What is believed at one time.
 
     Args:
@@ -110,7 +110,9 @@ class Belief:
     frames: float = 0.0
 
     @classmethod
-    def around(cls, time: float, circles: Sequence[tuple[float, float, float]], lost: float, model: Dynamics) -> Belief:
+    def around(
+        cls, time: float, circles: Sequence[tuple[float, float, float]], lost: float, model: Dynamics
+    ) -> Mixture:
         """Somewhere in circles (easting, northing, sigma), each as likely, or lost."""
         paces = np.tile(np.arange(len(model.speed_sigmas)), len(circles))
         states = [model.start(pace) for pace in paces]
@@ -124,26 +126,26 @@ class Belief:
         return cls(time, weights, means, covariances, paces, np.zeros(len(paces), bool), lost if circles else 1.0)
 
 
-def advance(belief: Belief, time: float, motion: Motion | None, model: Dynamics, chances: Chances) -> Belief:
+def advance(mixture: Mixture, time: float, motion: Motion | None, model: Dynamics, chances: Chances) -> Mixture:
     """What is believed at a later time, before anything is seen there."""
     # A start has no time of its own: it holds when the first frame comes.
-    elapsed = min(max(time - belief.time, 0.0), _LONGEST_S) if math.isfinite(belief.time) else 0.0
-    weights, states, paces = belief.weights, (belief.means, belief.covariances), belief.paces
+    elapsed = min(max(time - mixture.time, 0.0), _LONGEST_S) if math.isfinite(mixture.time) else 0.0
+    weights, states, paces = mixture.weights, (mixture.means, mixture.covariances), mixture.paces
     count, change = len(model.speed_sigmas), model.change_of_pace(elapsed)
     if motion is None and change > 0.0 and len(weights):
         # Every component may fly on at each pace.
         to = np.repeat(np.arange(count), len(weights))
         parts = np.where(to == np.tile(paces, count), 1.0 - change * (count - 1), change)
         weights, paces = np.tile(weights, count) * parts, to
-        states = (np.tile(belief.means, (count, 1)), np.tile(belief.covariances, (count, 1, 1)))
-    means, covariances = model.move(*states, paces, elapsed, motion, belief.velocity)
+        states = (np.tile(mixture.means, (count, 1)), np.tile(mixture.covariances, (count, 1, 1)))
+    means, covariances = model.move(*states, paces, elapsed, motion, mixture.velocity)
     weights = weights * math.exp(-chances.lost_per_s * elapsed)
     # What has spread over as much as the map says no more than that the aircraft is somewhere on it.
     spread = 2 * math.pi * np.exp(0.5 * _log_det(covariances[:, POSITION, POSITION]))
     keep = spread < _LOST_SHARE * chances.map_area
     weights = weights[keep]
     return replace(
-        belief,
+        mixture,
         time=time,
         weights=weights,
         means=means[keep],
@@ -155,46 +157,45 @@ def advance(belief: Belief, time: float, motion: Motion | None, model: Dynamics,
     )
 
 
-def see(belief: Belief, sight: Sight, model: Dynamics, chances: Chances) -> Belief:
+def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mixture:
     """What is believed once a frame has been seen, at the frame's time."""
     places = sight.places
     if not places:
-        return belief
-    new = _novelty(belief, sight, _NEW_VIEW_HEIGHTS, _NEW_VIEW_S)
-    scatter = _novelty(belief, sight, _NEW_SCATTER_HEIGHTS, _NEW_SCATTER_S)
+        return mixture
+    new = _novelty(mixture, sight, _NEW_VIEW_HEIGHTS, _NEW_VIEW_S)
+    scatter = _novelty(mixture, sight, _NEW_SCATTER_HEIGHTS, _NEW_SCATTER_S)
     looks = [_look(place, sight, model, scatter) for place in places]
-    found = (_STATED * chances.found + belief.hits) / (_STATED + belief.frames)
-    counted = found / len(places)
+    found = (_STATED * chances.found + mixture.hits) / (_STATED + mixture.frames)
     weights, means, covariances, paces, own = [], [], [], [], []
-    lost_log = math.log(belief.lost) if belief.lost > 0 else -math.inf
+    lost_log = math.log(mixture.lost) if mixture.lost > 0 else -math.inf
     searched = min(sight.area, chances.map_area)
     # Of a component's cases: none of the places is right, or one of them.
-    cases = [np.full(len(belief.weights), math.log1p(-found))]
+    cases = [np.full(len(mixture.weights), math.log1p(-found))]
     updated = []
     for look, place in zip(looks, places, strict=True):
-        mean, covariance, density = _correct(belief.means, belief.covariances, look)
-        cases.append(math.log(counted) + log_ratio(place) + density - look.clutter + math.log(searched))
+        mean, covariance, density = _correct(mixture.means, mixture.covariances, look)
+        cases.append(math.log(found) + log_ratio(place) + density - look.clutter + math.log(searched))
         updated.append((mean, covariance))
     ratio = np.stack(cases)
     total = np.logaddexp.reduce(ratio, axis=0)
     with np.errstate(divide="ignore"):
-        ratio = ratio + (new - 1.0) * total + np.log(belief.weights)
-    anew = np.array([math.log(counted) + log_ratio(place) + math.log(searched / chances.map_area) for place in places])
+        ratio = ratio + (new - 1.0) * total + np.log(mixture.weights)
+    anew = np.array([math.log(found) + log_ratio(place) + math.log(searched / chances.map_area) for place in places])
     heard = np.logaddexp(math.log1p(-found), np.logaddexp.reduce(anew))
     # A view that is repeated has had its chance to begin anew.
     anew += lost_log + (new - 1.0) * heard + math.log(new)
     still = lost_log + new * heard
     still = float(np.log(max(np.exp(still) - np.exp(anew).sum(), 1e-300)))
-    for row, (mean, covariance) in enumerate([(belief.means, belief.covariances), *updated]):
+    for row, (mean, covariance) in enumerate([(mixture.means, mixture.covariances), *updated]):
         weights.append(ratio[row])
         means.append(mean)
         covariances.append(covariance)
-        paces.append(belief.paces)
+        paces.append(mixture.paces)
         own.append(np.full(len(mean), row > 0))
     count = len(model.speed_sigmas)
     for log_weight, look in zip(anew, looks, strict=True):
         for pace in range(count):
-            mean, covariance = _begin(look, model, pace, sight.velocity_sigma if belief.velocity is not None else None)
+            mean, covariance = _begin(look, model, pace, sight.velocity_sigma if mixture.velocity is not None else None)
             weights.append(np.array([log_weight - math.log(count)]))
             means.append(mean[None])
             covariances.append(covariance[None])
@@ -205,14 +206,14 @@ def see(belief: Belief, sight: Sight, model: Dynamics, chances: Chances) -> Beli
     believing = np.concatenate(own)
     fading = 1.0 - new / _MEMORY
     seen = replace(
-        belief,
+        mixture,
         weights=shares[:-1],
         means=np.concatenate(means),
         covariances=np.concatenate(covariances),
         paces=np.concatenate(paces),
         own=believing,
-        hits=fading * belief.hits + new * float(shares[:-1][believing].sum()),
-        frames=fading * belief.frames + new,
+        hits=fading * mixture.hits + new * float(shares[:-1][believing].sum()),
+        frames=fading * mixture.frames + new,
         lost=float(shares[-1]),
         seen=np.array([[place.easting, place.northing] for place in places]),
         seen_at=sight.time,
@@ -220,20 +221,20 @@ def see(belief: Belief, sight: Sight, model: Dynamics, chances: Chances) -> Beli
     return merge(seen, _COMPONENTS)
 
 
-def merge(belief: Belief, most: int) -> Belief:
+def merge(mixture: Mixture, most: int) -> Mixture:
     """At most so many components: negligible ones go, and those whose merging changes least become one."""
-    keep = belief.weights > _NEGLIGIBLE * belief.weights.max(initial=0.0)
-    weights, means, covariances = belief.weights[keep], belief.means[keep], belief.covariances[keep]
-    paces, own = belief.paces[keep], belief.own[keep]
-    gone = float(belief.weights.sum() - weights.sum())
+    keep = mixture.weights > _NEGLIGIBLE * mixture.weights.max(initial=0.0)
+    weights, means, covariances = mixture.weights[keep], mixture.means[keep], mixture.covariances[keep]
+    paces, own = mixture.paces[keep], mixture.own[keep]
+    gone = float(mixture.weights.sum() - weights.sum())
     while len(weights) > most:
         first, second = _cheapest(weights, means, covariances, 2 * paces + own)
         pair = [first, second]
         weights[first], means[first], covariances[first] = moments(weights[pair], means[pair], covariances[pair])
         rest = np.arange(len(weights)) != second
         weights, means, covariances, paces, own = (v[rest] for v in (weights, means, covariances, paces, own))
-    lost = min(belief.lost + gone, 1.0)
-    return replace(belief, weights=weights, means=means, covariances=covariances, paces=paces, own=own, lost=lost)
+    lost = min(mixture.lost + gone, 1.0)
+    return replace(mixture, weights=weights, means=means, covariances=covariances, paces=paces, own=own, lost=lost)
 
 
 def moments(weights: Array, means: Array, covariances: Array) -> tuple[float, Array, Array]:
@@ -328,18 +329,18 @@ def _begin(look: _Look, model: Dynamics, pace: int, velocity_sigma: float | None
     return means[0], covariances[0]
 
 
-def _novelty(belief: Belief, sight: Sight, heights: float, seconds: float) -> float:
+def _novelty(mixture: Mixture, sight: Sight, heights: float, seconds: float) -> float:
     """How much of a frame's word is its own, 0 to 1: the same view again says the same again, right or wrong.
 
     Args:
         heights: how far the camera has to move, in its heights above ground, until a view is new but for 1 / e.
         seconds: the same by time alone.
     """
-    if not len(belief.seen):
+    if not len(mixture.seen):
         return 1.0
     now = np.array([[place.easting, place.northing] for place in sight.places])
-    moved = float(np.hypot(*(now[:, None] - belief.seen[None]).T).min())
-    elapsed = max(sight.time - belief.seen_at, 0.0)
+    moved = float(np.hypot(*(now[:, None] - mixture.seen[None]).T).min())
+    elapsed = max(sight.time - mixture.seen_at, 0.0)
     return max(-math.expm1(-moved / (heights * sight.height) - elapsed / seconds), 1e-3)
 
 
