@@ -173,7 +173,7 @@ def test_a_wrong_start_gives_way() -> None:
     assert one.prior(0.0) is not None
     for time in range(6):
         prior = one.prior(float(time))
-        near = prior is not None and prior.sigma_m < 100.0
+        near = prior is not None and float(LOCAL.to_local(prior.latitude, prior.longitude)[0]) > 200.0
         found = (place(290.0, 30.0, NOTHING),) if near else (place(30.0 * time, 0.0),)
         answer = one.update(sight(float(time), *found, area=math.pi * 200.0**2 if near else math.inf))
     assert answer.accepted and position(answer) == pytest.approx((150.0, 0.0), abs=10.0)
