@@ -33,13 +33,13 @@ from cvgl.camera import Camera
 from cvgl.errors import MapError, MissingDependencyError, MissionError
 from cvgl.files import read_json, sha256_file, write_json
 from cvgl.fix import FixStatus
+from cvgl.footprint import footprint_sides
 from cvgl.frame import Frame
 from cvgl.gallery import Gallery, build_gallery
 from cvgl.imagery import MapSource
 from cvgl.localizer import Localizer
 from cvgl.mission import CAMERA, GALLERY, MISSION, MODEL, Mission, write_mission_file
 from cvgl.model import Model
-from cvgl.refine import footprint_sides
 from cvgl.settings import Decision, Settings
 from cvgl.sim.views import MapImage, ViewSettings, choose_tile_size, drone_view
 from cvgl.versions import versions
