@@ -216,7 +216,7 @@ class Camera:
         flat = (points[:, 0] - (self.cx, self.cy)) / (self.fx, self.fy)
         if self.model == "fisheye":
             return np.column_stack([fisheye_undistort(flat, self.distortion), np.ones(len(points))])
-        if not any(self.distortion):
+        if not any(self.distortion) or not len(points):
             return np.column_stack([flat, np.ones(len(points))])
         # OpenCV's default of five iterations leaves tenths of a pixel at the corners of wide lenses.
         criteria = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 40, 1e-12)
@@ -235,6 +235,8 @@ class Camera:
         xyz = np.asarray(points, dtype=np.float64).reshape(-1, 3)
         if self.model == "fisheye":
             return fisheye_distort(xyz, self.distortion) * (self.fx, self.fy) + (self.cx, self.cy)
+        if not len(xyz):  # OpenCV takes no empty arrays
+            return np.empty((0, 2))
         pixels, _ = cv2.projectPoints(xyz.reshape(-1, 1, 3), np.zeros(3), np.zeros(3), self.matrix, self._coefficients)
         seen = xyz[:, 2] > 0
         if any(self.distortion):

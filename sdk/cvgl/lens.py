@@ -25,7 +25,8 @@ Array = NDArray[np.float64]
 
 # Beyond 83 degrees off the axis no pinhole describes a lens.
 _LARGEST_RADIUS = 8.0
-_ITERATIONS = 40
+_ITERATIONS = 60
+_SETTLED = 1e-15
 # Where a lens folds is looked for in so many steps, which is then halved as often.
 _STEPS, _HALVINGS = 4096, 40
 
@@ -96,7 +97,9 @@ def fisheye_undistort(distorted: Array, distortion: tuple[float, ...]) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
             stepped = angle - excess / _drawn_rate(angle, distortion)
         inside = (stepped >= low) & (stepped <= high)
-        angle = np.where(inside, stepped, 0.5 * (low + high))
+        before, angle = angle, np.where(inside, stepped, 0.5 * (low + high))
+        if np.abs(angle - before).max(initial=0.0) < _SETTLED:
+            break
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = np.where(drawn > 0, np.tan(angle) / drawn, 1.0)
     # A ray at a right angle to the axis has no ideal coordinates.

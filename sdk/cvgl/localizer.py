@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -20,9 +21,10 @@ from cvgl.fix import Candidate, Fix
 from cvgl.frame import Frame, Prior
 from cvgl.gallery import Gallery
 from cvgl.geometry import camera_to_enu, wrap_degrees
+from cvgl.ground import MAX_SLANT
 from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
-from cvgl.rectify import view_maps, warp_to_input
+from cvgl.rectify import view_maps, view_offset, warp_to_input
 from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, examine, look, merge, view_of
 from cvgl.register import PoseSigmas
 from cvgl.tracker import Tracker
@@ -127,7 +129,7 @@ class Localizer:
             return Fix.none(frame.time, f"image: {word}", timings_ms=clock.stages, name=frame.name)
         descriptors = self.model.embed_inputs(inputs)
         clock.lap("embed")
-        candidates = self._search(descriptors, headings, frame.prior)
+        candidates = self._search(descriptors, headings, frame.prior, camera, rotations, frame.height)
         clock.lap("search")
         if not candidates:
             reason = "no tile of the gallery lies within the prior"
@@ -164,7 +166,8 @@ class Localizer:
         if self.model.takes_frames():
             maps = view_maps(camera, rotations, frame.height, gsd, size)[1]
             lens = (camera.fx, camera.fy, camera.cx, camera.cy)
-            return RawFrame(frame.image, frame.layout, maps, lens, camera.distortion, scale, offset, view.channels)
+            looks = (scale, offset, view.channels, camera.model, MAX_SLANT)
+            return RawFrame(frame.image, frame.layout, maps, lens, camera.distortion, *looks)
         if count not in self._inputs:
             shape = (count, size, size)
             self._inputs[count] = np.empty((count, 3, size, size), np.float32), np.empty(shape, np.uint8)
@@ -185,19 +188,25 @@ class Localizer:
         return self._inputs[count][0]
 
     def _search(
-        self, descriptors: NDArray[np.float32], headings: Sequence[float], prior: Prior | None
+        self,
+        descriptors: NDArray[np.float32],
+        headings: Sequence[float],
+        prior: Prior | None,
+        camera: Camera,
+        rotations: Sequence[NDArray[np.float64]],
+        height: float,
     ) -> list[Candidate]:
         """The most similar tiles over all headings, best first, each tile once."""
         count = self.mission.settings.candidates
         if prior is None:
-            tiles, similarities = self.gallery.search(descriptors, count)
+            found = list(zip(*self.gallery.search(descriptors, count), strict=True))
         else:
-            easting, northing = self.gallery.local.to_local(prior.latitude, prior.longitude)
-            # The tile is where the image's middle is; three sigma, and the lean of the camera on top.
-            radius = 3.0 * prior.sigma_m + self.gallery.manifest.tile_size_m / 2
-            tiles, similarities = self.gallery.near(descriptors, float(easting), float(northing), radius, count)
+            found = [
+                self._near(descriptor, prior, view_offset(camera, rotation, height), height, count)
+                for descriptor, rotation in zip(descriptors, rotations, strict=True)
+            ]
         best: dict[int, tuple[float, float]] = {}
-        for heading, row, values in zip(headings, tiles, similarities, strict=True):
+        for heading, (row, values) in zip(headings, found, strict=True):
             for tile, value in zip(row.tolist(), values.tolist(), strict=True):
                 if tile >= 0 and value > best.get(tile, (-2.0, 0.0))[0]:
                     best[tile] = (value, heading)
@@ -206,6 +215,22 @@ class Localizer:
         return [
             Candidate(tile, float(at[tile, 0]), float(at[tile, 1]), value, heading) for tile, (value, heading) in ranked
         ]
+
+    def _near(
+        self, descriptor: NDArray[np.float32], prior: Prior, offset: NDArray[np.float64], height: float, count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The tiles most similar to a view whose centre lies at an offset from the aircraft, and their similarities."""
+        settings = self.mission.settings
+        east, north = self.gallery.local.to_local(prior.latitude, prior.longitude)
+        # The tile is where the view's centre is: three sigma, and on top of it how far heading and tilt may move the
+        # centre of a view that lies ahead. The lean of a camera that looks down is within half a tile.
+        ahead = float(np.hypot(*offset))
+        swing = ahead * math.radians(settings.heading_sigma_deg)
+        lean = ahead * math.radians(settings.tilt_sigma_deg) * ahead / height
+        radius = 3.0 * math.hypot(prior.sigma_m, swing, lean) + self.gallery.manifest.tile_size_m / 2
+        place = float(east) + float(offset[0]), float(north) + float(offset[1])
+        tiles, similarities = self.gallery.near(descriptor[None], *place, radius, count)
+        return tiles[0], similarities[0]
 
     def _views(
         self,

@@ -17,7 +17,16 @@ from cvgl.ground import MAX_SLANT, aim, ground_offset
 from cvgl.native import rectify as _rectify
 from cvgl.native import resample, warp_into
 
-__all__ = ["NetworkInput", "Patch", "ground_offset", "rectify", "rectify_again", "view_maps", "warp_to_input"]
+__all__ = [
+    "NetworkInput",
+    "Patch",
+    "ground_offset",
+    "rectify",
+    "rectify_again",
+    "view_maps",
+    "view_offset",
+    "warp_to_input",
+]
 
 # A corrected attitude may look this much further than a given one before it is refused (70 degrees off nadir): what is
 # beyond 60 by the given one is not in the patch.
@@ -183,6 +192,18 @@ def view_maps(
     offsets = [_center(camera, rotation, height)[1] for rotation in rotations]
     maps = [_patch_to_camera(*pair, height, gsd, size) for pair in zip(rotations, offsets, strict=True)]
     return np.array(offsets, np.float64).reshape(-1, 2), np.array(maps, np.float64).reshape(-1, 3, 3)
+
+
+def view_offset(camera: Camera, rotation: NDArray[np.float64], height: float) -> NDArray[np.float64]:
+    """East and north (2,) from the point below the camera to the centre of the view that :func:`rectify` makes, metres.
+
+    Args:
+        camera, rotation, height: as :func:`rectify` takes them.
+
+    Raises:
+        FrameError: the camera does not look at the ground.
+    """
+    return _center(camera, rotation, height)[1]
 
 
 def rectify_again(patch: Patch, camera: Camera, rotation: NDArray[np.float64], height: float) -> Patch:
