@@ -19,14 +19,25 @@ from cvgl.errors import CvglError, GalleryError
 if TYPE_CHECKING:  # what flies reads basemaps, and does not need to load GDAL for it
     from cvgl.imagery import MapSource
 
-__all__ = ["HELD_TILES", "TILE_PX", "Basemap", "TiledPixels", "load_array", "read_grey", "write_overview"]
+__all__ = [
+    "HELD_TILES",
+    "OVERVIEW_SIDE",
+    "TILE_PX",
+    "Basemap",
+    "TiledPixels",
+    "load_array",
+    "read_grey",
+    "write_jpeg",
+    "write_overview",
+]
 
 TILE_PX = 256
 """Side of a tile of a basemap."""
 HELD_TILES = 1024
 """Tiles that a basemap keeps in memory, 64 kB each: what the windows of many frames read."""
 
-_OVERVIEW_SIDE = 4096
+OVERVIEW_SIDE = 4096
+"""Longest side of an overview, pixels."""
 _OVERVIEW_QUALITY = 88
 
 
@@ -164,15 +175,24 @@ def write_overview(source: MapSource, path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     west, south, east, north = source.bounds
-    gsd = max(source.native_gsd, (east - west) / _OVERVIEW_SIDE, (north - south) / _OVERVIEW_SIDE)
+    gsd = max(source.native_gsd, (east - west) / OVERVIEW_SIDE, (north - south) / OVERVIEW_SIDE)
     # The small allowance keeps rounding from making the longer side one pixel too long.
     width, height = (math.ceil(extent / gsd - 1e-6) for extent in (east - west, north - south))
     rgb, _ = source.read(west, north, width, height, gsd)
-    done, jpeg = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _OVERVIEW_QUALITY])
-    if not done:
-        raise GalleryError("JPEG does not take the overview", file=path, found=f"{width} x {height}")
-    path.write_bytes(jpeg.tobytes())
+    write_jpeg(path, rgb[..., ::-1])
     return {"file": path.name, "width": width, "height": height, "gsd_m": gsd, "west": west, "north": north}
+
+
+def write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write a BGR picture as an overview is written.
+
+    Raises:
+        GalleryError: JPEG does not take pictures so large.
+    """
+    done, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _OVERVIEW_QUALITY])
+    if not done:
+        raise GalleryError("JPEG does not take the overview", file=path, found=f"{image.shape[1]} x {image.shape[0]}")
+    path.write_bytes(jpeg.tobytes())
 
 
 def load_array(path: str | Path, dtype: Any, dimensions: int, error: type[CvglError]) -> NDArray[Any]:

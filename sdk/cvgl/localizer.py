@@ -15,7 +15,7 @@ from cvgl.camera import Camera
 from cvgl.crew import Crew
 from cvgl.decide import Scene, decide
 from cvgl.engines import RawFrame
-from cvgl.errors import CameraError, FrameError, ModelError
+from cvgl.errors import CameraError, FrameError, GalleryError, ModelError
 from cvgl.fix import Candidate, Fix
 from cvgl.frame import Frame, Prior
 from cvgl.gallery import Gallery
@@ -91,6 +91,10 @@ class Localizer:
             return Fix.none(stamp, detail + found, timings_ms=clock.stages, name=frame.name)
         except ModelError as error:
             return Fix.none(frame.time, f"model: {error.message}", timings_ms=clock.stages, name=frame.name)
+        except GalleryError as error:
+            # Its parts are read, and verified, as they are needed.
+            where = "" if error.file is None else f"{error.file.name}: "
+            return Fix.none(frame.time, f"gallery: {where}{error.message}", timings_ms=clock.stages, name=frame.name)
 
     def track(self, frame: Frame) -> Fix:
         """Localise the next frame of a sequence: the search is narrowed to where the aircraft can have flown."""

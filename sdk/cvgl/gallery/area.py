@@ -52,7 +52,10 @@ class Area:
                 inside = np.isfinite(ring).all() and (np.abs(ring) <= (180, 90)).all()
                 if len(ring) < 4 or not inside:
                     raise MapError(
-                        "not a ring of longitudes and latitudes", file=path, field="coordinates", found=ring[:4].tolist()
+                        "not a ring of longitudes and latitudes",
+                        file=path,
+                        field="coordinates",
+                        found=ring[:4].tolist(),
                     )
             polygons.append(tuple(np.stack(local.to_local(ring[:, 1], ring[:, 0]), axis=1) for ring in points))
         if not polygons or any(not rings for rings in polygons):

@@ -19,7 +19,7 @@ from cvgl.gallery.descriptors import kept_neighbours, restore, store
 from cvgl.gallery.embedding import LEAST_VALID, Job, embed_pieces
 from cvgl.gallery.gallery import Gallery
 from cvgl.gallery.grid import Grid, anchored_grid, pieces_of, plan_grid
-from cvgl.gallery.manifest import BASEMAP_TILES, OVERVIEW, STORED, TABLE, TILES, Raster
+from cvgl.gallery.manifest import BASEMAP_TILES, OVERVIEW, STORED, TILES, Raster
 from cvgl.gallery.work import Work, read_arrays, write_arrays
 from cvgl.gallery.write import LayerTiles, Progress, basemap_shape, finish, write_basemap, write_indices, write_tiles
 from cvgl.model import Model
@@ -157,7 +157,8 @@ def _plan(
     extends: Gallery | None,
 ) -> list[_Planned]:
     if extends is None:
-        grids = [plan_grid(source.bounds, size, stride_m * size / sizes[0], px) for size in sizes]
+        first = plan_grid(source.bounds, sizes[0], stride_m, px)
+        grids = [first, *(plan_grid(source.bounds, size, stride_m * size / sizes[0], px) for size in sizes[1:])]
         return [_Planned(g, s, h) for g, s in zip(grids, sizes, strict=True) for h in headings]
     planned = []
     for layer in extends.manifest.layers:
@@ -209,7 +210,9 @@ class _Build:
             table = np.concatenate(some)
             if not len(table):
                 raise GalleryError(
-                    "every tile is in the gallery already" if self.extends else f"no tile has {LEAST_VALID:.0%} of data",
+                    "every tile is in the gallery already"
+                    if self.extends
+                    else f"no tile has {LEAST_VALID:.0%} of data",
                     file=self.source.path,
                     field="tile_size_m",
                     found=planned.grid.tile_size_m,

@@ -128,7 +128,8 @@ class Gallery:
         if not isinstance(self._tiles, np.ndarray):
             return np.asarray(self._tiles)
         table = np.zeros(len(self._tiles), TABLE)
-        table["easting"], table["northing"], table["valid"] = *self._tiles.T, 100
+        table["easting"], table["northing"] = self._tiles.T
+        table["valid"] = 100
         return table
 
     def layer_for(self, tile_size_m: float) -> int:

@@ -55,7 +55,7 @@ TABLE = np.dtype([("easting", "<f8"), ("northing", "<f8"), ("valid", "u1"), ("fl
 FEATURELESS, PARTIAL = 1, 2
 """Flags: nothing in it to tell it by (water, snow, fog); part of it is without data."""
 
-STORED = {"float16": np.dtype("<f2"), "int8": np.dtype("i1")}
+STORED: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "int8": np.dtype("i1")}
 """How descriptors may be stored: as they are, or as whole numbers in their direction, to be brought to unit length."""
 
 
@@ -208,7 +208,7 @@ def read_manifest(path: str | Path) -> GalleryManifest:
     fields.section("built_with")
     count = fields.integer("count")
     if version == 1:
-        layers = (_only_layer(fields, count),)
+        layers: tuple[Layer, ...] = (_only_layer(fields, count),)
         stored, basemap_tiles = "float16", 0
         files = fields.files(TILES, DESCRIPTORS, INDEX, BASEMAP, OVERVIEW)
     else:

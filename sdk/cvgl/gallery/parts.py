@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cvgl.errors import GalleryError
 
-__all__ = ["BLOCK_BYTES", "BLOCKS", "NpyWriter", "Part", "PartArray", "block_digests", "check_npy_head", "open_parts"]
+__all__ = ["BLOCKS", "BLOCK_BYTES", "NpyWriter", "Part", "PartArray", "block_digests", "check_npy_head", "open_parts"]
 
 BLOCKS = "blocks.sha256"
 """SHA-256 of every block of every other part, 32 bytes each: parts in the order of their names, blocks in theirs."""
@@ -233,7 +233,7 @@ class NpyWriter:
 
     def __init__(self, path: Path, dtype: Any, row: tuple[int, ...]) -> None:
         self._dtype, self._row, self.count = np.dtype(dtype), tuple(row), 0
-        self._file = open(path, "xb")
+        self._file = open(path, "xb")  # noqa: SIM115 (closed by __exit__)
         self._file.write(npy_header(self._dtype, (0, *self._row)))
 
     def write(self, rows: NDArray[Any]) -> None:

@@ -135,7 +135,7 @@ class Work:
 def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
     """Write arrays as one file, whole or not at all."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -34,7 +34,16 @@ from cvgl.geo import LocalFrame
 from cvgl.manifest import MANIFEST
 from cvgl.versions import versions
 
-__all__ = ["LayerTiles", "Progress", "basemap_shape", "finish", "write_basemap", "write_indices", "write_tiles"]
+__all__ = [
+    "LayerTiles",
+    "Progress",
+    "basemap_shape",
+    "finish",
+    "hash_parts",
+    "write_basemap",
+    "write_indices",
+    "write_tiles",
+]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -134,13 +143,7 @@ def finish(
         listed.append({**asdict(layer), "first": first, "index": index})
         first += layer.count
     indices = [index_name(number) for number in range(len(layers))]
-    files, digests = {}, b""
-    for name in sorted([TILES, DESCRIPTORS, BASEMAP, BASEMAP_TILES, OVERVIEW, *indices]):
-        files[name], blocks = block_digests(work.gallery / name)
-        digests += blocks
-    with atomic_path(work.gallery / BLOCKS) as temporary:
-        temporary.write_bytes(digests)
-    files[BLOCKS], _ = block_digests(work.gallery / BLOCKS)
+    files = hash_parts(work.gallery, [TILES, DESCRIPTORS, BASEMAP, BASEMAP_TILES, OVERVIEW, *indices])
     manifest = {
         "format_version": FORMAT_VERSION,
         "model": {"name": model[0], "fingerprint": model[1]},
@@ -167,6 +170,18 @@ def finish(
         "files": files,
     }
     write_json(work.gallery / MANIFEST, seal(manifest))
+
+
+def hash_parts(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What the manifest says of parts; writes the list of their blocks, which is one of them."""
+    files, digests = {}, b""
+    for name in sorted(names):
+        files[name], blocks = block_digests(folder / name)
+        digests += blocks
+    with atomic_path(folder / BLOCKS) as temporary:
+        temporary.write_bytes(digests)
+    files[BLOCKS], _ = block_digests(folder / BLOCKS)
+    return files
 
 
 def _write_array(path: Path, dtype: Any, row: tuple[int, ...], rows: Iterable[NDArray[Any]]) -> None:
