@@ -6,17 +6,15 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
-import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rasterio.transform import Affine
 from typer.testing import CliRunner
 
 from cvgl.cli.gallery import app
@@ -29,9 +27,7 @@ from cvgl.gallery.manifest import seal
 from cvgl.gallery.parts import NpyWriter
 from cvgl.gallery.write import hash_parts
 from cvgl.imagery import MapSource
-from cvgl.model import Model, View, write_bundle
-
-onnx = pytest.importorskip("onnx", reason="the tiny network of these tests is made with onnx")
+from cvgl.model import Model
 
 SIZE, GRID = 32, 8
 PARTS = [
@@ -40,56 +36,10 @@ PARTS = [
 SIZES = {"tile_size_m": 32.0, "stride_m": 16.0, "basemap_gsd_m": 0.5}
 
 
-def write_model(folder: Path, mean: float = 0.5) -> Path:
-    """A real network without weights: the mean of each cell of a grid."""
-    cell = SIZE // GRID
-    shape, value = ["batch", 3, SIZE, SIZE], onnx.helper.make_tensor_value_info
-    pool = onnx.helper.make_node("AveragePool", ["i"], ["c"], kernel_shape=[cell, cell], strides=[cell, cell])
-    graph = onnx.helper.make_graph(
-        [pool, onnx.helper.make_node("Flatten", ["c"], ["d"], axis=1)],
-        "tiny",
-        [value("i", onnx.TensorProto.FLOAT, shape)],
-        [value("d", onnx.TensorProto.FLOAT, ["batch", 3 * GRID**2])],
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    opset = [onnx.helper.make_opsetid("", 18)]
-    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), str(folder / "made.onnx"))
-    view = View("tiny.onnx", (SIZE, SIZE), (mean, mean, mean), (0.2, 0.2, 0.2), 1.0)
-    write_bundle(
-        folder / "tiny.cvgl",
-        name="tiny",
-        architecture="grid means",
-        descriptor_size=3 * GRID**2,
-        views={"query": view, "reference": view},
-        files={"tiny.onnx": folder / "made.onnx"},
-        precision="fp32",
-        opset=18,
-    )
-    return folder / "tiny.cvgl"
-
-
-def write_map(path: Path, seed: int = 0, size: int = 500, crs: str = "EPSG:32651") -> Path:
-    """A map of 0.5 m/px with a lake, a corner without data, and texture elsewhere."""
-    rng = np.random.default_rng(seed)
-    image = sum(
-        cv2.resize(rng.normal(0, 1, (size // cell, size // cell, 3)).astype(np.float32), (size, size)) * weight
-        for cell, weight in ((50, 40), (20, 25), (5, 15))
-    )
-    image = np.clip(np.asarray(image) + 120, 1, 255).astype(np.uint8)
-    image[300:420, 250:480] = (30, 60, 50)
-    image[:80, :90] = 0
-    transform = Affine(0.5, 0, 268_095.7, 0, -0.5, 2_685_248.1)
-    with rasterio.open(
-        path, "w", driver="GTiff", width=size, height=size, count=3, dtype="uint8", crs=crs,
-        transform=transform, nodata=0,
-    ) as file:  # fmt: skip
-        file.write(image.transpose(2, 0, 1))
-        file.update_tags(TIFFTAG_COPYRIGHT="(c) the [real] makers")
-    return path
-
-
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(
+    tmp_path_factory: pytest.TempPathFactory, write_model: Callable[..., Path], write_map: Callable[..., Path]
+) -> Path:
     """A folder with a model, a map and the gallery of both."""
     folder = tmp_path_factory.mktemp("place")
     model = Model.open(write_model(folder))
@@ -407,7 +357,9 @@ def test_unusable_sizes_are_refused(
 # Damage
 
 
-def test_a_gallery_of_another_model_is_refused_by_both_names(place: Path, tmp_path: Path) -> None:
+def test_a_gallery_of_another_model_is_refused_by_both_names(
+    place: Path, tmp_path: Path, write_model: Callable[..., Path]
+) -> None:
     other = Model.open(write_model(tmp_path, mean=0.4))
     with pytest.raises(GalleryError, match=r"model\.fingerprint") as caught:
         Gallery.open(place / "map.gallery", other)
