@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from cvgl.camera import Camera
 from cvgl.crew import Crew
-from cvgl.decide import Scene, decide
+from cvgl.decide import Scene, SearchPrior, decide
 from cvgl.engines import RawFrame
 from cvgl.errors import CameraError, FrameError, GalleryError, ModelError
-from cvgl.fix import Candidate, Fix
+from cvgl.fix import Candidate, Fix, ReasonCode
 from cvgl.frame import Frame, Prior
 from cvgl.gallery import Gallery
 from cvgl.geometry import camera_to_enu, wrap_degrees
@@ -81,20 +81,35 @@ class Localizer:
         Returns:
             A fix; a no-fix with its reason where the frame cannot be used or nothing on the map is sure enough.
         """
+        return self._answer(frame, None)
+
+    def locate_elsewhere(self, frame: Frame, hidden: tuple[float, float, float]) -> Fix:
+        """What a frame would be answered if the tiles around its place were not on the map: a match by chance.
+
+        Args:
+            frame: as for :meth:`locate`; its prior is not used.
+            hidden: easting, northing and radius of a circle, metres: tiles whose centre lies in it are passed over.
+        """
+        return self._answer(replace(frame, prior=None), hidden)
+
+    def _answer(self, frame: Frame, hidden: tuple[float, float, float] | None) -> Fix:
         clock = _Clock()
         try:
-            return self._locate(frame, clock)
+            return self._locate(frame, clock, hidden)
         except (FrameError, CameraError) as error:
             stamp = frame.time if isinstance(frame.time, (int, float)) else float("nan")
             detail = f"{error.field}: {error.message}" if error.field else error.message
             found = "" if error.found is None else f" (found {error.found})"
-            return Fix.none(stamp, detail + found, timings_ms=clock.stages, name=frame.name)
+            code = ReasonCode.BAD_INPUT
+            return Fix.none(stamp, detail + found, reason_code=code, timings_ms=clock.stages, name=frame.name)
         except ModelError as error:
-            return Fix.none(frame.time, f"model: {error.message}", timings_ms=clock.stages, name=frame.name)
+            code, reason = ReasonCode.MODEL, f"model: {error.message}"
+            return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
         except GalleryError as error:
             # Its parts are read, and verified, as they are needed.
             where = "" if error.file is None else f"{error.file.name}: "
-            return Fix.none(frame.time, f"gallery: {where}{error.message}", timings_ms=clock.stages, name=frame.name)
+            code, reason = ReasonCode.GALLERY, f"gallery: {where}{error.message}"
+            return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
 
     def track(self, frame: Frame) -> Fix:
         """Localise the next frame of a sequence: the search is narrowed to where the aircraft can have flown."""
@@ -111,7 +126,7 @@ class Localizer:
     def __repr__(self) -> str:
         return f"Localizer({str(self.mission.path)!r}, {self.model!r}, {self.gallery!r}, threads={self.threads})"
 
-    def _locate(self, frame: Frame, clock: _Clock) -> Fix:
+    def _locate(self, frame: Frame, clock: _Clock, hidden: tuple[float, float, float] | None) -> Fix:
         frame.check()
         frame = replace(frame, image=_packed(frame.image))
         settings = self.mission.settings
@@ -127,15 +142,17 @@ class Localizer:
         clock.lap("rectify")
         level, spread = _brightness(grey, limited=frame.pixels in ("nv12", "yuyv"))
         if spread < _FEATURELESS:
-            word = "too dark" if level < 24 else "overexposed" if level > 240 else "featureless"
-            return Fix.none(frame.time, f"image: {word}", timings_ms=clock.stages, name=frame.name)
+            code = _unusable(level)
+            reason = f"image: {code.value.replace('_', ' ')}"
+            return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
         descriptors = self.model.embed_inputs(inputs)
         clock.lap("embed")
-        candidates = self._search(descriptors, headings, frame.prior)
+        candidates = self._search(descriptors, headings, frame.prior, hidden)
         clock.lap("search")
         if not candidates:
             reason = "no tile of the gallery lies within the prior"
-            return Fix.none(frame.time, reason, timings_ms=clock.stages, name=frame.name)
+            code = ReasonCode.OUTSIDE_MAP
+            return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
         views, places = self._views(grey, camera, candidates, headings, rotations, frame.height)
         clock.lap("rectify")
         stride = self.gallery.manifest.stride_m
@@ -149,7 +166,7 @@ class Localizer:
         sigmas = PoseSigmas(half_step or settings.heading_sigma_deg, settings.height_sigma, tilt)
         hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
         clock.lap("register")
-        scene = Scene(self.gallery.local, stride, tilt)
+        scene = Scene(self.gallery.local, tilt, None if frame.prior is None else self._search_circle(frame.prior))
         fix = decide(hypotheses, frame, candidates, scene, settings, self.mission.decision)
         clock.lap("decide")
         return replace(fix, timings_ms=clock.stages)
@@ -189,27 +206,41 @@ class Localizer:
         return self._inputs[count][0]
 
     def _search(
-        self, descriptors: NDArray[np.float32], headings: Sequence[float], prior: Prior | None
+        self,
+        descriptors: NDArray[np.float32],
+        headings: Sequence[float],
+        prior: Prior | None,
+        hidden: tuple[float, float, float] | None,
     ) -> list[Candidate]:
         """The most similar tiles over all headings, best first, each tile once."""
         count = self.mission.settings.candidates
+        at = self.gallery.tiles
+        passed: set[int] = set()
+        if hidden is not None:
+            easting, northing, radius = hidden
+            passed = set(np.flatnonzero(np.hypot(at[:, 0] - easting, at[:, 1] - northing) <= radius).tolist())
         if prior is None:
-            tiles, similarities = self.gallery.search(descriptors, count)
+            tiles, similarities = self.gallery.search(descriptors, count + len(passed))
         else:
-            easting, northing = self.gallery.local.to_local(prior.latitude, prior.longitude)
-            # The tile is where the image's middle is; three sigma, and the lean of the camera on top.
-            radius = 3.0 * prior.sigma_m + self.gallery.manifest.tile_size_m / 2
-            tiles, similarities = self.gallery.near(descriptors, float(easting), float(northing), radius, count)
+            around = self._search_circle(prior)
+            within = (around.easting, around.northing, around.radius_m)
+            tiles, similarities = self.gallery.near(descriptors, *within, count)
         best: dict[int, tuple[float, float]] = {}
         for heading, row, values in zip(headings, tiles, similarities, strict=True):
             for tile, value in zip(row.tolist(), values.tolist(), strict=True):
-                if tile >= 0 and value > best.get(tile, (-2.0, 0.0))[0]:
+                if tile >= 0 and tile not in passed and value > best.get(tile, (-2.0, 0.0))[0]:
                     best[tile] = (value, heading)
         ranked = sorted(best.items(), key=lambda entry: (-entry[1][0], entry[0]))[:count]
-        at = self.gallery.tiles
         return [
             Candidate(tile, float(at[tile, 0]), float(at[tile, 1]), value, heading) for tile, (value, heading) in ranked
         ]
+
+    def _search_circle(self, prior: Prior) -> SearchPrior:
+        """Where a prior lets the search go."""
+        easting, northing = self.gallery.local.to_local(prior.latitude, prior.longitude)
+        # The tile is where the image's middle is; three sigma, and the lean of the camera on top.
+        radius = 3.0 * prior.sigma_m + self.gallery.manifest.tile_size_m / 2
+        return SearchPrior(float(easting), float(northing), prior.sigma_m, radius)
 
     def _views(
         self,
@@ -233,6 +264,13 @@ class Localizer:
             near = [c for c in candidates if abs(wrap_degrees(c.heading_deg - heading)) <= 1.01 * step]
             places.append(merge(near, 1.1 * stride))
         return views, places
+
+
+def _unusable(level: float) -> ReasonCode:
+    """What a frame without contrast is, by its mean grey level."""
+    if level < 24:
+        return ReasonCode.TOO_DARK
+    return ReasonCode.OVEREXPOSED if level > 240 else ReasonCode.FEATURELESS
 
 
 def _brightness(grey: NDArray[np.uint8], limited: bool) -> tuple[float, float]:
