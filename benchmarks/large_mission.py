@@ -60,15 +60,13 @@ class SampledModel:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def embed(
-        self, patches: NDArray[np.uint8], masks: NDArray[Any] | None = None, view: str = "query"
-    ) -> NDArray[np.float32]:
-        """As :meth:`cvgl.Model.embed`, for the next tiles of the grid."""
-        real = self._real[self._asked : self._asked + len(patches)]
-        self._asked += len(patches)
-        found = np.empty((len(patches), self._model.descriptor_size), np.float32)
+    def embed_inputs(self, inputs: NDArray[np.float32], view: str = "query") -> NDArray[np.float32]:
+        """As :meth:`cvgl.Model.embed_inputs`, for the next tiles of the grid."""
+        real = self._real[self._asked : self._asked + len(inputs)]
+        self._asked += len(inputs)
+        found = np.empty((len(inputs), self._model.descriptor_size), np.float32)
         if real.any():
-            found[real] = self._model.embed(patches[real], None if masks is None else masks[real], view)
+            found[real] = self._model.embed_inputs(inputs[real], view)
             self._pool = np.concatenate([self._pool, found[real]])
         made_up = self._pool[self._rng.integers(len(self._pool), size=int((~real).sum()))]
         # Half as long as the descriptor itself, as far apart as tiles are that show the same kind of place.

@@ -17,7 +17,7 @@ from cvgl.camera import Camera
 from cvgl.crew import Crew
 from cvgl.decide import Scene, SearchPrior, decide
 from cvgl.engines import RawFrame
-from cvgl.errors import CameraError, FrameError, ModelError
+from cvgl.errors import CameraError, FrameError, GalleryError, ModelError
 from cvgl.fix import Candidate, Fix, FixStatus, ReasonCode
 from cvgl.frame import Frame, Prior
 from cvgl.gallery import Gallery
@@ -108,6 +108,11 @@ class Localizer:
             return Fix.none(stamp, detail + found, reason_code=code, timings_ms=clock.stages, name=frame.name)
         except ModelError as error:
             code, reason = ReasonCode.MODEL, f"model: {error.message}"
+            return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
+        except GalleryError as error:
+            # Its parts are read, and verified, as they are needed.
+            where = "" if error.file is None else f"{error.file.name}: "
+            code, reason = ReasonCode.GALLERY, f"gallery: {where}{error.message}"
             return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
 
     def track(self, frame: Frame) -> Fix:
