@@ -44,7 +44,6 @@ from cvgl.sim.closed.ground import Ground, MapGround
 from cvgl.sim.closed.rows import Rows, nees
 from cvgl.sim.closed.score import recoveries
 from cvgl.versions import versions
-from cvgl.xyz import assemble_tiles
 
 # The EXIF's 24 mm equivalent, at the width of these frames.
 EXIF_FOCAL_PX, TRUE_FOCAL_PX = 1333.0, 1571.0
@@ -423,11 +422,9 @@ def world_mission(work: Work) -> tuple[Path, Path]:
 
 
 def dji_mission(work: Work) -> tuple[Path, Path]:
-    """A mission of the map under the recorded trajectories, and that map."""
-    map_file, mission = work.folder / "dji.tif", work.folder / "dji-mission"
-    if not map_file.is_file():
-        assemble_tiles(work.data / "maps" / "xyz_z18", map_file)
-    return _prepared(work, map_file, DJI_HEIGHT_M, mission), map_file
+    """A mission of the map under the recorded trajectories, and that map: a folder of web tiles."""
+    tiles = work.data / "maps" / "xyz_z18"
+    return _prepared(work, tiles, DJI_HEIGHT_M, work.folder / "dji-mission"), tiles
 
 
 def _prepared(work: Work, map_file: Path, height_m: float, mission: Path) -> Path:

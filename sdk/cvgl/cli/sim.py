@@ -41,7 +41,6 @@ def simulate(
         Path | None,
         typer.Option(
             "--map",
-            dir_okay=False,
             help="Fly over this map. One of cvgl-demo --keep is rendered as the world it shows, with all that stands "
             "up. Without it: over the mission's own basemap, which is easier than any real ground.",
         ),

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from cvgl.camera import Camera
 from cvgl.errors import FlightError
 from cvgl.fix import Fix
+from cvgl.footprint import footprint_sides
 from cvgl.frame import Frame, Prior
 from cvgl.geo import LocalFrame
 from cvgl.geometry import camera_to_enu
 from cvgl.localizer import Localizer
-from cvgl.refine import footprint_sides
 from cvgl.sim.closed.effects import Sky, darken, image_motion, light_level, motion_blur, rolling_shutter
 from cvgl.sim.closed.ground import Ground
 from cvgl.sim.closed.route import Bounds, Route, pattern_route, recorded_route

@@ -41,8 +41,8 @@ class Scenario:
         velocity_sigma_m_s: of each component told.
         velocity_bias_m_s: standard deviation of a constant error of each component on top, which frames do not tell.
         tilt_sigma_deg: by which a stabilised camera hangs off level on each axis, which nobody tells.
-        tilt_wander_deg: as much of it comes and goes within tens of seconds, as gimbals do; the rest, a mount that hangs
-            wrong, stays all through a flight.
+        tilt_wander_deg: as much of it comes and goes within tens of seconds, as gimbals do; the rest is a mount that
+            hangs wrong all through a flight.
         attitude_sigma_deg: of pitch and roll told, where the camera is not stabilised.
         start_sigma_m: of the position told at the start; 0 tells none.
         kidnap_every: frames between sudden displacements; 0 for none.
