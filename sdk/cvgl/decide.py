@@ -15,10 +15,13 @@ from cvgl.geo import LocalFrame
 from cvgl.refine import Hypothesis
 from cvgl.settings import Decision, Settings
 
-__all__ = ["Scene", "decide"]
+__all__ = ["Scene", "beyond_doubt", "decide", "disagreement"]
 
 # Two hypotheses closer than this (metres) are the same answer.
 _SAME_ANSWER_M = 10.0
+# Registration and local features mean the same place up to here, pixels of the basemap: both are off by some where
+# buildings lean.
+_AGREE_PX = 8.0
 # A coarse fix is good to about the reach of the search around a tile, metres per axis.
 _COARSE_SIGMA_M = 15.0
 
@@ -58,27 +61,25 @@ def decide(
     if not hypotheses:
         reason = "nothing to register: too little of the basemap, or of structure, in view"
         return Fix.none(frame.time, reason, candidates=tuple(candidates), name=frame.name)
-    chances = [
-        (*decision.log10_chances(h.peak.score, h.registration.evidence), math.log10(h.peak.rank)) for h in hypotheses
-    ]
-    order = sorted(range(len(hypotheses)), key=lambda index: sum(chances[index]))
+    chances = [_chances(h, decision) for h in hypotheses]
+    order = sorted(range(len(hypotheses)), key=lambda index: sum(chances[index].values()))
     best = hypotheses[order[0]]
-    product = sum(chances[order[0]])
-    total = decision.log10_joint(product)
+    total = _joint(chances[order[0]], decision)
     place = best.registration
     status, reason = _status(chances[order[0]], total, _retrieved(best, candidates, scene), decision)
-    for index in order[1:]:
-        other = hypotheses[index].registration
-        apart = math.hypot(other.easting - place.easting, other.northing - place.northing)
-        if apart > _SAME_ANSWER_M and sum(chances[index]) - product < math.log10(decision.ambiguity):
-            if status is not FixStatus.NO_FIX:
-                status, reason = FixStatus.NO_FIX, f"ambiguous: another place {apart:.0f} m away matches as well"
-            break
+    if status is not FixStatus.REFINED and disagreement(best):
+        reason = f"{reason} ({disagreement(best)})"
+    rival = _rival(hypotheses, chances, order, decision)
+    if rival is not None and status is not FixStatus.NO_FIX:
+        status, reason = FixStatus.NO_FIX, f"ambiguous: another place {rival:.0f} m away matches as well"
     places = tuple(
         _alternative(
             hypotheses[index],
-            decision.log10_joint(sum(chances[index])),
-            _COARSE_SIGMA_M if index == order[0] and status is FixStatus.COARSE else settings.registration_sigma_m,
+            _joint(chances[index], decision),
+            math.hypot(
+                _COARSE_SIGMA_M if index == order[0] and status is FixStatus.COARSE else settings.registration_sigma_m,
+                _dissent_m(hypotheses[index], decision),
+            ),
             scene,
             settings,
         )
@@ -116,6 +117,67 @@ def decide(
         alternatives=places,
         name=frame.name,
     )
+
+
+def beyond_doubt(hypotheses: Sequence[Hypothesis], decision: Decision) -> bool:
+    """Whether correlation by itself places the frame so surely, and nowhere else, that no other opinion is needed."""
+    if not hypotheses:
+        return True
+    chances = [_chances(h, decision) for h in hypotheses]
+    order = sorted(range(len(hypotheses)), key=lambda index: sum(chances[index].values()))
+    alone = _rival(hypotheses, chances, order, decision) is None
+    return alone and _joint(chances[order[0]], decision) < math.log10(decision.sure_chance)
+
+
+def _rival(
+    hypotheses: Sequence[Hypothesis], chances: Sequence[dict[str, float]], order: Sequence[int], decision: Decision
+) -> float | None:
+    """How far away, metres, another place is that matches as well as the best; None without one."""
+    best, product = hypotheses[order[0]].registration, sum(chances[order[0]].values())
+    for index in order[1:]:
+        other = hypotheses[index].registration
+        apart = math.hypot(other.easting - best.easting, other.northing - best.northing)
+        if apart > _SAME_ANSWER_M and sum(chances[index].values()) - product < math.log10(decision.ambiguity):
+            return apart
+    return None
+
+
+def _joint(chances: dict[str, float], decision: Decision) -> float:
+    return decision.log10_joint(sum(chances.values()), len(chances))
+
+
+def _chances(hypothesis: Hypothesis, decision: Decision) -> dict[str, float]:
+    """How often chance reaches what each witness says (log10), of those that were asked."""
+    place, features = hypothesis.registration, hypothesis.features
+    peak, blocks = decision.log10_chances(hypothesis.peak.score, place.evidence)
+    chances = {"peak": peak, "blocks": blocks, "rank": math.log10(hypothesis.peak.rank)}
+    if math.isnan(place.evidence):
+        del chances["blocks"]
+    if features is not None:
+        heard = disagreement(hypothesis) == ""
+        chances["local features"] = decision.log10_features(features.score) if heard else 0.0
+    return chances
+
+
+def disagreement(hypothesis: Hypothesis) -> str:
+    """Why local features, where they were asked, do not speak for a place; empty where they may."""
+    place, features = hypothesis.registration, hypothesis.features
+    if features is None or features.reason:
+        return "" if features is None else features.reason
+    apart = math.hypot(features.easting - place.easting, features.northing - place.northing)
+    if apart <= _AGREE_PX * hypothesis.view.patch.gsd:
+        return ""
+    return f"local features put it {apart:.1f} m away"
+
+
+def _dissent_m(hypothesis: Hypothesis, decision: Decision) -> float:
+    """How far away local features put a place that they are sure of, where that is too far to be the same."""
+    place, features = hypothesis.registration, hypothesis.features
+    if features is None or features.reason or disagreement(hypothesis) == "":
+        return 0.0
+    if decision.log10_features(features.score) >= math.log10(decision.witness_chance):
+        return 0.0
+    return math.hypot(features.easting - place.easting, features.northing - place.northing)
 
 
 def _alternative(
@@ -167,16 +229,14 @@ def _retrieved(best: Hypothesis, candidates: Sequence[Candidate], scene: Scene) 
     return math.hypot(east, north) <= 1.5 * scene.stride_m
 
 
-def _status(
-    chances: tuple[float, float, float], total: float, retrieved: bool, decision: Decision
-) -> tuple[FixStatus, str]:
-    """The status for three witnesses and their joint chance (log10), and whether retrieval alone would agree."""
-    peak, evidence, rank = chances
+def _status(chances: dict[str, float], total: float, retrieved: bool, decision: Decision) -> tuple[FixStatus, str]:
+    """The status for the witnesses and their joint chance (log10), and whether retrieval alone would agree."""
     witness = math.log10(decision.witness_chance)
-    heard = (peak < witness and evidence < witness) or evidence < math.log10(decision.overwhelming_chance)
+    sure = [chance for name, chance in chances.items() if chance < witness and name != "rank"]
+    heard = len(sure) >= 2 or chances.get("blocks", 0.0) < math.log10(decision.overwhelming_chance)
     if heard and total < math.log10(decision.refined_chance):
         return FixStatus.REFINED, ""
-    told = f"chance reaches its peak at 10^{peak:.1f}, its blocks at 10^{evidence:.1f}, its rank at 10^{rank:.1f}"
+    told = "chance reaches " + ", ".join(f"its {name} at 10^{chance:.1f}" for name, chance in chances.items())
     # Metres cannot be promised, but the place stands out, and it is where retrieval by itself would have put it.
     if retrieved and total < math.log10(decision.coarse_chance):
         return FixStatus.COARSE, f"not sure to metres: {told}"

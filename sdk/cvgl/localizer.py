@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from cvgl.camera import Camera
 from cvgl.crew import Crew
-from cvgl.decide import Scene, decide
+from cvgl.decide import Scene, beyond_doubt, decide
 from cvgl.engines import RawFrame
 from cvgl.errors import CameraError, FrameError, ModelError
+from cvgl.features import open_refiner
 from cvgl.fix import Candidate, Fix
 from cvgl.frame import Frame, Prior
 from cvgl.gallery import Gallery
@@ -23,7 +24,7 @@ from cvgl.geometry import camera_to_enu, wrap_degrees
 from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
 from cvgl.rectify import view_maps, warp_to_input
-from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, examine, look, merge, view_of
+from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, ask_features, examine, examine_features, look, merge, view_of
 from cvgl.register import PoseSigmas
 from cvgl.tracker import Tracker
 
@@ -56,6 +57,8 @@ class Localizer:
         self.threads = threads
         self._executor = Crew(threads) if threads > 1 else None
         self._tracker = Tracker(gallery.local, mission.settings.max_speed_m_s)
+        wanted = mission.settings.refiner != "correlation"
+        self.features = open_refiner(mission.features, mission.path, threads) if wanted else None
         self._inputs: dict[int, tuple[NDArray[np.float32], NDArray[np.uint8]]] = {}
 
     @classmethod
@@ -110,7 +113,7 @@ class Localizer:
     def _locate(self, frame: Frame, clock: _Clock) -> Fix:
         frame.check()
         frame = replace(frame, image=_packed(frame.image))
-        settings = self.mission.settings
+        settings, decision = self.mission.settings, self.mission.decision
         camera = self.camera.scaled_to(*frame.size)
         grey = frame.grey()
         pitch, roll = frame.pitch or 0.0, frame.roll or 0.0
@@ -143,10 +146,17 @@ class Localizer:
         clock.lap("correlate")
         tilt = settings.tilt_sigma_deg if frame.pitch is None or frame.roll is None else settings.attitude_sigma_deg
         sigmas = PoseSigmas(half_step or settings.heading_sigma_deg, settings.height_sigma, tilt)
-        hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
-        clock.lap("register")
+        if settings.refiner == "features" and self.features is not None:
+            hypotheses = examine_features(basemap, peaks, self.features, sigmas, self._executor)
+            clock.lap("features")
+        else:
+            hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
+            clock.lap("register")
+        if settings.refiner == "both" and self.features is not None and not beyond_doubt(hypotheses, decision):
+            hypotheses = ask_features(basemap, hypotheses, self.features, sigmas, self._executor)
+            clock.lap("features")
         scene = Scene(self.gallery.local, stride, tilt)
-        fix = decide(hypotheses, frame, candidates, scene, settings, self.mission.decision)
+        fix = decide(hypotheses, frame, candidates, scene, settings, decision)
         clock.lap("decide")
         return replace(fix, timings_ms=clock.stages)
 

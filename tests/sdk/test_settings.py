@@ -29,7 +29,7 @@ def test_nothing_given_is_the_defaults(kind: Any, section: str) -> None:
 
 @sections
 def test_survives_json(kind: Any, section: str) -> None:
-    changed = {name: value * 2 for name, value in kind().to_dict().items()}
+    changed = {name: value if isinstance(value, str) else value * 2 for name, value in kind().to_dict().items()}
     again = kind.from_dict(json.loads(json.dumps(changed)), FILE)
     assert again == kind(**changed)
     assert again.to_dict() == changed
