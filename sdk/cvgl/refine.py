@@ -222,7 +222,7 @@ def examine_features(
 ) -> list[Hypothesis]:
     """The best peaks' places by local features alone; those where they find a plausible place.
 
-    Their registration holds what the features found; its evidence is NaN, since no blocks were asked.
+    Their registration holds what the features found; its evidence is minus infinity, since no blocks were asked.
     """
     run = executor.map if executor is not None else map
 
@@ -241,7 +241,7 @@ def examine_features(
             turn_sigma_deg=found.turn_sigma_deg,
             blocks=found.matches,
             votes=found.inliers / found.matches,
-            evidence=math.nan,
+            evidence=-math.inf,
             residual_m=math.nan,
         )
         return Hypothesis(view, peak, place, found)

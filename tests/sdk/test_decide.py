@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from cvgl.camera import Camera
 from cvgl.correlate import Peak
-from cvgl.decide import Scene, beyond_doubt, decide
+from cvgl.decide import Scene, SearchPrior, beyond_doubt, decide
 from cvgl.features import FeatureMatch
 from cvgl.fix import Candidate, Fix, FixStatus
 from cvgl.frame import Frame
@@ -27,12 +28,9 @@ from cvgl.settings import Decision, Settings
 LOCAL = LocalFrame(47.4, 9.74)
 CAMERA = Camera.from_field_of_view(320, 240, 62.0)
 HEIGHT = 100.0
-STRIDE = 20.0
 # Under these laws a score of s is reached by chance with probability 10^-s (for s of 1 and more).
 LAWS: dict[str, float] = dict.fromkeys(("peak_location", "evidence_location"), 0.0)
-DECISION = Decision(
-    **LAWS, peak_scale=1 / np.log(10), evidence_scale=1 / np.log(10), refined_chance=5e-3, coarse_chance=2e-2
-)
+DECISION = Decision(**LAWS, places=1, peak_scale=1 / np.log(10), evidence_scale=1 / np.log(10))
 NO_FIX, COARSE, REFINED = FixStatus
 
 
@@ -61,13 +59,14 @@ def answer(
     *,
     retrieved: tuple[float, float] | None = (40.0, -25.0),
     tilt_sigma_deg: float = 2.0,
+    prior: SearchPrior | None = None,
     settings: Settings | None = None,
     decision: Decision = DECISION,
 ) -> Fix:
     """The fix; `retrieved` is where retrieval's best candidate is."""
     frame = Frame(np.zeros((240, 320), np.uint8), time=12.5, height=HEIGHT, name="0004.jpg")
     candidates = [] if retrieved is None else [Candidate(3, *retrieved, 0.7, 0.0), Candidate(8, -400.0, 0.0, 0.6, 0.0)]
-    scene = Scene(LOCAL, STRIDE, tilt_sigma_deg)
+    scene = Scene(LOCAL, tilt_sigma_deg, prior)
     return decide(hypotheses, frame, candidates, scene, settings or Settings(), decision)
 
 
@@ -84,12 +83,11 @@ def metres(latitude: float, longitude: float) -> tuple[float, float]:
         (3.0, 1.5, REFINED),
         (20.0, 20.0, REFINED),
         (500.0, 500.0, REFINED),
-        # One witness alone does not carry a refined fix, however sure it is.
+        # The place stands out, but its blocks say no more than they would anywhere: no metres can be promised.
         (9.0, 0.3, COARSE),
-        (0.3, 7.0, COARSE),
-        # Unless it is the blocks, and overwhelmingly so.
-        (0.3, 9.0, REFINED),
-        (2.0, 1.5, COARSE),
+        # Fields of parallel rows have no peak, and blocks that each find the same pose are no freak.
+        (0.3, 7.0, REFINED),
+        (2.0, 1.5, NO_FIX),
         (1.0, 1.0, NO_FIX),
         (1.5, 1.0, NO_FIX),
         (0.0, 0.0, NO_FIX),
@@ -105,21 +103,18 @@ def test_status_by_the_two_witnesses(peak: float, evidence: float, status: FixSt
     assert (fix.time, fix.name, fix.score, len(fix.candidates)) == (12.5, "0004.jpg", 0.8, 2)
 
 
-def test_the_rank_in_retrieval_is_a_witness_too() -> None:
-    weak = hypothesis(2.0, 1.5)
-    sure = replace(weak, peak=replace(weak.peak, rank=0.05))
-    assert answer([weak]).status is COARSE
-    assert answer([sure]).status is REFINED
-    assert answer([sure]).log10_chance < answer([weak]).log10_chance
+def at_order(one: Hypothesis, order: int, listed: int, lists: int = 1) -> Hypothesis:
+    return replace(one, peak=replace(one.peak, order=order, listed=listed, lists=lists))
 
 
-@pytest.mark.parametrize("retrieved", [(200.0, 100.0), (40.0, 20.0), None])
-@pytest.mark.parametrize(("peak", "evidence"), [(9.0, 0.3), (2.0, 1.5)])
-def test_a_coarse_fix_needs_retrieval_to_agree(
-    retrieved: tuple[float, float] | None, peak: float, evidence: float
-) -> None:
-    assert answer([hypothesis(peak, evidence)], retrieved=retrieved).status is NO_FIX
-    assert answer([hypothesis(4.0, 4.0)], retrieved=retrieved).status is REFINED
+def test_retrieval_s_order_counts() -> None:
+    weak = hypothesis(2.2, 2.2)
+    fixes = [answer([at_order(weak, order, 12)]) for order in (1, 2, 3, 12)]
+    assert [fix.status for fix in fixes] == [REFINED, NO_FIX, NO_FIX, NO_FIX]
+    assert all(a.probability > b.probability for a, b in itertools.pairwise(fixes))
+    assert all(a.log10_chance < b.log10_chance for a, b in itertools.pairwise(fixes))
+    # Of a hundred places that are searched one fits by chance more easily than of ten.
+    assert answer([at_order(weak, 5, 100)]).probability < answer([at_order(weak, 5, 10)]).probability
 
 
 def test_nothing_to_decide_on_is_no_fix() -> None:
@@ -136,8 +131,8 @@ def test_nothing_to_decide_on_is_no_fix() -> None:
         (100.0, 0.1, True),
         (100.0, 0.9, True),
         (12.0, 0.5, True),
-        (100.0, 1.2, False),  # more than ten times likelier to be chance
-        (100.0, 6.0, False),
+        (100.0, 2.0, False),  # a hundred times likelier to be chance
+        (100.0, 4.0, False),
         (5.0, 0.0, False),  # the same place, found twice
     ],
 )
@@ -284,10 +279,12 @@ def test_covariances_are_covariances(
     ("change", "status"),
     [
         ({}, REFINED),
-        ({"refined_chance": 1e-8}, COARSE),
         ({"witness_chance": 1e-4}, COARSE),
-        ({"refined_chance": 1e-8, "coarse_chance": 1e-8}, NO_FIX),
-        ({"evidence_location": 2.5}, COARSE),  # a map on which chance agrees more
+        ({"fix_chance": 1e-8}, NO_FIX),
+        ({"fix_probability": 0.9999}, NO_FIX),
+        ({"proposed": 1e-4}, NO_FIX),  # hardly ever over the map
+        ({"chance_factor": 1000.0}, NO_FIX),
+        ({"evidence_location": 2.5}, NO_FIX),  # a map on which chance agrees more
     ],
 )
 def test_the_mission_s_decision_is_what_counts(change: dict[str, Any], status: FixStatus) -> None:
@@ -312,12 +309,12 @@ FEATURES = replace(DECISION, features_location=0.0, features_scale=1 / np.log(10
     ("peak", "evidence", "score", "status"),
     [
         # A second opinion makes up for a weak first one...
-        (1.0, 1.0, 4.0, REFINED),
-        (1.5, 0.2, 4.0, REFINED),
-        (0.2, 1.5, 4.0, REFINED),
-        # ...but is one witness among others: alone it carries no refined fix.
-        (0.2, 0.2, 9.0, COARSE),
-        (3.0, 3.0, 0.2, REFINED),
+        (1.0, 1.0, 5.0, REFINED),
+        (0.2, 1.5, 5.0, REFINED),
+        # ...says where exactly as well...
+        (3.0, 0.2, 5.0, REFINED),
+        # ...and, where it has nothing to say, says nothing against a place that is sure without it.
+        (4.0, 4.0, 0.2, REFINED),
         (1.0, 1.0, 0.2, NO_FIX),
     ],
 )
@@ -333,6 +330,9 @@ def test_features_that_disagree_are_no_witness_and_are_told(apart: tuple[float, 
     fix = answer([seen_by_features(hypothesis(1.0, 1.0), 9.0, apart, reason)], decision=FEATURES)
     assert fix.status is NO_FIX
     assert said in fix.reason
+    witnesses = fix.alternatives[0].witnesses
+    assert witnesses is not None
+    assert witnesses.features == 0.0
 
 
 def test_a_sure_dissent_widens_the_covariance() -> None:
@@ -343,24 +343,20 @@ def test_a_sure_dissent_widens_the_covariance() -> None:
     assert sigma(9.0, (6.0, 0.0)) == pytest.approx(np.hypot(sigma(9.0, (0.0, 0.0)), 6.0))
 
 
-def test_blocks_that_nobody_asked_are_no_witness() -> None:
-    alone = seen_by_features(hypothesis(3.0, float("nan")), 4.0)
-    assert answer([alone], decision=FEATURES).status is REFINED
-    assert answer([seen_by_features(hypothesis(0.5, float("nan")), 4.0)], decision=FEATURES).status is not REFINED
-
-
 @pytest.mark.parametrize(
     ("places", "sure"),
     [
         ([], True),
-        ([(5.0, 5.0)], True),
-        ([(2.0, 3.0)], False),
+        ([(9.0, 9.0)], True),
+        ([(2.5, 2.5)], False),
+        # The place is sure, but not where in it.
+        ([(12.0, 0.3)], False),
         # A rival that matches as well is a doubt, however high both stand; one close by is the same place.
-        ([(5.0, 5.0), (5.0, 5.0, 90.0)], False),
-        ([(5.0, 5.0), (5.0, 5.0, 41.0)], True),
-        ([(5.0, 5.0), (1.0, 1.0, 90.0)], True),
+        ([(9.0, 9.0), (9.0, 9.0, 90.0)], False),
+        ([(9.0, 9.0), (9.0, 9.0, 41.0)], True),
+        ([(9.0, 9.0), (1.0, 1.0, 90.0)], True),
     ],
 )
 def test_features_are_asked_where_correlation_leaves_doubt(places: list[tuple[float, ...]], sure: bool) -> None:
     given = [hypothesis(peak, blocks, (at[0] if at else 40.0, -25.0)) for peak, blocks, *at in places]
-    assert beyond_doubt(given, FEATURES) is sure
+    assert beyond_doubt(given, Scene(LOCAL, 2.0), Settings(), FEATURES) is sure

@@ -121,7 +121,7 @@ def test_features_alone_place_the_best_peaks(place: Any) -> None:
     found = examine_features(place.basemap, peaks, FeatureRefiner(akaze()), SIGMAS, None)
     best = max(found, key=lambda h: h.features.score if h.features is not None else 0.0)
     assert np.hypot(best.registration.easting - TRUTH[0], best.registration.northing - TRUTH[1]) < 1.0
-    assert np.isnan(best.registration.evidence)
+    assert best.registration.evidence == -np.inf
 
 
 POINTS = np.array([[10, 10], [20, 10], [40, 30], [12, 11]], np.float32)
@@ -130,7 +130,7 @@ AXES = np.eye(4, dtype=np.float32)
 
 @pytest.mark.parametrize(
     ("shift", "radius", "expected"),
-    [(0.0, 5.0, {0, 1, 2, 3}), (3.0, 5.0, {0, 1, 2, 3}), (4.0, 5.0, set())],
+    [(0.0, 5.0, {0, 1, 2, 3}), (3.0, 5.0, {0, 1, 2, 3}), (60.0, 5.0, set())],
 )
 def test_matches_are_nearby(shift: float, radius: float, expected: set[int]) -> None:
     kind = replace(akaze(), ratio=1.0)

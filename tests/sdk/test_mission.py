@@ -177,7 +177,8 @@ def test_damaged_descriptions_are_named(copy: Path, part: str, damage: Callable[
         ("height_m", None),
         ("settings", {"candidates": 0}),
         ("settings", {"candidate": 20}),
-        ("decision", {"refined_chance": "low"}),
+        ("decision", {"fix_chance": "low"}),
+        ("decision", {"fix_chance": 1.5}),
         ("decision", []),
     ],
 )

@@ -18,7 +18,7 @@ from cvgl.camera import Camera
 from cvgl.cli.common import main
 from cvgl.errors import FrameError
 from cvgl.files import sha256_file, write_json
-from cvgl.fix import Fix
+from cvgl.fix import Fix, ReasonCode
 from cvgl.flight import Flight
 from cvgl.frame import Frame, Prior
 from cvgl.results import summarise, write_fixes, write_geojson
@@ -74,7 +74,7 @@ def locate_flight(
         try:
             frame = record.load()
         except FrameError as error:
-            fix = Fix.none(record.time, error.message, name=record.name)
+            fix = Fix.none(record.time, error.message, reason_code=ReasonCode.BAD_INPUT, name=record.name)
         else:
             decode_ms.append(1000.0 * (time.perf_counter() - began))
             if independent:
