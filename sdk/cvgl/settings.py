@@ -138,7 +138,7 @@ class Decision:
                 raise MissionError("not usable", field=f"decision.{name}", found=value, expected=expected)
 
     def log10_chances(self, peak: float, evidence: float, features: float | None = None) -> tuple[float, ...]:
-        """Decimal logarithms of the probabilities thX"""
+        """Decimal logarithms of the probabilities that one wrong place scores at least this, of what is given."""
         # The largest of n draws of a Gumbel law follows the same law, n times e-folds of its scale further up.
         location = self.peak_location - self.peak_scale * math.log(self.places)
         chances = (
