@@ -85,6 +85,7 @@ class FeatureRefiner:
         rotation: NDArray[np.float64],
         height: float,
         sigmas: PoseSigmas,
+        ahead: NDArray[np.float64] | None = None,
     ) -> FeatureMatch:
         """Match a frame with the map around a place.
 
@@ -96,6 +97,7 @@ class FeatureRefiner:
             rotation: (3, 3) camera to ENU that the frame came with, before any correction.
             height: above ground that the frame came with, metres.
             sigmas: how well heading, height and tilt were known.
+            ahead: as of :func:`cvgl.register.register`.
 
         Returns:
             The match; one without a place, and with a reason, where there is none.
@@ -124,7 +126,9 @@ class FeatureRefiner:
             return said
         seen = math.sqrt(np.count_nonzero(patch.mask))
         points, places = points[agree], places[agree]
-        pose, covariance, sigma = _fit(points, places, patch, applied, height * (1 + applied.scale), sigmas)
+        east, north = (0.0, 0.0) if ahead is None else ahead.tolist()
+        drawn_at = height * (1 + applied.scale)
+        pose, covariance, sigma = _fit(points, places, patch, applied, drawn_at, sigmas, east, north)
         noise = pose_noise(homography, points, sigma / patch.gsd, patch, rotation, height)
         reason = implausible(plane_pose(homography, patch, rotation, height), sigmas, noise)
         east, north, turn, scale, lean_east, lean_north = pose.tolist()
@@ -167,6 +171,8 @@ def _fit(
     applied: Correction,
     height: float,
     sigmas: PoseSigmas,
+    east: float,
+    north: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """The camera's pose (6,) by least squares, as registration fits it to blocks, its covariance (6, 6), and the
     standard deviation of a match, metres.
@@ -177,10 +183,11 @@ def _fit(
     x, y = ((points.astype(np.float64) - middle) * (patch.gsd, -patch.gsd)).T
     moved = (places.astype(np.float64) - points) * (patch.gsd, -patch.gsd)
     one, none = np.ones_like(x), np.zeros_like(x)
+    both = (x * y + x * north + y * east) / height
     design = np.stack(
         [
-            np.stack([one, none, y, x, x * x / height, x * y / height], axis=1),
-            np.stack([none, one, -x, y, x * y / height, y * y / height], axis=1),
+            np.stack([one, none, y, x, (x * x + 2 * east * x) / height, both], axis=1),
+            np.stack([none, one, -x, y, both, (y * y + 2 * north * y) / height], axis=1),
         ],
         axis=1,
     ).reshape(-1, 6)
