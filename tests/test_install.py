@@ -23,6 +23,7 @@ COMMANDS = {
     "cvgl-mavlink",
     "cvgl-prepare",
     "cvgl-ros",
+    "cvgl-sim",
     "cvgl-train",
 }
 BASE = {
