@@ -196,6 +196,8 @@ def locate(
     """
     prior = None if start is None else parse_start(start)
     direction = None if heading is None else parse_heading(heading)
+    if bag is not None and bag.exists():
+        raise typer.BadParameter(f"{bag} is there already", param_hint="--bag")
     from cvgl import Localizer
 
     began = time.time()
