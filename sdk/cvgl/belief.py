@@ -88,7 +88,7 @@ def believe(
         answers: places with the same number are the same answer, found twice: the better one counts.
         decision: the laws.
     """
-    alone = [decision.log10_joint(chances) for chances in log10_chances]
+    alone = [decision.log10_agreed(chances) for chances in log10_chances]
     power = decision.right_power
     ratios = [math.log10(power) + (power - 1.0) * chance for chance in alone]
     weights = [min(share * factor, 1.0) for share, factor in zip(shares, factors, strict=True)]

@@ -18,10 +18,10 @@ from cvgl.refine import Hypothesis
 from cvgl.register import Correction
 from cvgl.settings import Decision, Settings
 
-__all__ = ["Scene", "SearchPrior", "beyond_doubt", "decide"]
+__all__ = ["SAME_ANSWER_M", "Scene", "SearchPrior", "beyond_doubt", "decide"]
 
-# Two hypotheses closer than this (metres) are the same answer.
-_SAME_ANSWER_M = 10.0
+SAME_ANSWER_M = 10.0
+"""Two hypotheses closer than this (metres) are the same answer."""
 # A coarse fix is good to about the reach of the search around a tile, metres per axis.
 _COARSE_SIGMA_M = 15.0
 # Registration and local features mean the same place up to here, pixels of the basemap: both are off by some where
@@ -97,9 +97,11 @@ def decide(
     if status is FixStatus.NO_FIX:
         rivals = [places[i] for i in order[1:] if beliefs[i].probability > _RIVAL * belief.probability]
         apart = [math.hypot(r.easting - found.easting, r.northing - found.northing) for r in rivals]
-        if belief.log10_chance <= math.log10(decision.fix_chance) and max(apart, default=0.0) > _SAME_ANSWER_M:
+        if belief.log10_chance <= math.log10(decision.fix_chance) and max(apart, default=0.0) > SAME_ANSWER_M:
             code = ReasonCode.AMBIGUOUS
-            reason = f"ambiguous: another place {max(apart):.0f} m away matches as well"
+            other = max((beliefs[index].probability for index in order[1:]), default=0.0)
+            odds = f"right with {_percent(belief.probability)} and {_percent(other)}"
+            reason = f"ambiguous: another place {max(apart):.0f} m away matches as well ({odds})"
     alternatives = tuple(
         replace(
             places[index],
@@ -208,7 +210,7 @@ def _apart(hypothesis: Hypothesis) -> float:
 
 
 def _answers(places: Sequence[Alternative]) -> list[int]:
-    """The number of each place's answer: places closer together than ``_SAME_ANSWER_M`` share one."""
+    """The number of each place's answer: places closer together than ``SAME_ANSWER_M`` share one."""
     answers: list[int] = []
     for index, place in enumerate(places):
         near = (
@@ -218,7 +220,7 @@ def _answers(places: Sequence[Alternative]) -> list[int]:
                 place.center_easting - places[other].center_easting,
                 place.center_northing - places[other].center_northing,
             )
-            <= _SAME_ANSWER_M
+            <= SAME_ANSWER_M
         )
         answers.append(next(near, index))
     return answers

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cvgl.belief import protection_radius
 from cvgl.camera import Camera
 from cvgl.crew import Crew
-from cvgl.decide import Scene, SearchPrior, beyond_doubt, decide
+from cvgl.decide import SAME_ANSWER_M, Scene, SearchPrior, beyond_doubt, decide
 from cvgl.engines import RawFrame
 from cvgl.errors import CameraError, FrameError, GalleryError, ModelError
 from cvgl.features import open_refiner
@@ -27,7 +27,18 @@ from cvgl.ground import MAX_SLANT
 from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
 from cvgl.rectify import ground_offset, view_maps, view_offset, warp_to_input
-from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, ask_features, examine, examine_features, look, merge, view_of
+from cvgl.refine import (
+    REACH_STRIDES,
+    TURNS_DEG,
+    View,
+    add_look_alikes,
+    ask_features,
+    examine,
+    examine_features,
+    look,
+    merge,
+    view_of,
+)
 from cvgl.register import PoseSigmas
 from cvgl.tracking import Answer, Sight, Tracker, distinct
 from cvgl.tracking.motion import POSITION
@@ -287,6 +298,7 @@ class Localizer:
             clock.lap("features")
         else:
             hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
+            hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
             clock.lap("register")
             if features is not None and not beyond_doubt(hypotheses, scene, settings, decision):
                 hypotheses = ask_features(basemap, hypotheses, features, sigmas, self._executor)

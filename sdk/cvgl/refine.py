@@ -11,6 +11,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from cvgl.ambiguity import look_alikes
 from cvgl.basemap import Basemap
 from cvgl.camera import Camera
 from cvgl.correlate import REDUCTION, Peak, Search, find_peaks, reduce_patch
@@ -27,6 +28,7 @@ __all__ = [
     "TURNS_DEG",
     "Hypothesis",
     "View",
+    "add_look_alikes",
     "ask_features",
     "examine",
     "examine_features",
@@ -182,18 +184,6 @@ def examine(
         )
         return None if found is None else Hypothesis(view, peak, found)
 
-    def study(hypothesis: Hypothesis) -> Hypothesis | None:
-        view, before = hypothesis.view, hypothesis.registration
-        try:
-            patch, height = view.corrected(before.correction)
-        except FrameError:
-            return None  # the fitted pose looks to the horizon
-        side = block_side(view.short_px)
-        after = register(
-            basemap, patch, before.easting, before.northing, before.correction, height, side, sigmas, view.patch.offset
-        )
-        return None if after is None else Hypothesis(view, hypothesis.peak, after)
-
     # The correlation of the whole frame is a poor judge of the heading, so the best peak is looked at under all.
     entries = [(view, peak, turn) for view, peak in peaks[:1] for turn in turns_deg]
     entries += [(view, peak, peak.turn_deg) for view, peak in peaks[1:]]
@@ -204,7 +194,53 @@ def examine(
     for hypothesis in glanced:
         if len(chosen) < _STUDIED and all(hypothesis.peak is not other.peak for other in chosen):
             chosen.append(hypothesis)
-    return [studied for studied in run(study, chosen) if studied is not None]
+    studied = run(lambda hypothesis: _study(basemap, hypothesis, sigmas), chosen)
+    return [hypothesis for hypothesis in studied if hypothesis is not None]
+
+
+def add_look_alikes(
+    basemap: Basemap, hypotheses: Sequence[Hypothesis], reach_m: float, apart_m: float, sigmas: PoseSigmas
+) -> list[Hypothesis]:
+    """The hypotheses, and those places around the best of them that look alike on the map and to the frame.
+
+    Args:
+        reach_m: how far around is looked.
+        apart_m: closer than this is the same place.
+    """
+    if not hypotheses:
+        return []
+    best = max(hypotheses, key=lambda h: h.peak.score + h.registration.evidence)
+    place, view = best.registration, best.view
+    try:
+        patch = view.turned(view.third, place.correction.turn_deg)
+    except FrameError:
+        return list(hypotheses)  # the fitted pose looks to the horizon
+    known = [(h.registration.easting, h.registration.northing) for h in hypotheses]
+    found: list[Hypothesis] = []
+    for other in look_alikes(basemap, patch, place.easting, place.northing, reach_m, apart_m):
+        if min(math.hypot(other.easting - east, other.northing - north) for east, north in known) <= apart_m:
+            continue
+        peak = replace(
+            best.peak, easting=other.easting, northing=other.northing, score=best.peak.score * other.peak_ratio
+        )
+        moved = replace(place, easting=other.easting, northing=other.northing)
+        rival = _study(basemap, Hypothesis(view, peak, moved), sigmas)
+        found += [] if rival is None else [rival]
+    return [*hypotheses, *found]
+
+
+def _study(basemap: Basemap, hypothesis: Hypothesis, sigmas: PoseSigmas) -> Hypothesis | None:
+    """A hypothesis registered at full detail from the pose that it has."""
+    view, before = hypothesis.view, hypothesis.registration
+    try:
+        patch, height = view.corrected(before.correction)
+    except FrameError:
+        return None  # the fitted pose looks to the horizon
+    side = block_side(view.short_px)
+    after = register(
+        basemap, patch, before.easting, before.northing, before.correction, height, side, sigmas, view.patch.offset
+    )
+    return None if after is None else Hypothesis(view, hypothesis.peak, after)
 
 
 def ask_features(

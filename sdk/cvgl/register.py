@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cvgl.basemap import Basemap
 from cvgl.native import block_corners, correlate_blocks, fit_pose, judge_blocks, pose_design, standardise
 from cvgl.orientation import map_field, orientation_field
+from cvgl.peaks import peak_covariances, refit_pose
 from cvgl.rectify import Patch
 
 __all__ = ["Correction", "PoseSigmas", "Registration", "block_side", "register"]
@@ -178,7 +179,12 @@ def register(
         _ROUNDS,
     )
     evidence, votes, spread = judge_blocks(surfaces, design, lean, _RISES_M, pose, measured, gsd, _VOTE_PX)
-    covariance: NDArray[np.float64] = np.asarray(np.linalg.inv(information) * max(1.0, spread / sigma) ** 2)
+    if reduction == 1:
+        # The evidence is that of the stiffer fit: its law of chance is.
+        peaks = peak_covariances(surfaces, measured, lean, _RISES_M, gsd)
+        pose, covariance = refit_pose(pose, measured, peaks, design, prior_mean, prior_weight)
+    else:
+        covariance = np.asarray(np.linalg.inv(information) * max(1.0, spread / sigma) ** 2)
     east, north, turn, scale, lean_east, lean_north = pose.tolist()
     return Registration(
         easting=float(start_easting) + east,

@@ -161,6 +161,18 @@ class Decision:
         series = sum(spread**power / math.factorial(power) for power in range(len(log10_chances)))
         return min(product + math.log10(series) + math.log10(self.chance_factor), 0.0)
 
+    def log10_agreed(self, log10_chances: Sequence[float]) -> float:
+        """Decimal logarithm of the probability that chance matches as well, with or without a second opinion.
+
+        Local features see nothing at some right places, which says little against them; so the better of both
+        judgements counts, the one without them (the first two witnesses) and the one with, and twice as often as each
+        (Bonferroni).
+        """
+        alone = self.log10_joint(log10_chances[:2])
+        if len(log10_chances) <= 2:
+            return alone
+        return min(min(alone, self.log10_joint(log10_chances)) + math.log10(2.0), 0.0)
+
     @classmethod
     def from_dict(cls, data: Any, file: Path) -> Decision:
         """The decision stored with a mission; absent fields keep their defaults, and those of older missions that
