@@ -1,6 +1,6 @@
 """A mission: the folder that is copied to the drone, with everything that localisation needs.
 
-``mission.json``, ``camera.yaml``, ``model.cvgl/`` and ``area.gallery/``.
+``mission.json``, ``camera.yaml``, ``model.cvgl/``, ``area.gallery/`` and, where it was given one, ``terrain/``.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from cvgl.camera import Camera
 from cvgl.errors import MissionError
 from cvgl.files import read_json, write_json
 from cvgl.settings import Decision, Settings
+from cvgl.terrain import Terrain
 
-__all__ = ["CAMERA", "GALLERY", "MISSION", "MODEL", "Mission", "write_mission_file"]
+__all__ = ["CAMERA", "GALLERY", "MISSION", "MODEL", "TERRAIN", "Mission", "write_mission_file"]
 
 MISSION = "mission.json"
 CAMERA = "camera.yaml"
 MODEL = "model.cvgl"
 GALLERY = "area.gallery"
+TERRAIN = "terrain"
 _FORMAT_VERSION = 1
 
 
@@ -34,6 +36,7 @@ class Mission:
         settings: how frames are localised.
         decision: when a fix is believed.
         record: how the mission was made (free form).
+        terrain: height of the ground; None where the mission carries none.
     """
 
     path: Path
@@ -42,13 +45,14 @@ class Mission:
     settings: Settings
     decision: Decision
     record: dict[str, Any]
+    terrain: Terrain | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Mission:
         """Read a mission's description; model and gallery are opened by their own classes.
 
         Raises:
-            MissionError: no such folder, no mission in it, or a field that cannot be used.
+            MissionError: no such folder, no mission in it, a field that cannot be used, or a damaged terrain.
             CameraError: ``camera.yaml`` cannot be used.
         """
         path = Path(path)
@@ -71,6 +75,7 @@ class Mission:
             settings=Settings.from_dict(data.get("settings", {}), file),
             decision=Decision.from_dict(data.get("decision", {}), file),
             record=record if isinstance(record, dict) else {},
+            terrain=Terrain.open(path / TERRAIN) if (path / TERRAIN).exists() else None,
         )
 
 
