@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cvgl.camera import Camera
 from cvgl.errors import CameraError, FlightError, FrameError
-from cvgl.flight import DEFAULT_HEIGHT_M, Flight, read_image
+from cvgl.flight import DEFAULT_HEIGHT_M, Flight, FrameRecord, read_image
 from cvgl.geometry import Attitude, Mount, camera_to_enu, gimbal_attitude
 from cvgl.metadata import PhotoMetadata, parse_metadata, read_metadata
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from cvgl.camera import Camera
 from cvgl.cli.locate import app, locate_flight, mission_fingerprint, parse_heading, parse_start
 from cvgl.fix import Fix, FixStatus
 from cvgl.flight import Flight, FrameRecord
