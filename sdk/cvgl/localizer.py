@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from cvgl.belief import protection_radius
 from cvgl.camera import Camera
 from cvgl.crew import Crew
-from cvgl.decide import Scene, SearchPrior, decide
+from cvgl.decide import Scene, SearchPrior, beyond_doubt, decide
 from cvgl.engines import RawFrame
 from cvgl.errors import CameraError, FrameError, GalleryError, ModelError
+from cvgl.features import open_refiner
 from cvgl.fix import Candidate, Fix, FixStatus, ReasonCode
 from cvgl.frame import Frame, Prior
 from cvgl.gallery import Gallery
@@ -26,7 +27,7 @@ from cvgl.ground import MAX_SLANT
 from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
 from cvgl.rectify import ground_offset, view_maps, view_offset, warp_to_input
-from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, examine, look, merge, view_of
+from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, ask_features, examine, examine_features, look, merge, view_of
 from cvgl.register import PoseSigmas
 from cvgl.tracking import Answer, Sight, Tracker, distinct
 from cvgl.tracking.motion import POSITION
@@ -60,6 +61,8 @@ class Localizer:
         self.threads = threads
         self._executor = Crew(threads) if threads > 1 else None
         self._tracker = Tracker(gallery.local, mission.settings, gallery.manifest.bounds)
+        wanted = mission.settings.refiner != "correlation"
+        self.features = open_refiner(mission.features, mission.path, threads) if wanted else None
         self._inputs: dict[int, tuple[NDArray[np.float32], NDArray[np.uint8]]] = {}
 
     @classmethod
@@ -276,11 +279,19 @@ class Localizer:
         clock.lap("correlate")
         tilt = self._tilt_sigma(frame)
         sigmas = PoseSigmas(half_step or settings.heading_sigma_deg, settings.height_sigma, tilt)
-        hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
-        clock.lap("register")
         around = None if frame.prior is None else self._search_circle(frame.prior, offsets[0], frame.height)
         scene = Scene(self.gallery.local, tilt, around)
-        fix = decide(hypotheses, frame, candidates, scene, settings, self.mission.decision)
+        decision, features = self.mission.decision, self.features
+        if features is not None and settings.refiner == "features":
+            hypotheses = examine_features(basemap, peaks, features, sigmas, self._executor)
+            clock.lap("features")
+        else:
+            hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
+            clock.lap("register")
+            if features is not None and not beyond_doubt(hypotheses, scene, settings, decision):
+                hypotheses = ask_features(basemap, hypotheses, features, sigmas, self._executor)
+                clock.lap("features")
+        fix = decide(hypotheses, frame, candidates, scene, settings, decision)
         clock.lap("decide")
         return replace(fix, timings_ms=clock.stages)
 
