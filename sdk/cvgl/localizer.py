@@ -152,6 +152,10 @@ class Localizer:
         if prior is None:
             prior = self._tracker.prior(frame.time, velocity, sigma)
         measured = self.locate(replace(frame, prior=prior))
+        try:
+            frame = replace(frame, height=self._height(replace(frame, prior=prior))[0])
+        except (FrameError, CameraError):
+            return self._told(self._tracker.estimate(measured.time), measured)
         area = math.inf if prior is None else math.pi * self._search_circle(prior).radius_m ** 2
         heading = None if frame.heading is None else float(frame.heading)
         places = distinct(measured.alternatives)
@@ -253,8 +257,9 @@ class Localizer:
 
     def _locate(self, frame: Frame, clock: _Clock, hidden: tuple[float, float, float] | None) -> Fix:
         frame.check()
-        frame = replace(frame, image=_packed(frame.image))
-        settings = self.mission.settings
+        height, height_sigma = self._height(frame)
+        frame = replace(frame, image=_packed(frame.image), height=height)
+        settings = replace(self.mission.settings, height_sigma=height_sigma)
         camera = self.camera.scaled_to(*frame.size)
         grey = frame.grey()
         pitch, roll = frame.pitch or 0.0, frame.roll or 0.0
@@ -306,6 +311,41 @@ class Localizer:
         fix = decide(hypotheses, frame, candidates, scene, settings, decision)
         clock.lap("decide")
         return replace(fix, timings_ms=clock.stages)
+
+    def _height(self, frame: Frame) -> tuple[float, float]:
+        """A frame's height above the ground it looks at, and its standard deviation as a share of it.
+
+        Where it is not given it is the altitude less the terrain's: where the camera looks from the prior if position
+        and heading are known, around the prior if the heading is not, and over the whole map when lost. How much the
+        ground rises and falls around there is what the height is uncertain by.
+
+        Raises:
+            FrameError: neither height nor an altitude that the mission's terrain can be held against.
+        """
+        settings, terrain = self.mission.settings, self.mission.terrain
+        if math.isfinite(frame.height):
+            return frame.height, settings.height_sigma
+        if terrain is None:
+            expected = "metres above ground, or a mission prepared with terrain"
+            raise FrameError("not given", field="height", found="an altitude alone", expected=expected)
+        altitude = terrain.altitude(frame.altitude_msl, frame.altitude_ellipsoid)
+        easting, northing, radius = 0.0, 0.0, math.inf
+        if frame.prior is not None:
+            place = self.gallery.local.to_local(frame.prior.latitude, frame.prior.longitude)
+            easting, northing, radius = float(place[0]), float(place[1]), 2.0 * frame.prior.sigma_m
+            if frame.heading is not None:
+                camera = self.camera.scaled_to(*frame.size)
+                rotation = camera_to_enu(camera.mount, frame.heading, frame.pitch or 0.0, frame.roll or 0.0)
+                ray = rotation @ camera.rays(camera.center)[0]
+                met = terrain.intersect((easting, northing, altitude), ray)
+                if met is not None:
+                    easting, northing = float(met[0]), float(met[1])
+        ground, spread = terrain.around(easting, northing, radius)
+        height = altitude - ground
+        if not height >= 1.0:
+            found = f"{altitude:.0f} m over ground at {ground:.0f} m"
+            raise FrameError("not above the terrain", field="altitude", found=found, expected="at least 1 m above it")
+        return height, math.hypot(settings.height_sigma, spread / height)
 
     def _network_inputs(
         self, frame: Frame, camera: Camera, rotations: Sequence[NDArray[np.float64]]
