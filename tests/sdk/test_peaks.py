@@ -55,8 +55,7 @@ def test_the_covariance_is_what_noisy_peaks_show() -> None:
     for _ in range(300):
         one = surface((3.0, 4.0), 1.0, rng)
         patch = one[12:21, 12:21].astype(np.float64)
-        y, x = np.unravel_index(patch.argmax(), patch.shape)
-        y, x = int(y) + 12, int(x) + 12
+        y, x = (int(place) + 12 for place in np.unravel_index(patch.argmax(), patch.shape))
         bend = [one[y, x - 1] - 2 * one[y, x] + one[y, x + 1], one[y - 1, x] - 2 * one[y, x] + one[y + 1, x]]
         off = [(one[y, x - 1] - one[y, x + 1]) / (2 * bend[0]), (one[y - 1, x] - one[y + 1, x]) / (2 * bend[1])]
         place = np.array([(x + off[0] - 16) * GSD, -(y + off[1] - 16) * GSD])
