@@ -1,4 +1,5 @@
-"""From the field values of ROS image messages to the SDK's image, without cv_bridge."""
+"""From the field values of ROS image messages to the SDK's images, without cv_bridge and without conversion where the
+SDK reads the layout as it is."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from cvgl.errors import FrameError
 
-__all__ = ["image_from_fields", "image_from_file", "size_in_file"]
+__all__ = ["image_from_fields", "image_from_file", "size_in_file", "to_bgr"]
 
 Image = NDArray[np.uint8]
 
@@ -21,24 +22,33 @@ def _convert(code: int) -> Callable[[Image], Image]:
     return lambda image: np.asarray(cv2.cvtColor(image, code), dtype=np.uint8)
 
 
-# Encoding -> bytes of a pixel, and what makes BGR or grey of them. OpenCV names a Bayer pattern by its second row and
-# column, ROS by its first.
-_ENCODINGS: dict[str, tuple[int, Callable[[Image], Image]]] = {
-    "mono8": (1, np.ascontiguousarray),
-    "8UC1": (1, np.ascontiguousarray),
-    "bgr8": (3, np.ascontiguousarray),
-    "8UC3": (3, np.ascontiguousarray),
-    "rgb8": (3, _convert(cv2.COLOR_RGB2BGR)),
+# Encodings that the SDK reads as they are: bytes of a pixel, and the SDK's name.
+_AS_THEY_ARE = {
+    "mono8": (1, "grey"),
+    "8UC1": (1, "grey"),
+    "bgr8": (3, "bgr"),
+    "8UC3": (3, "bgr"),
+    "rgb8": (3, "rgb"),
+    "yuv422_yuy2": (2, "yuyv"),
+    "yuyv": (2, "yuyv"),
+    "nv12": (1, "nv12"),
+}
+# The others: bytes of a pixel, and what makes BGR of them. OpenCV names a Bayer pattern by its second row and column,
+# ROS by its first.
+_CONVERTED: dict[str, tuple[int, Callable[[Image], Image]]] = {
     "bgra8": (4, _convert(cv2.COLOR_BGRA2BGR)),
     "rgba8": (4, _convert(cv2.COLOR_RGBA2BGR)),
     "yuv422": (2, _convert(cv2.COLOR_YUV2BGR_UYVY)),
     "uyvy": (2, _convert(cv2.COLOR_YUV2BGR_UYVY)),
-    "yuv422_yuy2": (2, _convert(cv2.COLOR_YUV2BGR_YUY2)),
-    "yuyv": (2, _convert(cv2.COLOR_YUV2BGR_YUY2)),
     "bayer_rggb8": (1, _convert(cv2.COLOR_BayerBG2BGR)),
     "bayer_bggr8": (1, _convert(cv2.COLOR_BayerRG2BGR)),
     "bayer_gbrg8": (1, _convert(cv2.COLOR_BayerGR2BGR)),
     "bayer_grbg8": (1, _convert(cv2.COLOR_BayerGB2BGR)),
+}
+_TO_BGR = {
+    "rgb": _convert(cv2.COLOR_RGB2BGR),
+    "yuyv": _convert(cv2.COLOR_YUV2BGR_YUY2),
+    "nv12": _convert(cv2.COLOR_YUV2BGR_NV12),
 }
 # A JPEG's start-of-frame markers, which are followed by its size; C4, C8 and CC mean other things.
 _JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -46,38 +56,50 @@ _JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 def image_from_fields(
     encoding: str, height: int, width: int, step: int, data: Any, most_pixels: float = float("inf")
-) -> Image:
-    """The image of a message as (H, W, 3) BGR or (H, W) grey, uint8; a copy that may outlive ``data``.
+) -> tuple[Image, str]:
+    """The image of a message and its layout (see :class:`cvgl.Frame`); a copy that may outlive ``data``.
+
+    Layouts that the SDK reads are passed on as they are, the others become BGR.
 
     Args:
-        encoding: a ROS name of 8-bit grey, colour, packed YUV 4:2:2 or Bayer images.
+        encoding: a ROS name of 8-bit grey, colour, YUV or Bayer images.
         height, width: pixels.
         step: bytes from one row to the next, padding included.
-        data: ``step * height`` bytes: bytes, an array, or whatever has a buffer.
+        data: ``step * height`` bytes, half as many again for nv12: bytes, an array, or whatever has a buffer.
         most_pixels: larger images are refused.
 
     Raises:
         FrameError: another encoding, or sizes that do not fit each other.
     """
-    if encoding not in _ENCODINGS:
+    known = {name: size for name, (size, _) in (*_AS_THEY_ARE.items(), *_CONVERTED.items())}
+    if encoding not in known:
         raise FrameError(
-            "encoding not supported", field="image.encoding", found=encoding[:40], expected=", ".join(_ENCODINGS)
+            "encoding not supported", field="image.encoding", found=encoding[:40], expected=", ".join(known)
         )
     _check_size(width, height, most_pixels)
-    size, convert = _ENCODINGS[encoding]
+    size = known[encoding]
     flat = np.frombuffer(data, dtype=np.uint8)
-    pairs = size == 2 or encoding.startswith("bayer")
-    if step < width * size or flat.size < step * height or (pairs and (width % 2 or width < 4 or height < 4)):
+    pairs = size == 2 or encoding.startswith("bayer") or encoding == "nv12"
+    # nv12 has its colours below, at half the resolution.
+    lines = height * 3 // 2 if encoding == "nv12" else height
+    odd = (pairs and (width % 2 or width < 4 or height < 4)) or (encoding == "nv12" and height % 2)
+    if step < width * size or flat.size < step * lines or odd:
         raise FrameError(
             "sizes do not fit each other",
             field="image",
             found=f"{width} x {height} {encoding}, step {step}, {flat.size} bytes",
-            expected="step >= width * channels and step * height bytes",
+            expected="step >= width * channels and step bytes for every row",
         )
-    rows = flat[: step * height].reshape(height, step)[:, : width * size]
-    shaped = rows if size == 1 else rows.reshape(height, width, size)
-    image = convert(shaped)
-    return image.copy() if np.shares_memory(image, flat) else image
+    rows = flat[: step * lines].reshape(lines, step)[:, : width * size]
+    shaped = rows if size == 1 else rows.reshape(lines, width, size)
+    if encoding in _CONVERTED:
+        return _CONVERTED[encoding][1](shaped), "bgr"
+    return shaped.copy(), _AS_THEY_ARE[encoding][1]
+
+
+def to_bgr(image: Image, pixels: str) -> Image:
+    """(H, W, 3) BGR, or (H, W) grey as it is, of an image in one of the SDK's layouts."""
+    return _TO_BGR[pixels](image) if pixels in _TO_BGR else image
 
 
 def image_from_file(data: Any, most_pixels: float = float("inf")) -> Image:

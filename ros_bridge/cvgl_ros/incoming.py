@@ -12,7 +12,7 @@ from cvgl.camera import Camera
 from cvgl.errors import FrameError
 from cvgl.frame import Prior
 from cvgl.geo import LocalFrame
-from cvgl_ros.attitude import Turn
+from cvgl.node.attitude import Turn
 
 __all__ = ["camera_of", "number_of", "orientation_of", "prior_of_fix", "prior_of_pose", "range_of", "stamp_of"]
 

@@ -1,4 +1,4 @@
-"""Image messages of the usual encodings, raw and compressed, become the SDK's BGR or grey images."""
+"""Image messages of the usual encodings, raw and compressed, become images that the SDK reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvgl.errors import FrameError
-from cvgl_ros.images import image_from_fields, image_from_file, size_in_file
+from cvgl.frame import Frame
+from cvgl_ros.images import image_from_fields, image_from_file, size_in_file, to_bgr
 
 HEIGHT, WIDTH = 3, 5
 BGR = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -34,7 +35,7 @@ def test_encodings(encoding: str, pixels: np.ndarray, expected: np.ndarray, padd
     rows = np.ascontiguousarray(pixels).reshape(HEIGHT, -1)
     step = rows.shape[1] + padding
     data = array.array("B", np.pad(rows, ((0, 0), (0, padding))).tobytes())
-    image = image_from_fields(encoding, HEIGHT, WIDTH, step, data)
+    image = to_bgr(*image_from_fields(encoding, HEIGHT, WIDTH, step, data))
     np.testing.assert_array_equal(image, expected)
     data[0] ^= 255
     np.testing.assert_array_equal(image, expected)
@@ -68,7 +69,7 @@ def test_bayer_patterns_by_where_their_red_is(encoding: str, red_at: tuple[int, 
     row, column = red_at
     mosaic[row::2, column::2] = SMOOTH[row::2, column::2, 2]
     mosaic[1 - row :: 2, 1 - column :: 2] = SMOOTH[1 - row :: 2, 1 - column :: 2, 0]
-    image = image_from_fields(encoding, 32, 48, 48, mosaic.tobytes())
+    image = to_bgr(*image_from_fields(encoding, 32, 48, 48, mosaic.tobytes()))
     inner = np.abs(image.astype(int) - SMOOTH)[2:-2, 2:-2]
     assert inner.mean() < 6
 
@@ -77,7 +78,7 @@ def test_bayer_patterns_by_where_their_red_is(encoding: str, red_at: tuple[int, 
 def test_packed_yuv_by_where_its_luma_is(encoding: str, luma: int) -> None:
     packed = np.full((4, 8, 2), 128, np.uint8)
     packed[..., luma] = 180
-    image = image_from_fields(encoding, 4, 8, 16, packed.tobytes())
+    image = to_bgr(*image_from_fields(encoding, 4, 8, 16, packed.tobytes()))
     assert image.shape == (4, 8, 3)
     assert np.ptp(image) == 0 and image[0, 0, 0] > 180  # grey; video range is stretched
 
@@ -134,3 +135,31 @@ def test_damaged_files_do_no_harm(extension: str, data: st.DataObject) -> None:
         assert image.dtype == np.uint8
     except FrameError:
         pass
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pixels", "channels"),
+    [("mono8", "grey", 1), ("bgr8", "bgr", 3), ("rgb8", "rgb", 3), ("yuv422_yuy2", "yuyv", 2), ("yuyv", "yuyv", 2)],
+)
+def test_layouts_that_the_sdk_reads_are_passed_on_as_they_are(encoding: str, pixels: str, channels: int) -> None:
+    bytes_in = np.random.default_rng(2).integers(0, 256, (4, 8 * channels), dtype=np.uint8)
+    image, layout = image_from_fields(encoding, 4, 8, 8 * channels, bytes_in.tobytes())
+    assert layout == pixels
+    np.testing.assert_array_equal(image.reshape(4, -1), bytes_in)
+
+
+@pytest.mark.parametrize("padding", [0, 6])
+def test_nv12_has_its_colours_below(padding: int) -> None:
+    rows = np.random.default_rng(3).integers(0, 256, (24, 32), dtype=np.uint8)
+    padded = np.pad(rows, ((0, 0), (0, padding)))
+    image, layout = image_from_fields("nv12", 16, 32, 32 + padding, padded.tobytes())
+    assert layout == "nv12"
+    np.testing.assert_array_equal(image, rows)
+    Frame(image=image, time=0.0, height=50.0, pixels=layout).check()
+    assert to_bgr(image, layout).shape == (16, 32, 3)
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(15, 32, 32 * 24), (16, 31, 32 * 24), (16, 32, 32 * 23)])
+def test_nv12_of_odd_or_short_sizes_is_refused(height: int, width: int, size: int) -> None:
+    with pytest.raises(FrameError, match="sizes do not fit"):
+        image_from_fields("nv12", height, width, 32, bytes(size))

@@ -216,8 +216,21 @@ def drone_view(
     return rgb, mask, center
 
 
-def relight(rgb: NDArray[np.uint8], rng: np.random.Generator, strength: float = 1.0) -> NDArray[np.uint8]:
-    """The same patch (H, W, 3) under other light, in another season and through another sensor."""
+def relight(
+    rgb: NDArray[np.uint8],
+    rng: np.random.Generator,
+    strength: float = 1.0,
+    moment: np.random.Generator | None = None,
+) -> NDArray[np.uint8]:
+    """The same patch (H, W, 3) under other light, in another season and through another sensor.
+
+    Args:
+        rgb: no side longer than 512 pixels.
+        rng: draws light, season and sensor; the same state twice gives the same day and sensor.
+        strength: of all changes.
+        moment: draws what is new in every frame of a day, things that move and the sensor's noise; by default ``rng``.
+    """
+    moment = rng if moment is None else moment
     patch: NDArray[Any] = rgb.astype(np.float32) * (1 / 255)
     chance = rng.random(12)
     if chance[0] < 0.5:
@@ -228,7 +241,7 @@ def relight(rgb: NDArray[np.uint8], rng: np.random.Generator, strength: float = 
         patch = patch * _smooth_field(rng, patch.shape[:2], 3, 0.3 * strength, exponential=True)[..., None]
     patch = _colour(patch, rng, strength)
     if chance[3] < 0.5:
-        _clutter(patch, rng)
+        _clutter(patch, moment)
     if chance[4] < 0.65:
         sigma = float(rng.uniform(0.3, 1.3))
         soft = cv2.GaussianBlur(patch, (0, 0), sigma)
@@ -238,8 +251,8 @@ def relight(rgb: NDArray[np.uint8], rng: np.random.Generator, strength: float = 
     level = float(rng.uniform(0, 0.045)) * strength
     noise = _noise_bank()
     top, left = (
-        rng.integers(0, noise.shape[0] - patch.shape[0] + 1),
-        rng.integers(0, noise.shape[1] - patch.shape[1] + 1),
+        moment.integers(0, noise.shape[0] - patch.shape[0] + 1),
+        moment.integers(0, noise.shape[1] - patch.shape[1] + 1),
     )
     patch = patch + level * noise[top : top + patch.shape[0], left : left + patch.shape[1]]
     out: NDArray[Any] = cv2.convertScaleAbs(np.clip(patch, 0, 1, out=patch), alpha=255.0)

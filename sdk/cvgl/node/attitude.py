@@ -1,14 +1,13 @@
-"""Attitudes of ROS (body forward-left-up in east-north-up, as quaternions) and of flight (heading, pitch, roll)."""
+"""Attitudes as quaternions (body forward-left-up in east-north-up) and as flight has them (heading, pitch, roll)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from cvgl_ros.msgs import Quaternion
+__all__ = ["Attitude", "Turn", "attitude_of", "interpolate_degrees", "interpolate_quaternion", "turn_of"]
 
-__all__ = ["Attitude", "attitude_of", "interpolate_degrees", "interpolate_quaternion", "quaternion_of"]
-
+#: x, y, z, w of a unit quaternion that turns forward-left-up into east-north-up.
 Turn = tuple[float, float, float, float]
 
 
@@ -36,7 +35,7 @@ def attitude_of(turn: Turn) -> Attitude:
     return Attitude(math.degrees(math.pi / 2 - yaw) % 360.0, -math.degrees(pitch), math.degrees(roll))
 
 
-def quaternion_of(attitude: Attitude) -> Quaternion:
+def turn_of(attitude: Attitude) -> Turn:
     """The inverse of :func:`attitude_of`; what is unknown counts as zero."""
     yaw = math.pi / 2 - math.radians(attitude.heading or 0.0)
     pitch = -math.radians(attitude.pitch or 0.0)
@@ -44,11 +43,11 @@ def quaternion_of(attitude: Attitude) -> Quaternion:
     cy, sy = math.cos(yaw / 2), math.sin(yaw / 2)
     cp, sp = math.cos(pitch / 2), math.sin(pitch / 2)
     cr, sr = math.cos(roll / 2), math.sin(roll / 2)
-    return Quaternion(
-        x=sr * cp * cy - cr * sp * sy,
-        y=cr * sp * cy + sr * cp * sy,
-        z=cr * cp * sy - sr * sp * cy,
-        w=cr * cp * cy + sr * sp * sy,
+    return (
+        sr * cp * cy - cr * sp * sy,
+        cr * sp * cy + sr * cp * sy,
+        cr * cp * sy - sr * sp * cy,
+        cr * cp * cy + sr * sp * sy,
     )
 
 

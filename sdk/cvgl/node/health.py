@@ -1,4 +1,4 @@
-"""What the bridge reports about itself in ``/diagnostics``."""
+"""What a node reports about itself: rates, latency, availability, and what is wrong now."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cvgl.fix import Fix
 
 __all__ = ["ERROR", "OK", "WARN", "Health"]
 
-# diagnostic_msgs/DiagnosticStatus.
+# As diagnostic_msgs/DiagnosticStatus has them.
 OK, WARN, ERROR = 0, 1, 2
 # Answers over which rates, latency and availability are stated.
 _WINDOW = 200
@@ -19,7 +19,7 @@ _WINDOW = 200
 class Health:
     """Counts since the start, rates and latencies over the last answers, and what is wrong now.
 
-    Not locked: the bridge calls it under its own lock.
+    Not locked: the worker calls it under its own lock.
 
     Args:
         clock: steady seconds.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvgl_ros.tracks import NANOSECONDS, Track, linear
+from cvgl.node.tracks import NANOSECONDS, Track, linear
 
 S = NANOSECONDS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from cvgl_ros.queueing import NewestOnly
+from cvgl.node.newest import NewestOnly
 
 
 def test_newest_replaces_what_waits() -> None:

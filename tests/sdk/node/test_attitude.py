@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvgl.geometry import rotation_body_to_ned
-from cvgl_ros.attitude import (
+from cvgl.node.attitude import (
     Attitude,
     attitude_of,
     interpolate_degrees,
     interpolate_quaternion,
-    quaternion_of,
+    turn_of,
 )
 
 # Axes of NED in ENU, and of forward-right-down in forward-left-up.
@@ -34,14 +34,9 @@ def matrix(turn: tuple[float, float, float, float]) -> np.ndarray:
     )
 
 
-def parts(attitude: Attitude) -> tuple[float, float, float, float]:
-    turn = quaternion_of(attitude)
-    return turn.x, turn.y, turn.z, turn.w
-
-
 @given(st.floats(0, 359.9), st.floats(-80, 80), st.floats(-170, 170))
 def test_quaternions_are_the_sdks_rotations(heading: float, pitch: float, roll: float) -> None:
-    turn = parts(Attitude(heading, pitch, roll))
+    turn = turn_of(Attitude(heading, pitch, roll))
     expected = ENU_FROM_NED @ rotation_body_to_ned(heading, pitch, roll) @ FRD_FROM_FLU
     np.testing.assert_allclose(matrix(turn), expected, atol=1e-12)
     back = attitude_of(turn)
@@ -74,7 +69,7 @@ def test_directions_go_the_shorter_way(first: float, second: float, share: float
 
 
 def test_turns_go_the_shorter_way_whatever_their_sign() -> None:
-    first, second = parts(Attitude(350.0, 0.0, 0.0)), parts(Attitude(10.0, 4.0, -8.0))
+    first, second = turn_of(Attitude(350.0, 0.0, 0.0)), turn_of(Attitude(10.0, 4.0, -8.0))
     for sign in (1, -1):
         flipped = tuple(sign * value for value in second)
         middle = attitude_of(interpolate_quaternion(first, flipped, 0.5))  # type: ignore[arg-type]
