@@ -15,6 +15,7 @@ from cvgl.fix import Alternative, Candidate, Fix, FixStatus, ReasonCode, Witness
 from cvgl.frame import Frame
 from cvgl.geo import LocalFrame
 from cvgl.refine import Hypothesis
+from cvgl.register import Correction, PoseSigmas
 from cvgl.settings import Decision, Settings
 
 __all__ = ["Scene", "SearchPrior", "decide"]
@@ -23,6 +24,8 @@ __all__ = ["Scene", "SearchPrior", "decide"]
 _SAME_ANSWER_M = 10.0
 # A coarse fix is good to about the reach of the search around a tile, metres per axis.
 _COARSE_SIGMA_M = 15.0
+# A right pose is within this many sigmas of the frame's telemetry.
+_PLAUSIBLE = 4.0
 # A place this many times less probable than the likeliest is still its rival.
 _RIVAL = 0.02
 
@@ -51,11 +54,13 @@ class Scene:
         local: the gallery's local tangent plane.
         tilt_sigma_deg: of the roll and pitch that the frame was rectified with.
         prior: where the aircraft was supposed to be; None where the whole map was searched.
+        sigmas: of the attitude and height that the frame came with, which a fit may correct by so much.
     """
 
     local: LocalFrame
     tilt_sigma_deg: float
     prior: SearchPrior | None = None
+    sigmas: PoseSigmas | None = None
 
 
 def decide(
@@ -96,7 +101,10 @@ def decide(
     first, belief = order[0], beliefs[order[0]]
     found = places[first]
     status, code, reason = _status(belief, witnesses[first], hypotheses[first].peak, decision)
-    if status is FixStatus.NO_FIX:
+    wrong = _implausible(hypotheses[first].registration.correction, scene.sigmas)
+    if status is not FixStatus.NO_FIX and wrong:
+        status, code, reason = FixStatus.NO_FIX, ReasonCode.IMPLAUSIBLE, f"implausible: {wrong}"
+    elif status is FixStatus.NO_FIX:
         rivals = [places[i] for i in order[1:] if beliefs[i].probability > _RIVAL * belief.probability]
         apart = [math.hypot(r.easting - found.easting, r.northing - found.northing) for r in rivals]
         if belief.log10_chance <= math.log10(decision.fix_chance) and max(apart, default=0.0) > _SAME_ANSWER_M:
@@ -190,7 +198,7 @@ def _prior_factor(place: Alternative, prior: SearchPrior | None) -> float:
 def _alternative(hypothesis: Hypothesis, scene: Scene, settings: Settings) -> Alternative:
     """What a registered place says of the aircraft, if it is right; nothing yet of whether it is."""
     place, peak = hypothesis.registration, hypothesis.peak
-    center_covariance = place.covariance + settings.registration_sigma_m**2 * np.eye(2)
+    center_covariance = place.covariance + (settings.registration_sigma_m**2 + settings.map_sigma_m**2) * np.eye(2)
     offset, offset_covariance = _offset(hypothesis, scene.tilt_sigma_deg, settings)
     return Alternative(
         easting=place.easting - float(offset[0]),
@@ -242,6 +250,21 @@ def _status(
         return FixStatus.REFINED, ReasonCode.NONE, ""
     # The place stands out as a whole, but its parts do not say where exactly.
     return FixStatus.COARSE, ReasonCode.BLOCKS_DISAGREE, f"the place is sure, but not to metres: {told}"
+
+
+def _implausible(correction: Correction, sigmas: PoseSigmas | None) -> str:
+    """What of a fitted pose is further from the frame's telemetry than telemetry errs; usually nothing."""
+    if sigmas is None:
+        return ""
+    lean = math.degrees(math.atan(math.hypot(*correction.lean)))
+    for value, sigma, words in (
+        (abs(correction.turn_deg), sigmas.heading_deg, f"its heading would be {abs(correction.turn_deg):.0f}° off"),
+        (abs(correction.scale), sigmas.scale, f"its height would be {100 * abs(correction.scale):.0f} % off"),
+        (lean, sigmas.tilt_deg, f"it would lean {lean:.0f}° more than it says"),
+    ):
+        if value > _PLAUSIBLE * sigma:
+            return words
+    return ""
 
 
 def _percent(probability: float) -> str:

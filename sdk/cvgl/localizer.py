@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -25,12 +26,18 @@ from cvgl.model import Model
 from cvgl.rectify import view_maps, warp_to_input
 from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, examine, look, merge, view_of
 from cvgl.register import PoseSigmas
+from cvgl.sharpness import sharpness
 from cvgl.tracker import Tracker
 
 __all__ = ["Localizer"]
 
 # Heading hypotheses of an unknown heading that refinement follows up.
 _HEADINGS_REFINED = 5
+# Places outside a prior that tell what chance reaches: as many as make a middle.
+_DECOYS = 6
+# Frames that are not found are blurred if they have less than this share of the map's fine detail. Sharp photos have
+# 0.7 to 2.3 of it, motion by ten of the basemap's pixels leaves 0.2 to 0.5.
+_BLURRED = 0.5
 # Below this standard deviation (grey levels) a frame shows nothing to localise by.
 _FEATURELESS = 4.0
 
@@ -155,16 +162,32 @@ class Localizer:
         half_step = 180.0 / settings.headings if frame.heading is None else 0.0
         turns = [turn * max(1.0, 1.2 * half_step / TURNS_DEG[-1]) for turn in TURNS_DEG]
         keep, basemap = settings.refine_hypotheses, self.gallery.basemap
-        peaks = look(basemap, views, places, turns, REACH_STRIDES * stride, keep, self._executor)
+        decoys = [] if frame.prior is None else self._decoys(descriptors, frame.prior)
+        peaks = look(basemap, views, places, turns, REACH_STRIDES * stride, keep, self._executor, decoys)
         clock.lap("correlate")
         tilt = settings.tilt_sigma_deg if frame.pitch is None or frame.roll is None else settings.attitude_sigma_deg
         sigmas = PoseSigmas(half_step or settings.heading_sigma_deg, settings.height_sigma, tilt)
         hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
         clock.lap("register")
-        scene = Scene(self.gallery.local, tilt, None if frame.prior is None else self._search_circle(frame.prior))
+        around = None if frame.prior is None else self._search_circle(frame.prior)
+        scene = Scene(self.gallery.local, tilt, around, sigmas)
         fix = decide(hypotheses, frame, candidates, scene, settings, self.mission.decision)
+        if fix.reason_code is ReasonCode.NOT_FOUND:
+            fix = self._blurred(fix, views[0])
         clock.lap("decide")
         return replace(fix, timings_ms=clock.stages)
+
+    def _blurred(self, fix: Fix, view: View) -> Fix:
+        """A no-fix that says so where its frame is far less sharp than the map is at the same scale."""
+        basemap, candidate = self.gallery.basemap, fix.candidates[0]
+        side = view.patch.mask.shape[0]
+        column, row = basemap.to_pixel(candidate.easting, candidate.northing)
+        there = basemap.read(round(float(column)) - side // 2, round(float(row)) - side // 2, side, side)
+        share = sharpness(view.patch.image, view.patch.mask) / max(sharpness(there), 1e-9)
+        if not share < _BLURRED:
+            return fix
+        reason = f"image: blurred, with {100 * share:.0f} % of the map's fine detail; {fix.reason}"
+        return replace(fix, reason=reason, reason_code=ReasonCode.BLURRED)
 
     def _network_inputs(
         self, frame: Frame, camera: Camera, rotations: Sequence[NDArray[np.float64]]
@@ -229,6 +252,21 @@ class Localizer:
         return [
             Candidate(tile, float(at[tile, 0]), float(at[tile, 1]), value, heading) for tile, (value, heading) in ranked
         ]
+
+    def _decoys(self, descriptors: NDArray[np.float32], prior: Prior) -> list[tuple[float, float]]:
+        """The most similar places outside a prior's circle.
+
+        Inside it there may be few windows, or only such as see the frame's place; they do not tell what chance reaches.
+        """
+        around, at = self._search_circle(prior), self.gallery.tiles
+        tiles, similarities = self.gallery.search(descriptors[:1], 2 * self.mission.settings.candidates)
+        apart = around.radius_m + self.gallery.manifest.tile_size_m
+        outside = [
+            Candidate(tile, float(at[tile, 0]), float(at[tile, 1]), value, 0.0)
+            for tile, value in zip(tiles[0].tolist(), similarities[0].tolist(), strict=True)
+            if tile >= 0 and math.hypot(at[tile, 0] - around.easting, at[tile, 1] - around.northing) > apart
+        ]
+        return merge(outside, 1.1 * self.gallery.manifest.stride_m)[:_DECOYS]
 
     def _search_circle(self, prior: Prior) -> SearchPrior:
         """Where a prior lets the search go."""
