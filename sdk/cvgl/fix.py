@@ -36,6 +36,7 @@ class ReasonCode(str, enum.Enum):
     IMPLAUSIBLE = "implausible"
     IMPLAUSIBLE_MOTION = "implausible_motion"
     BLOCKS_DISAGREE = "blocks_disagree"
+    COASTING = "coasting"
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,8 @@ class Fix:
         alternatives: places that were registered, likeliest first, whatever was decided about them.
         timings_ms: milliseconds by stage.
         name: the frame's.
+        measured: of an answer from :meth:`cvgl.Localizer.track`, what the frame says by itself: what a consumer with a
+            filter of its own wants, where this answer is refined. None in answers of :meth:`cvgl.Localizer.locate`.
     """
 
     status: FixStatus
@@ -160,6 +163,7 @@ class Fix:
     timings_ms: dict[str, float] = field(default_factory=dict)
     name: str = ""
     reason_code: ReasonCode = ReasonCode.NONE
+    measured: Fix | None = None
 
     def __bool__(self) -> bool:
         return self.status is not FixStatus.NO_FIX

@@ -26,6 +26,7 @@ DEFAULT_HEIGHT_M = 50.0
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
 
 _REQUIRED = ("file", "time", "height_above_takeoff_m")
+_VELOCITY = ("velocity_east_m_s", "velocity_north_m_s")
 _POSITIONS = (("gps_latitude", "gps_longitude"), ("image_center_latitude", "image_center_longitude"))
 
 
@@ -41,6 +42,7 @@ class FrameRecord:
         heading: degrees clockwise from true north.
         pitch, roll: degrees, nose up and right side down positive.
         gps_latitude, gps_longitude: where the aircraft's own receiver put it, WGS84 degrees. Reference only.
+        velocity: (east, north) of the vehicle over ground, m/s, from a source of its own; its sigma beside it.
         center_latitude, center_longitude: where the image's middle really is on the ground. Reference only.
         attitude_moves_camera: whether pitch and roll are those of what carries the camera. False where they
             are the vehicle's and a gimbal keeps them from the camera.
@@ -59,6 +61,8 @@ class FrameRecord:
     gps_longitude: float | None = None
     center_latitude: float | None = None
     center_longitude: float | None = None
+    velocity: tuple[float, float] | None = None
+    velocity_sigma: float | None = None
     attitude_moves_camera: bool = False
     time_text: str = ""
     problem: str = ""
@@ -79,6 +83,8 @@ class FrameRecord:
             pitch=self.pitch if self.attitude_moves_camera else None,
             roll=self.roll if self.attitude_moves_camera else None,
             name=self.name,
+            velocity=self.velocity,
+            velocity_sigma=self.velocity_sigma,
         )
 
 
@@ -243,6 +249,8 @@ def _read_row(
         "yaw_deg",
         "pitch_deg",
         "roll_deg",
+        *_VELOCITY,
+        "velocity_sigma_m_s",
         *(name for pair in _POSITIONS for name in pair),
     )
     for column in columns:
@@ -269,6 +277,7 @@ def _read_row(
     for pair in _POSITIONS:
         if None in (numbers[pair[0]], numbers[pair[1]]):
             numbers[pair[0]] = numbers[pair[1]] = None
+    east, north = (numbers[column] for column in _VELOCITY)
     record = FrameRecord(
         name=name or f"row {number}",
         path=path,
@@ -281,6 +290,8 @@ def _read_row(
         gps_longitude=numbers["gps_longitude"],
         center_latitude=numbers["image_center_latitude"],
         center_longitude=numbers["image_center_longitude"],
+        velocity=None if east is None or north is None else (east, north),
+        velocity_sigma=numbers["velocity_sigma_m_s"],
         attitude_moves_camera=moves,
         time_text=cells.get("time", ""),
         problem=f"frames.csv row {number}: {'; '.join(problems)}" if problems else "",

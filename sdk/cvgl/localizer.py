@@ -12,22 +12,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cvgl.belief import protection_radius
 from cvgl.camera import Camera
 from cvgl.crew import Crew
 from cvgl.decide import Scene, SearchPrior, decide
 from cvgl.engines import RawFrame
 from cvgl.errors import CameraError, FrameError, ModelError
-from cvgl.fix import Candidate, Fix, ReasonCode
+from cvgl.fix import Candidate, Fix, FixStatus, ReasonCode
 from cvgl.frame import Frame, Prior
 from cvgl.gallery import Gallery
 from cvgl.geometry import camera_to_enu, wrap_degrees
 from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
-from cvgl.rectify import view_maps, warp_to_input
+from cvgl.rectify import ground_offset, view_maps, warp_to_input
 from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, examine, look, merge, view_of
 from cvgl.register import PoseSigmas
 from cvgl.sharpness import sharpness
-from cvgl.tracker import Tracker
+from cvgl.tracking import Answer, Sight, Tracker, distinct
+from cvgl.tracking.motion import POSITION
 
 __all__ = ["Localizer"]
 
@@ -45,7 +47,7 @@ _FEATURELESS = 4.0
 class Localizer:
     """Answers frames with fixes.
 
-    ``locate`` treats each frame by itself; ``track`` keeps a prior between frames. Neither raises on a bad frame or
+    ``locate`` treats each frame by itself; ``track`` is a filter over frames. Neither raises on a bad frame or
     bad telemetry: the answer is a no-fix with its reason. One thread at a time may use a localiser.
 
     Args:
@@ -62,7 +64,7 @@ class Localizer:
         self.camera: Camera = mission.camera
         self.threads = threads
         self._executor = Crew(threads) if threads > 1 else None
-        self._tracker = Tracker(gallery.local, mission.settings.max_speed_m_s)
+        self._tracker = Tracker(gallery.local, mission.settings, gallery.manifest.bounds)
         self._inputs: dict[int, tuple[NDArray[np.float32], NDArray[np.uint8]]] = {}
 
     @classmethod
@@ -114,19 +116,126 @@ class Localizer:
             return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
 
     def track(self, frame: Frame) -> Fix:
-        """Localise the next frame of a sequence: the search is narrowed to where the aircraft can have flown."""
-        if frame.prior is None:
-            frame = replace(frame, prior=self._tracker.prior(frame.time))
-        fix = self.locate(frame)
-        self._tracker.update(fix)
-        return fix
+        """Localise the next frame of a sequence, by itself and by where the aircraft can have flown.
 
-    def reset(self, prior: Prior | None = None) -> None:
-        """Forget the sequence; ``prior`` is where the next one starts."""
+        The frame is searched near the track while that holds, and over the whole map otherwise; a prior that the frame
+        brings narrows its search instead. Frames may come late, see :class:`cvgl.tracking.Tracker`.
+
+        Returns:
+            The filter's answer at the frame's time: ``refined`` where the frame's own match was accepted; ``coarse``
+            where the aircraft was only followed by its motion since, with a covariance that has grown by it; a no-fix
+            with its reason where it is lost. ``measured`` is what ``locate`` says of the frame.
+        """
+        try:
+            frame.check()
+        except FrameError:
+            # What is wrong with it, and where the aircraft is all the same.
+            measured = self.locate(frame)
+            return self._told(self._tracker.estimate(measured.time), measured)
+        settings, prior = self.mission.settings, frame.prior
+        sigma = frame.velocity_sigma or settings.velocity_sigma_m_s
+        velocity = None if frame.velocity is None else (float(frame.velocity[0]), float(frame.velocity[1]))
+        if prior is None:
+            prior = self._tracker.prior(frame.time, velocity, sigma)
+        measured = self.locate(replace(frame, prior=prior))
+        area = math.inf if prior is None else math.pi * self._search_circle(prior).radius_m ** 2
+        heading = None if frame.heading is None else float(frame.heading)
+        places = distinct(measured.alternatives)
+        sight = Sight(float(frame.time), float(frame.height), heading, velocity, sigma, places, area)
+        return self._told(self._tracker.update(sight), measured, frame)
+
+    def estimate(self, time: float) -> Fix:
+        """Where the aircraft is by the track: at any time at or after the last frame's, or within the filter's history.
+
+        Returns:
+            A ``coarse`` fix, or a no-fix with its reason; it knows neither a heading nor the image's middle.
+        """
+        return self._told(self._tracker.estimate(time))
+
+    def reset(self, prior: Prior | Sequence[Prior] | None = None) -> None:
+        """Forget the sequence; ``prior`` is where the next one starts, or several places of which it may be one."""
         self._tracker.reset(prior)
 
     def __repr__(self) -> str:
         return f"Localizer({str(self.mission.path)!r}, {self.model!r}, {self.gallery!r}, threads={self.threads})"
+
+    def _told(self, answer: Answer, measured: Fix | None = None, frame: Frame | None = None) -> Fix:
+        """The filter's answer as a fix. Without a frame that can be used, what a camera would see is left out."""
+        reasons = [answer.reason, "" if measured is None else measured.reason]
+        reason = "; ".join(text for text in reasons if text)
+        code = ReasonCode.IMPLAUSIBLE_MOTION if answer.implausible else ReasonCode.NONE
+        if measured is not None:
+            code = code or measured.reason_code
+        fix = Fix.none(answer.time, reason) if measured is None else replace(measured, reason=reason, measured=measured)
+        bare = replace(
+            fix,
+            status=FixStatus.NO_FIX,
+            reason_code=code or ReasonCode.NOT_FOUND,
+            probability=answer.probability,
+            latitude=math.nan,
+            longitude=math.nan,
+            center_latitude=math.nan,
+            center_longitude=math.nan,
+            covariance=None,
+            center_covariance=None,
+            protection_radius_m=math.inf,
+            center_protection_radius_m=math.inf,
+            heading_deg=math.nan,
+            heading_sigma_deg=math.nan,
+            height_m=math.nan,
+        )
+        if answer.mean is None or answer.covariance is None:
+            return bare
+        latitude, longitude = self.gallery.local.to_wgs84(*answer.mean[POSITION])
+        fix = replace(
+            bare,
+            status=FixStatus.REFINED if answer.accepted else FixStatus.COARSE,
+            reason="" if answer.accepted else ": ".join(text for text in ("followed by its motion", reason) if text),
+            reason_code=ReasonCode.NONE if answer.accepted else code or ReasonCode.COASTING,
+            protection_radius_m=answer.protection_radius_m,
+            latitude=float(latitude),
+            longitude=float(longitude),
+            covariance=answer.covariance[POSITION, POSITION],
+        )
+        return fix if frame is None else self._looking(fix, answer, frame)
+
+    def _looking(self, fix: Fix, answer: Answer, frame: Frame) -> Fix:
+        """A tracked fix with what its camera sees: the image's middle, the heading, the height."""
+        place, height = answer.place, float(frame.height) * answer.scale
+        if place is not None:
+            heading, sigma = place.heading_deg, place.heading_sigma_deg
+            center, covariance = np.array([place.center_easting, place.center_northing]), place.center_covariance
+        elif frame.heading is None:
+            return replace(fix, height_m=height)
+        else:
+            turn, sigma = answer.turn_deg
+            heading = (float(frame.heading) + turn) % 360.0
+            try:
+                camera = self.camera.scaled_to(*frame.size)
+                rotation = camera_to_enu(camera.mount, heading, frame.pitch or 0.0, frame.roll or 0.0)
+                offset = ground_offset(camera, rotation, height)
+            except (FrameError, CameraError):
+                return replace(fix, height_m=height, heading_deg=heading, heading_sigma_deg=sigma)
+            lean = height * math.tan(math.radians(self._tilt_sigma(frame)))
+            center, covariance = answer.middle(offset, heading, lean)
+        latitude, longitude = self.gallery.local.to_wgs84(*center)
+        risk = self.mission.settings.protection_risk
+        return replace(
+            fix,
+            center_latitude=float(latitude),
+            center_longitude=float(longitude),
+            center_covariance=covariance,
+            center_protection_radius_m=protection_radius(covariance, answer.probability, risk),
+            heading_deg=heading,
+            heading_sigma_deg=sigma,
+            height_m=height,
+        )
+
+    def _tilt_sigma(self, frame: Frame) -> float:
+        """Of the roll and pitch that a frame is rectified with, degrees."""
+        settings = self.mission.settings
+        unknown = frame.pitch is None or frame.roll is None
+        return settings.tilt_sigma_deg if unknown else settings.attitude_sigma_deg
 
     def _locate(self, frame: Frame, clock: _Clock, hidden: tuple[float, float, float] | None) -> Fix:
         frame.check()
@@ -165,7 +274,7 @@ class Localizer:
         decoys = [] if frame.prior is None else self._decoys(descriptors, frame.prior)
         peaks = look(basemap, views, places, turns, REACH_STRIDES * stride, keep, self._executor, decoys)
         clock.lap("correlate")
-        tilt = settings.tilt_sigma_deg if frame.pitch is None or frame.roll is None else settings.attitude_sigma_deg
+        tilt = self._tilt_sigma(frame)
         sigmas = PoseSigmas(half_step or settings.heading_sigma_deg, settings.height_sigma, tilt)
         hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
         clock.lap("register")

@@ -33,7 +33,12 @@ class Settings:
         map_sigma_m: of the map's georeference, each axis: satellite imagery is off by a metre and more, and no match
             to the map itself can tell. Added to the covariance of every fix.
         refine_hypotheses: correlation peaks that are registered block by block.
-        max_speed_m_s: of the aircraft over ground, for :meth:`cvgl.Localizer.track`.
+        max_speed_m_s: of the aircraft over ground, for :meth:`cvgl.Localizer.track`; taken as two sigma.
+        velocity_sigma_m_s: of each component of a velocity that comes without its sigma.
+        match_probability: that the right place is among those that a frame registers, for tracking.
+        loss_per_s: probability that within a second the aircraft turns out to be elsewhere than the track says.
+        track_limit_m: a tracked position that is less sure than this (sigma) is of no use, and not given.
+        track_history_s: how late a frame may come and still be taken in at its own time.
         protection_risk: probability, per fix, with which the aircraft may be outside the protection radius. A place
             that is wrong altogether counts, so only fixes whose place is surer than this have a radius at all: one in a
             thousand is what one good frame can show, and a filter that asks several frames multiplies it.
@@ -49,6 +54,11 @@ class Settings:
     map_sigma_m: float = 1.0
     refine_hypotheses: int = 5
     max_speed_m_s: float = 20.0
+    velocity_sigma_m_s: float = 1.0
+    match_probability: float = 0.5
+    loss_per_s: float = 2e-5
+    track_limit_m: float = 150.0
+    track_history_s: float = 30.0
     protection_risk: float = 1e-3
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from cvgl.errors import CvglError
 from cvgl.fix import Fix, FixStatus
@@ -27,9 +28,22 @@ def horizontal_covariance(fix: Fix) -> tuple[tuple[float, float], tuple[float, f
 
 
 def own_answer(fix: Fix) -> Fix:
-    """What the frame itself was matched to, where that was sure; else the answer as it is.
+    """What the frame itself was matched to, where the localiser's filter agrees; otherwise no fix, with the reason.
 
-    A filter of ours and one of the autopilot in a row would count the same frames twice.
+    A filter of ours and one of the autopilot in a row would count the same frames twice, and one that only follows the
+    aircraft's motion would be news of nothing.
     """
-    measured = getattr(fix, "measured", None)
-    return measured if measured is not None and measured.status is FixStatus.REFINED else fix
+    if fix.measured is None:
+        return fix
+    if fix.status is FixStatus.REFINED and fix.measured:
+        return fix.measured
+    return replace(
+        fix.measured,
+        status=FixStatus.NO_FIX,
+        reason=fix.reason or fix.measured.reason,
+        reason_code=fix.reason_code or fix.measured.reason_code,
+        latitude=math.nan,
+        longitude=math.nan,
+        covariance=None,
+        protection_radius_m=math.inf,
+    )

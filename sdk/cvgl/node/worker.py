@@ -19,6 +19,7 @@ from cvgl.errors import CvglError, FrameError
 from cvgl.fix import Fix, FixStatus
 from cvgl.frame import Frame, Prior
 from cvgl.node.attitude import Attitude
+from cvgl.node.claims import own_answer
 from cvgl.node.health import Health
 from cvgl.node.newest import NewestOnly
 from cvgl.node.tracks import NANOSECONDS, Track
@@ -280,7 +281,7 @@ class Worker:
             pixels=pixels,
             velocity=paired.velocity,
         )
-        fix = self._localizer.track(frame) if pace.tracking else self._localizer.locate(frame)
+        fix = own_answer(self._localizer.track(frame)) if pace.tracking else self._localizer.locate(frame)
         if fix.status is FixStatus.COARSE and pace.refined_only:
             fix = replace(fix, status=FixStatus.NO_FIX, reason=f"only coarse: {fix.reason}")
         delay_ms = (self._now() - item.stamp) * 1e-6

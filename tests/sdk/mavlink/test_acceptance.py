@@ -144,11 +144,11 @@ def test_rounding_to_four_bytes_is_upward(sigma: float) -> None:
 
 
 def test_the_frames_own_answer_is_what_a_filter_wants() -> None:
-    class Tracked(Fix):
-        measured: Fix | None = None
-
-    fix = Tracked(FixStatus.REFINED, 1.0, latitude=1.0)
-    assert own_answer(fix) is fix
-    own = Fix(FixStatus.REFINED, 1.0, latitude=2.0)
-    object.__setattr__(fix, "measured", own)
-    assert own_answer(fix) is own
+    own = Fix(FixStatus.REFINED, 1.0, latitude=2.0, longitude=3.0)
+    assert own_answer(own) is own
+    assert own_answer(Fix(FixStatus.REFINED, 1.0, latitude=1.0, measured=own)) is own
+    for status in (FixStatus.COARSE, FixStatus.NO_FIX):
+        refused = own_answer(Fix(status, 1.0, "implausible motion", latitude=1.0, measured=own))
+        assert not refused and refused.reason == "implausible motion" and refused.latitude != refused.latitude
+    weak = own_answer(Fix(FixStatus.REFINED, 1.0, measured=Fix.none(1.0, "no place stands out")))
+    assert not weak and weak.reason == "no place stands out"

@@ -247,7 +247,7 @@ def note(rows: Rows, index: int, fix: Fix, local: LocalFrame) -> None:
         east, north = local.to_local(fix.center_latitude, fix.center_longitude)
         rows["found_center_east"][index], rows["found_center_north"][index] = float(east), float(north)
     rows["heading"][index], rows["heading_sigma"][index] = fix.heading_deg, fix.heading_sigma_deg
-    _note_position(rows, index, fix, local, "measured_")
+    _note_position(rows, index, fix if fix.measured is None else fix.measured, local, "measured_")
 
 
 def _note_position(rows: Rows, index: int, fix: Fix, local: LocalFrame, prefix: str) -> None:
