@@ -20,12 +20,12 @@ from cvgl.belief import believe, retrieval_share
 from cvgl.camera import Camera
 from cvgl.errors import MapError
 from cvgl.fix import Alternative, Fix, Witnesses
+from cvgl.footprint import footprint_sides
 from cvgl.frame import Frame
 from cvgl.geometry import camera_to_enu
+from cvgl.ground import ground_offset, ground_points
 from cvgl.imagery import MapSource
 from cvgl.localizer import Localizer
-from cvgl.rectify import ground_offset
-from cvgl.refine import footprint_sides
 from cvgl.settings import Decision
 from cvgl.sim.views import MapImage, relight
 
@@ -70,6 +70,8 @@ _LARGEST_WORLD_M = 1200.0
 _JUDGED_AT = -1.0
 # Laws of right places steeper or flatter than these are the sample's, not the camera's.
 _POWERS = (0.02, 0.5)
+# Where a pixel looks that sees no ground: far off any map.
+_UNSEEN = 1e6
 
 
 def simulated_frame(
@@ -92,21 +94,22 @@ def simulated_frame(
         height: above ground, metres.
         heading_deg: of the vehicle, clockwise from true north.
         camera: its size is the frame's.
-        tilt_deg: pitch and roll.
+        tilt_deg: pitch and roll. What the camera sees further than 60 degrees off nadir, and beyond the map, is black.
         light: how much light, season and sensor differ from the map's (see :func:`cvgl.sim.views.relight`).
     """
     rotation = camera_to_enu(camera.mount, heading_deg, *tilt_deg)
     offset = ground_offset(camera, rotation, height)
     columns, rows = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
-    rays = camera.rays(np.column_stack([columns.ravel(), rows.ravel()])) @ rotation.T
-    ground = rays[:, :2] / -rays[:, 2:] * height - offset + (easting, northing)
+    seen = ground_points(camera, rotation, height, np.column_stack([columns.ravel(), rows.ravel()]))
+    ground = seen - offset + (easting, northing)
     x = ((ground[:, 0] - image.west) / image.gsd_m - 0.5).reshape(columns.shape).astype(np.float32)
     y = ((image.north - ground[:, 1]) / image.gsd_m - 0.5).reshape(columns.shape).astype(np.float32)
-    left, top = max(0, math.floor(x.min()) - 1), max(0, math.floor(y.min()) - 1)
-    part = image.rgba[top : math.ceil(y.max()) + 2, left : math.ceil(x.max()) + 2, :3]
+    left, top = max(0, math.floor(np.nanmin(x)) - 1), max(0, math.floor(np.nanmin(y)) - 1)
+    part = image.rgba[top : math.ceil(np.nanmax(y)) + 2, left : math.ceil(np.nanmax(x)) + 2, :3]
     if part.size == 0:
         raise MapError("the simulated frame looks past the map")
-    frame = cv2.remap(np.ascontiguousarray(part), x - left, y - top, cv2.INTER_LINEAR)
+    x, y = (np.nan_to_num(places, nan=-_UNSEEN) for places in (x - left, y - top))
+    frame = cv2.remap(np.ascontiguousarray(part), x, y, cv2.INTER_LINEAR)
     lit = relight(frame, rng, light) if light > 0 else frame
     return np.ascontiguousarray(lit[..., ::-1])
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from cvgl.camera import Camera
 from cvgl.errors import FlightError, FrameError
 from cvgl.frame import Frame
-from cvgl.metadata import PhotoMetadata, gimbal_attitude, read_metadata, scan_position
+from cvgl.geometry import gimbal_attitude
+from cvgl.metadata import PhotoMetadata, read_metadata, scan_position
 
 __all__ = ["DEFAULT_HEIGHT_M", "IMAGE_SUFFIXES", "Flight", "FrameRecord", "read_image"]
 

@@ -145,7 +145,7 @@ def test_camera_info_gives_the_lens_and_the_mission_the_mount() -> None:
     ("changes", "reason"),
     [
         ({"k": (0.0,) * 9}, "not calibrated"),
-        ({"distortion_model": "equidistant", "d": (0.0,) * 4}, "lens not supported"),
+        ({"distortion_model": "equidistant", "d": (0.0,) * 5}, "lens not supported"),
         ({"d": (0.0,) * 7}, "lens not supported"),
         ({"width": 0}, "width"),
         ({"k": (NAN,) * 9}, "fx"),

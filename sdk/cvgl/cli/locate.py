@@ -244,7 +244,7 @@ def _write(
     write_geojson(out / "track.geojson", flight.records, fixes)
     write_json(out / "summary.json", summary)
     place = gallery.manifest.overview
-    overview = Overview.read(gallery.path / OVERVIEW, place.gsd_m, place.west, place.north, gallery.local)
+    overview = Overview.read(gallery.verified(OVERVIEW), place.gsd_m, place.west, place.north, gallery.local)
     write_report(
         out / "report.html",
         flight.records,
