@@ -227,6 +227,9 @@ def fit_wrong(decision: Decision, fixes: Sequence[Fix]) -> Decision:
     counts = np.array([places[0].listed * places[0].lists for places in told], np.float64)
     evidence = np.array([max(one.blocks for one in places) for places in told])
     peak_law, evidence_law = fit_largest(peaks, counts), fit_gumbel(evidence)
+    # Features that see nothing, or another place, say 0; the law is of the others, and so no less than chance is.
+    features = [max((one.features or 0.0 for one in places), default=0.0) for places in told]
+    features = [score for score in features if score > 0.0]
     # A small sample may come out narrower than chance is; the defaults are those of an ordinary town.
     default = Decision()
     return replace(
@@ -237,7 +240,17 @@ def fit_wrong(decision: Decision, fixes: Sequence[Fix]) -> Decision:
         evidence_scale=round(max(evidence_law[1], 0.8 * default.evidence_scale), 3),
         places=1,
         chance_factor=1.0,
+        **_features_law(features, default),
     )
+
+
+def _features_law(scores: Sequence[float], default: Decision) -> dict[str, float]:
+    """The fields of the local features' law, where enough frames asked them."""
+    if len(scores) < _FEWEST:
+        return {}
+    location, scale = fit_gumbel(np.array(scores))
+    scale = max(scale, 0.8 * default.features_scale)
+    return {"features_location": round(location, 3), "features_scale": round(scale, 3)}
 
 
 def rarest(decision: Decision, fix: Fix) -> float:
@@ -270,7 +283,8 @@ def fit_right(decision: Decision, right: Sequence[Witnesses], *, share: float = 
     if not right:
         return decision
     spread = [
-        -math.log(10.0) * decision.log10_joint(decision.log10_chances(one.peak, one.blocks)) * share for one in right
+        -math.log(10.0) * decision.log10_joint(decision.log10_chances(one.peak, one.blocks, one.features)) * share
+        for one in right
     ]
     power = (len(right) + weight) / max(sum(spread) + weight / decision.right_power, 1e-6)
     missed = sum(one.order > 1 for one in right)
@@ -366,7 +380,7 @@ def _judged(decision: Decision, fix: Fix) -> list[tuple[float, float]]:
     places = [place for place in fix.alternatives if place.witnesses is not None]
     told = [place.witnesses for place in places if place.witnesses is not None]
     beliefs = believe(
-        [decision.log10_chances(one.peak, one.blocks) for one in told],
+        [decision.log10_chances(one.peak, one.blocks, one.features) for one in told],
         [retrieval_share(one.order, one.listed, one.lists, decision.miss_share) for one in told],
         [1.0] * len(told),
         range(len(told)),

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from cvgl.belief import protection_radius
 from cvgl.camera import Camera
 from cvgl.crew import Crew
-from cvgl.decide import Scene, SearchPrior, decide
+from cvgl.decide import Scene, SearchPrior, beyond_doubt, decide
 from cvgl.engines import RawFrame
 from cvgl.errors import CameraError, FrameError, GalleryError, ModelError
+from cvgl.features import open_refiner
 from cvgl.fix import Candidate, Fix, FixStatus, ReasonCode
 from cvgl.frame import Frame, Prior
 from cvgl.gallery import Gallery
@@ -26,7 +27,7 @@ from cvgl.ground import MAX_SLANT
 from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
 from cvgl.rectify import ground_offset, view_maps, view_offset, warp_to_input
-from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, examine, look, merge, view_of
+from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, ask_features, examine, examine_features, look, merge, view_of
 from cvgl.register import PoseSigmas
 from cvgl.sharpness import sharpness
 from cvgl.tracking import Answer, Sight, Tracker, distinct
@@ -66,6 +67,8 @@ class Localizer:
         self.threads = threads
         self._executor = Crew(threads) if threads > 1 else None
         self._tracker = Tracker(gallery.local, mission.settings, gallery.manifest.bounds)
+        wanted = mission.settings.refiner != "correlation"
+        self.features = open_refiner(mission.features, mission.path, threads) if wanted else None
         self._inputs: dict[int, tuple[NDArray[np.float32], NDArray[np.uint8]]] = {}
 
     @classmethod
@@ -144,6 +147,10 @@ class Localizer:
         if prior is None:
             prior = self._tracker.prior(frame.time, velocity, sigma)
         measured = self.locate(replace(frame, prior=prior))
+        try:
+            frame = replace(frame, height=self._height(replace(frame, prior=prior))[0])
+        except (FrameError, CameraError):
+            return self._told(self._tracker.estimate(measured.time), measured)
         area = math.inf if prior is None else math.pi * self._search_circle(prior).radius_m ** 2
         heading = None if frame.heading is None else float(frame.heading)
         places = distinct(measured.alternatives)
@@ -245,8 +252,9 @@ class Localizer:
 
     def _locate(self, frame: Frame, clock: _Clock, hidden: tuple[float, float, float] | None) -> Fix:
         frame.check()
-        frame = replace(frame, image=_packed(frame.image))
-        settings = self.mission.settings
+        height, height_sigma = self._height(frame)
+        frame = replace(frame, image=_packed(frame.image), height=height)
+        settings = replace(self.mission.settings, height_sigma=height_sigma)
         camera = self.camera.scaled_to(*frame.size)
         grey = frame.grey()
         pitch, roll = frame.pitch or 0.0, frame.roll or 0.0
@@ -283,11 +291,19 @@ class Localizer:
         clock.lap("correlate")
         tilt = self._tilt_sigma(frame)
         sigmas = PoseSigmas(half_step or settings.heading_sigma_deg, settings.height_sigma, tilt)
-        hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
-        clock.lap("register")
         around = None if frame.prior is None else self._search_circle(frame.prior, offsets[0], frame.height)
         scene = Scene(self.gallery.local, tilt, around, sigmas)
-        fix = decide(hypotheses, frame, candidates, scene, settings, self.mission.decision)
+        decision, features = self.mission.decision, self.features
+        if features is not None and settings.refiner == "features":
+            hypotheses = examine_features(basemap, peaks, features, sigmas, self._executor)
+            clock.lap("features")
+        else:
+            hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
+            clock.lap("register")
+            if features is not None and not beyond_doubt(hypotheses, scene, settings, decision):
+                hypotheses = ask_features(basemap, hypotheses, features, sigmas, self._executor)
+                clock.lap("features")
+        fix = decide(hypotheses, frame, candidates, scene, settings, decision)
         if fix.reason_code is ReasonCode.NOT_FOUND:
             fix = self._blurred(fix, views[0])
         clock.lap("decide")
@@ -304,6 +320,41 @@ class Localizer:
             return fix
         reason = f"image: blurred, with {100 * share:.0f} % of the map's fine detail; {fix.reason}"
         return replace(fix, reason=reason, reason_code=ReasonCode.BLURRED)
+
+    def _height(self, frame: Frame) -> tuple[float, float]:
+        """A frame's height above the ground it looks at, and its standard deviation as a share of it.
+
+        Where it is not given it is the altitude less the terrain's: where the camera looks from the prior if position
+        and heading are known, around the prior if the heading is not, and over the whole map when lost. How much the
+        ground rises and falls around there is what the height is uncertain by.
+
+        Raises:
+            FrameError: neither height nor an altitude that the mission's terrain can be held against.
+        """
+        settings, terrain = self.mission.settings, self.mission.terrain
+        if math.isfinite(frame.height):
+            return frame.height, settings.height_sigma
+        if terrain is None:
+            expected = "metres above ground, or a mission prepared with terrain"
+            raise FrameError("not given", field="height", found="an altitude alone", expected=expected)
+        altitude = terrain.altitude(frame.altitude_msl, frame.altitude_ellipsoid)
+        easting, northing, radius = 0.0, 0.0, math.inf
+        if frame.prior is not None:
+            place = self.gallery.local.to_local(frame.prior.latitude, frame.prior.longitude)
+            easting, northing, radius = float(place[0]), float(place[1]), 2.0 * frame.prior.sigma_m
+            if frame.heading is not None:
+                camera = self.camera.scaled_to(*frame.size)
+                rotation = camera_to_enu(camera.mount, frame.heading, frame.pitch or 0.0, frame.roll or 0.0)
+                ray = rotation @ camera.rays(camera.center)[0]
+                met = terrain.intersect((easting, northing, altitude), ray)
+                if met is not None:
+                    easting, northing = float(met[0]), float(met[1])
+        ground, spread = terrain.around(easting, northing, radius)
+        height = altitude - ground
+        if not height >= 1.0:
+            found = f"{altitude:.0f} m over ground at {ground:.0f} m"
+            raise FrameError("not above the terrain", field="altitude", found=found, expected="at least 1 m above it")
+        return height, math.hypot(settings.height_sigma, spread / height)
 
     def _network_inputs(
         self, frame: Frame, camera: Camera, rotations: Sequence[NDArray[np.float64]]

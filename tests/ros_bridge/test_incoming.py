@@ -11,7 +11,8 @@ from cvgl.camera import Camera
 from cvgl.errors import FrameError
 from cvgl.geo import LocalFrame
 from cvgl.geometry import Mount
-from cvgl_ros import incoming, msgs
+from cvgl.ros import incoming
+from cvgl_ros import msgs
 from cvgl_ros.msgs import Header, NavSatFix, NavSatStatus, Point, Pose, PoseWithCovariance, Quaternion, Time
 
 LOCAL = LocalFrame(47.0, 9.5)
