@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from cvgl.errors import FrameError
 
-__all__ = ["PIXELS", "Frame", "Prior"]
+__all__ = ["HIGHEST_M", "LOWEST_M", "PIXELS", "Frame", "Prior"]
 
+# Heights above ground that are believed, metres.
+LOWEST_M, HIGHEST_M = 1.0, 20_000.0
 PIXELS = ("bgr", "rgb", "grey", "nv12", "yuyv")
 _SHAPES = {
     "bgr": "(H, W, 3) BGR or (H, W) grey",
@@ -120,7 +122,7 @@ class Frame:
         if self.prior is not None and not isinstance(self.prior, Prior):
             raise FrameError("not usable", field="prior", found=self.prior, expected="a Prior or None")
         _check("time", self.time, -math.inf, math.inf)
-        _check("height", self.height, 1.0, 20_000.0)
+        _check("height", self.height, LOWEST_M, HIGHEST_M)
         for name, bound in (("heading", 720.0), ("pitch", 90.0), ("roll", 180.0)):
             value = getattr(self, name)
             if value is not None:

@@ -19,7 +19,7 @@ from cvgl.decide import Scene, SearchPrior, decide
 from cvgl.engines import RawFrame
 from cvgl.errors import CameraError, FrameError, ModelError
 from cvgl.fix import Candidate, Fix, FixStatus, ReasonCode
-from cvgl.frame import Frame, Prior
+from cvgl.frame import HIGHEST_M, LOWEST_M, Frame, Prior
 from cvgl.gallery import Gallery
 from cvgl.geometry import camera_to_enu, wrap_degrees
 from cvgl.mission import GALLERY, MODEL, Mission
@@ -126,16 +126,28 @@ class Localizer:
             # What is wrong with it, and where the aircraft is all the same.
             measured = self.locate(frame)
             return self._told(self._tracker.estimate(measured.time), measured)
-        settings, prior = self.mission.settings, frame.prior
-        sigma = frame.velocity_sigma or settings.velocity_sigma_m_s
+        sigma = frame.velocity_sigma or self.mission.settings.velocity_sigma_m_s
         velocity = None if frame.velocity is None else (float(frame.velocity[0]), float(frame.velocity[1]))
-        if prior is None:
-            prior = self._tracker.prior(frame.time, velocity, sigma)
-        measured = self.locate(replace(frame, prior=prior))
-        area = math.inf if prior is None else math.pi * self._search_circle(prior).radius_m ** 2
+        expected = self._tracker.expect(frame.time, velocity, sigma)
         heading = None if frame.heading is None else float(frame.heading)
-        places = distinct(measured.alternatives)
-        sight = Sight(float(frame.time), float(frame.height), heading, velocity, sigma, places, area)
+        looked = replace(
+            frame,
+            prior=frame.prior or expected.prior,
+            heading=None if heading is None else (heading + expected.turn_deg) % 360.0,
+            height=min(max(float(frame.height) * expected.scale, LOWEST_M), HIGHEST_M),
+        )
+        measured = self.locate(looked)
+        sight = Sight(
+            time=float(frame.time),
+            height=float(frame.height),
+            heading=heading,
+            velocity=velocity,
+            velocity_sigma=sigma,
+            places=distinct(measured.alternatives),
+            turned=expected.turn_deg,
+            scaled=looked.height / float(frame.height),
+            area=math.inf if looked.prior is None else math.pi * self._search_circle(looked.prior).radius_m ** 2,
+        )
         return self._told(self._tracker.update(sight), measured, frame)
 
     def estimate(self, time: float) -> Fix:
