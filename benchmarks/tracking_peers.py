@@ -24,7 +24,7 @@ Bounds = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Told:
-    """A filter's answer: position (2,) and covariance (2, 2), None where it is lost; whether it took the frame's match."""
+    """A filter's answer: position (2,) and covariance (2, 2), None where lost; whether it took the frame's match."""
 
     position: Array | None = None
     covariance: Array | None = None
@@ -115,8 +115,8 @@ class Gated:
 class Particles:
     """A particle filter of the same model: position, velocity (or its error), tilt and map error.
 
-    Source: Gordon, Salmond, Smith: Novel approach to nonlinear/non-Gaussian Bayesian state estimation, IEE Proceedings F
-    140 (1993); particles are also drawn at a frame's places, for the share that is lost.
+    Source: Gordon, Salmond, Smith: Novel approach to nonlinear/non-Gaussian Bayesian state estimation, IEE Proceedings
+    F 140 (1993); particles are also drawn at a frame's places, for the share that is lost.
 
     Args:
         settings: of the mission.

@@ -30,8 +30,8 @@ _LIKELY = 0.9
 _SAME_MODE_SIGMAS = 4.0
 # A start that was given is mistaken this often.
 _WRONG_START = 0.02
-# A heading or a height is corrected by at most so many of its sigmas.
-_FURTHEST = 4.0
+# A heading or a height is corrected for the search from so many of its sigmas on, and by at most so many.
+_USUAL, _FURTHEST = 2.0, 5.0
 # So many frames in a row that are older than all that is kept: the clock was set back.
 _SET_BACK = 3
 # A match this strong (e-folds) that is not accepted is told apart from one that says nothing.
@@ -165,10 +165,12 @@ class Tracker:
             return Expected()
         expected = Expected()
         if mixture.confirmed:
-            # No further than a heading or a height may be wrong at all.
+            # A frame's own search is made for the usual errors; others are taken out, as far as they can be believed.
             _, mean, _ = moments(mixture.weights, mixture.means, mixture.covariances)
-            most = _FURTHEST * np.array([self._model.turn_sigma, self._model.scale_sigma])
-            turn, scale = np.clip(mean[[TURN, SCALE]], -most, most)
+            sigmas = np.array([self._model.turn_sigma, self._model.scale_sigma])
+            wrong = mean[[TURN, SCALE]]
+            wrong = np.where(np.abs(wrong) > _USUAL * sigmas, wrong, 0.0)
+            turn, scale = np.clip(wrong, -_FURTHEST * sigmas, _FURTHEST * sigmas)
             expected = Expected(None, math.degrees(turn), math.exp(scale))
         mode = _together(mixture, np.ones(len(mixture.weights), bool))
         weight, mean, covariance = moments(mixture.weights[mode], mixture.means[mode], mixture.covariances[mode])
