@@ -31,7 +31,7 @@ _SAME_MODE_SIGMAS = 4.0
 # A start that was given is mistaken this often.
 _WRONG_START = 0.02
 # A heading or a height is corrected for the search from so many of its sigmas on, and by at most so many.
-_USUAL, _FURTHEST = 2.0, 5.0
+_USUAL, _FURTHEST = 1.25, 5.0
 # So many frames in a row that are older than all that is kept: the clock was set back.
 _SET_BACK = 3
 # A match this strong (e-folds) that is not accepted is told apart from one that says nothing.
