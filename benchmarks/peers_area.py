@@ -100,7 +100,7 @@ class Plane:
 
 
 class _Remembering:
-    """A model that embeds no tile twice; descriptors are kept in a file by the SHA-256 of the tile.
+    """A model that embeds no tile twice; descriptors are kept in a file by the SHA-256 of what the network takes.
 
     Args:
         model: embeds what is new.
@@ -123,15 +123,16 @@ class _Remembering:
             with file.open("r+b") as opened:
                 opened.truncate(whole * self._kind.itemsize)
 
-    def embed(self, patches: NDArray[np.uint8], masks: NDArray[Any], view: str = "query") -> NDArray[np.float32]:
-        """As :meth:`cvgl.model.Model.embed`."""
-        keys = [
-            hashlib.sha256(patch.tobytes() + mask.tobytes()).digest()
-            for patch, mask in zip(patches, masks, strict=True)
-        ]
+    def inputs_of(self, patches: NDArray[np.uint8], masks: NDArray[Any], view: str = "query") -> NDArray[np.float32]:
+        """As :meth:`cvgl.model.Model.inputs_of`."""
+        return self._model.inputs_of(patches, masks, view)
+
+    def embed_inputs(self, inputs: NDArray[np.float32], view: str = "query") -> NDArray[np.float32]:
+        """As :meth:`cvgl.model.Model.embed_inputs`."""
+        keys = [hashlib.sha256(one.tobytes()).digest() for one in inputs]
         new = list({key: index for index, key in enumerate(keys) if key not in self._known}.values())
         if new:
-            found = self._model.embed(patches[new], masks[new], view=view)
+            found = self._model.embed_inputs(inputs[new], view)
             records = np.empty(len(new), self._kind)
             records["key"], records["descriptor"] = [keys[index] for index in new], found
             with self._file.open("ab") as opened:

@@ -14,7 +14,9 @@ from cvgl.correlate import Peak
 from cvgl.fix import Alternative, Candidate, Fix, FixStatus, ReasonCode, Witnesses
 from cvgl.frame import Frame
 from cvgl.geo import LocalFrame
+from cvgl.ground import ground_from_aircraft
 from cvgl.refine import Hypothesis
+from cvgl.register import Correction
 from cvgl.settings import Decision, Settings
 
 __all__ = ["Scene", "SearchPrior", "decide"]
@@ -192,11 +194,13 @@ def _alternative(hypothesis: Hypothesis, scene: Scene, settings: Settings) -> Al
     place, peak = hypothesis.registration, hypothesis.peak
     center_covariance = place.covariance + settings.registration_sigma_m**2 * np.eye(2)
     offset, offset_covariance = _offset(hypothesis, scene.tilt_sigma_deg, settings)
+    # At a large tilt the patch's centre is not the image's.
+    middle = hypothesis.view.middle(place.correction)
     return Alternative(
         easting=place.easting - float(offset[0]),
         northing=place.northing - float(offset[1]),
-        center_easting=place.easting,
-        center_northing=place.northing,
+        center_easting=place.easting + float(middle[0]),
+        center_northing=place.northing + float(middle[1]),
         covariance=center_covariance + offset_covariance,
         center_covariance=center_covariance,
         heading_deg=(hypothesis.view.heading_deg + place.correction.turn_deg) % 360.0,
@@ -211,20 +215,21 @@ def _alternative(hypothesis: Hypothesis, scene: Scene, settings: Settings) -> Al
 def _offset(
     best: Hypothesis, tilt_sigma_deg: float, settings: Settings
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(2,) east and north from the aircraft to the image's middle on the ground, and its (2, 2) covariance.
+    """(2,) east and north from the aircraft to the patch's centre on the ground, and its (2, 2) covariance.
 
     The direction of the optical axis is the one that was assumed. The tilt that registration fits is not used: among
     buildings it cannot be told from their lean (on real photos it made the aircraft's position worse), so the tilt's
     own uncertainty, times the height, is what the aircraft's position is uncertain by.
     """
     correction = best.registration.correction
-    turn, height = np.radians(correction.turn_deg), best.view.height * (1 + correction.scale)
-    east, north = best.view.patch.offset * (1 + correction.scale)
-    offset = np.array([east * np.cos(turn) + north * np.sin(turn), north * np.cos(turn) - east * np.sin(turn)])
+    view, height = best.view, best.view.height * (1 + correction.scale)
+    rotation = Correction(turn_deg=correction.turn_deg).rotation(view.rotation)
+    offset = ground_from_aircraft((0.0, 0.0), view.camera, rotation, height, view.patch.aim)
     swing = np.radians(best.registration.turn_sigma_deg) * np.array([offset[1], -offset[0]])
     stretch = settings.height_sigma * offset
-    lean = height * np.tan(np.radians(tilt_sigma_deg))
-    return offset, lean**2 * np.eye(2) + np.outer(swing, swing) + np.outer(stretch, stretch)
+    # A tilt moves what is seen at an offset by more, and by more still along the offset.
+    lean = height * np.tan(np.radians(tilt_sigma_deg)) * (np.eye(2) + np.outer(offset, offset) / height**2)
+    return offset, lean @ lean + np.outer(swing, swing) + np.outer(stretch, stretch)
 
 
 def _status(

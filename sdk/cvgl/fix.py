@@ -29,6 +29,7 @@ class ReasonCode(str, enum.Enum):
     FEATURELESS = "featureless"
     BLURRED = "blurred"
     MODEL = "model"
+    GALLERY = "gallery"
     OUTSIDE_MAP = "outside_map"
     NO_STRUCTURE = "no_structure"
     NOT_FOUND = "not_found"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from cvgl.camera import Camera
 from cvgl.errors import FlightError, FrameError
 from cvgl.frame import Frame
-from cvgl.metadata import PhotoMetadata, gimbal_attitude, read_metadata, scan_position
+from cvgl.geometry import gimbal_attitude
+from cvgl.metadata import PhotoMetadata, read_metadata, scan_position
 
-__all__ = ["DEFAULT_HEIGHT_M", "IMAGE_SUFFIXES", "Flight", "FrameRecord", "read_image"]
+__all__ = ["DEFAULT_HEIGHT_M", "IMAGE_SUFFIXES", "Flight", "FrameRecord", "is_recording", "read_image"]
 
 DEFAULT_HEIGHT_M = 50.0
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
@@ -67,6 +68,14 @@ class FrameRecord:
     time_text: str = ""
     problem: str = ""
 
+    def picture(self) -> NDArray[np.uint8]:
+        """Decode the picture alone, (H, W, 3) BGR or (H, W) grey.
+
+        Raises:
+            FrameError: the file is absent, unreadable or truncated.
+        """
+        return read_image(self.path)
+
     def load(self) -> Frame:
         """Decode the picture.
 
@@ -76,7 +85,7 @@ class FrameRecord:
         if self.problem:
             raise FrameError(self.problem)
         return Frame(
-            image=read_image(self.path),
+            image=self.picture(),
             time=self.time,
             height=self.height,
             heading=self.heading,
@@ -113,17 +122,19 @@ class Flight:
         height: float | None = None,
         heading: float | None = None,
         ignore_heading: bool = False,
+        topics: Mapping[str, str] | None = None,
     ) -> Flight:
-        """Read a flight folder (``frames/``, ``frames.csv``, ``camera.yaml`` or not), or photos.
+        """Read a flight folder (``frames/``, ``frames.csv``, ``camera.yaml`` or not), photos, or a recording of ROS 2.
 
         Photos tell time, position, height and attitude by EXIF and DJI's XMP. No picture is decoded yet.
 
         Args:
-            path: the folder, its ``frames.csv``, or a photo.
+            path: the folder, its ``frames.csv``, a photo, or a rosbag2 (``cvgl.ros.bag``).
             camera: the mission's camera; a ``camera.yaml`` in the flight folder goes before it.
             height: metres, for frames that do not say theirs. Without it such photos are taken as 50 m high.
             heading: degrees for the frames that do not say it.
             ignore_heading: take every heading as unknown.
+            topics: a recording's topics by role, where it leaves a choice (see ``cvgl.ros.bag.ROLES``).
 
         Raises:
             FlightError: no such folder, no frames in it, or a ``frames.csv`` that cannot be read.
@@ -149,7 +160,13 @@ class Flight:
                 )
             camera = flown
         moves = camera is not None and not camera.stabilized
-        if table is not None:
+        records: Sequence[FrameRecord]
+        if is_recording(path):
+            from cvgl.ros.bag import read_bag
+
+            records, chosen = read_bag(path, topics, moves=moves, height=height)
+            notes += chosen
+        elif table is not None:
             records = _read_table(table, folder, moves, height, notes)
         else:
             records = _read_photos(path, moves, height, notes)
@@ -172,6 +189,12 @@ class Flight:
     def __repr__(self) -> str:
         usable = sum(not record.problem for record in self.records)
         return f"Flight({str(self.path)!r}, {len(self.records)} frames, {usable} usable)"
+
+
+def is_recording(path: str | Path) -> bool:
+    """Whether a path looks like a rosbag2: a folder with ``metadata.yaml``, or one of its files."""
+    path = Path(path)
+    return path.suffix in (".db3", ".mcap") if path.is_file() else (path / "metadata.yaml").is_file()
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:

@@ -17,14 +17,15 @@ from cvgl.camera import Camera
 from cvgl.crew import Crew
 from cvgl.decide import Scene, SearchPrior, decide
 from cvgl.engines import RawFrame
-from cvgl.errors import CameraError, FrameError, ModelError
+from cvgl.errors import CameraError, FrameError, GalleryError, ModelError
 from cvgl.fix import Candidate, Fix, FixStatus, ReasonCode
 from cvgl.frame import HIGHEST_M, LOWEST_M, Frame, Prior
 from cvgl.gallery import Gallery
 from cvgl.geometry import camera_to_enu, wrap_degrees
+from cvgl.ground import MAX_SLANT
 from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
-from cvgl.rectify import ground_offset, view_maps, warp_to_input
+from cvgl.rectify import ground_offset, view_maps, view_offset, warp_to_input
 from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, examine, look, merge, view_of
 from cvgl.register import PoseSigmas
 from cvgl.tracking import Answer, Sight, Tracker, distinct
@@ -107,6 +108,11 @@ class Localizer:
             return Fix.none(stamp, detail + found, reason_code=code, timings_ms=clock.stages, name=frame.name)
         except ModelError as error:
             code, reason = ReasonCode.MODEL, f"model: {error.message}"
+            return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
+        except GalleryError as error:
+            # Its parts are read, and verified, as they are needed.
+            where = "" if error.file is None else f"{error.file.name}: "
+            code, reason = ReasonCode.GALLERY, f"gallery: {where}{error.message}"
             return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
 
     def track(self, frame: Frame) -> Fix:
@@ -264,7 +270,8 @@ class Localizer:
             return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
         descriptors = self.model.embed_inputs(inputs)
         clock.lap("embed")
-        candidates = self._search(descriptors, headings, frame.prior, hidden)
+        offsets = [view_offset(camera, rotation, frame.height) for rotation in rotations]
+        candidates = self._search(descriptors, headings, frame.prior, hidden, offsets, frame.height)
         clock.lap("search")
         if not candidates:
             reason = "no tile of the gallery lies within the prior"
@@ -283,7 +290,8 @@ class Localizer:
         sigmas = PoseSigmas(half_step or settings.heading_sigma_deg, settings.height_sigma, tilt)
         hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
         clock.lap("register")
-        scene = Scene(self.gallery.local, tilt, None if frame.prior is None else self._search_circle(frame.prior))
+        around = None if frame.prior is None else self._search_circle(frame.prior, offsets[0], frame.height)
+        scene = Scene(self.gallery.local, tilt, around)
         fix = decide(hypotheses, frame, candidates, scene, settings, self.mission.decision)
         clock.lap("decide")
         return replace(fix, timings_ms=clock.stages)
@@ -302,7 +310,8 @@ class Localizer:
         if self.model.takes_frames():
             maps = view_maps(camera, rotations, frame.height, gsd, size)[1]
             lens = (camera.fx, camera.fy, camera.cx, camera.cy)
-            return RawFrame(frame.image, frame.layout, maps, lens, camera.distortion, scale, offset, view.channels)
+            looks = (scale, offset, view.channels, camera.model, MAX_SLANT)
+            return RawFrame(frame.image, frame.layout, maps, lens, camera.distortion, *looks)
         if count not in self._inputs:
             shape = (count, size, size)
             self._inputs[count] = np.empty((count, 3, size, size), np.float32), np.empty(shape, np.uint8)
@@ -328,6 +337,8 @@ class Localizer:
         headings: Sequence[float],
         prior: Prior | None,
         hidden: tuple[float, float, float] | None,
+        offsets: Sequence[NDArray[np.float64]],
+        height: float,
     ) -> list[Candidate]:
         """The most similar tiles over all headings, best first, each tile once."""
         count = self.mission.settings.candidates
@@ -337,13 +348,14 @@ class Localizer:
             easting, northing, radius = hidden
             passed = set(np.flatnonzero(np.hypot(at[:, 0] - easting, at[:, 1] - northing) <= radius).tolist())
         if prior is None:
-            tiles, similarities = self.gallery.search(descriptors, count + len(passed))
+            found = list(zip(*self.gallery.search(descriptors, count + len(passed)), strict=True))
         else:
-            around = self._search_circle(prior)
-            within = (around.easting, around.northing, around.radius_m)
-            tiles, similarities = self.gallery.near(descriptors, *within, count)
+            found = [
+                self._near(descriptor, prior, offset, height, count)
+                for descriptor, offset in zip(descriptors, offsets, strict=True)
+            ]
         best: dict[int, tuple[float, float]] = {}
-        for heading, row, values in zip(headings, tiles, similarities, strict=True):
+        for heading, (row, values) in zip(headings, found, strict=True):
             for tile, value in zip(row.tolist(), values.tolist(), strict=True):
                 if tile >= 0 and tile not in passed and value > best.get(tile, (-2.0, 0.0))[0]:
                     best[tile] = (value, heading)
@@ -352,11 +364,27 @@ class Localizer:
             Candidate(tile, float(at[tile, 0]), float(at[tile, 1]), value, heading) for tile, (value, heading) in ranked
         ]
 
-    def _search_circle(self, prior: Prior) -> SearchPrior:
-        """Where a prior lets the search go."""
+    def _near(
+        self, descriptor: NDArray[np.float32], prior: Prior, offset: NDArray[np.float64], height: float, count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The tiles most similar to a view whose centre lies at an offset from the aircraft, and their similarities."""
+        around = self._search_circle(prior, offset, height)
+        place = around.easting + float(offset[0]), around.northing + float(offset[1])
+        tiles, similarities = self.gallery.near(descriptor[None], *place, around.radius_m, count)
+        return tiles[0], similarities[0]
+
+    def _search_circle(
+        self, prior: Prior, offset: NDArray[np.float64] | None = None, height: float = 1.0
+    ) -> SearchPrior:
+        """Where a prior lets the search go, for a view whose centre lies (2,) metres from the aircraft."""
+        settings = self.mission.settings
         easting, northing = self.gallery.local.to_local(prior.latitude, prior.longitude)
-        # The tile is where the image's middle is; three sigma, and the lean of the camera on top.
-        radius = 3.0 * prior.sigma_m + self.gallery.manifest.tile_size_m / 2
+        # The tile is where the view's centre is: three sigma, and on top of it how far heading and tilt may move the
+        # centre of a view that lies ahead. The lean of a camera that looks down is within half a tile.
+        ahead = 0.0 if offset is None else float(np.hypot(*offset))
+        swing = ahead * math.radians(settings.heading_sigma_deg)
+        lean = ahead * math.radians(settings.tilt_sigma_deg) * ahead / height
+        radius = 3.0 * math.hypot(prior.sigma_m, swing, lean) + self.gallery.manifest.tile_size_m / 2
         return SearchPrior(float(easting), float(northing), prior.sigma_m, radius)
 
     def _views(

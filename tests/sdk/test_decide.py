@@ -247,8 +247,10 @@ def test_a_leaning_camera_adds_doubt_along_and_across() -> None:
     straight = spread(answer([hypothesis(6.0, 6.0, turn_sigma_deg=3.0)]))
     ahead = spread(answer([hypothesis(6.0, 6.0, seen=view(pitch=30.0), turn_sigma_deg=3.0)]))
     lean = HEIGHT * np.tan(np.radians(30.0))
-    # Along the view by the height's error, across it by the heading's.
+    # Along the view by the height's error, across it by the heading's; and by the tilt's, which moves what is seen
+    # ahead by 1 / cos^2 as much.
     expected = np.diag([(np.radians(3.0) * lean) ** 2, (Settings().height_sigma * lean) ** 2])
+    expected[1, 1] += (HEIGHT * np.tan(np.radians(2.0))) ** 2 * (np.cos(np.radians(30.0)) ** -4 - 1)
     np.testing.assert_allclose(ahead - straight, expected, atol=1e-6)
 
 

@@ -30,7 +30,6 @@ from cvgl.mavlink.signing import Signing
 from cvgl.mavlink.telemetry import MESSAGES, Telemetry
 from cvgl.mavlink.timesync import ClockOffset, Exchange
 from cvgl.node.attitude import Attitude
-from cvgl.node.claims import own_answer
 from cvgl.node.clock import SteadyClock
 from cvgl.node.health import ERROR, OK
 from cvgl.node.tracks import Track
@@ -214,9 +213,7 @@ class MavlinkNode:
         if now - self._sent_at < 1.0 / self._options.rate_hz:
             self._counts["withheld"] += 1
             return
-        fix = own_answer(answer.fix)
-        times = Times(answer.stamp, self._now())
-        message = self._message(fix, times)
+        message = self._message(answer.fix, Times(answer.stamp, self._now()))
         if message is not None:
             self._sent_at = now
             self._counts["sent"] += self._send(message)

@@ -1,12 +1,11 @@
-"""Satellite imagery as users have it: a georeferenced raster, read by windows of the local tangent plane."""
+"""A georeferenced raster: whatever GDAL reads, such as GeoTIFF, COG, VRT, MBTiles and GeoPackage."""
 
 from __future__ import annotations
 
 import math
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -20,8 +19,9 @@ from rasterio.vrt import WarpedVRT
 
 from cvgl.errors import MapError
 from cvgl.geo import LocalFrame
+from cvgl.imagery.source import MapSource, identity_of, projection
 
-__all__ = ["MapSource"]
+__all__ = ["Raster"]
 
 # Before rasterio 1.4 the second is not one of the first.
 _UNREADABLE = (RasterioError, RasterioIOError)
@@ -34,22 +34,22 @@ _OVERVIEW_MARGIN = 4
 # At (nearly) the raster's own resolution an area average would only blur.
 _REDUCES = 1.05
 _ATTRIBUTION_TAGS = ("TIFFTAG_COPYRIGHT", "COPYRIGHT", "ATTRIBUTION", "attribution", "copyright")
+_Kind = TypeVar("_Kind", bound="Raster")
 _COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
-class MapSource:
-    """A georeferenced raster, opened by :meth:`open`; a context manager. Not for several threads at once.
+class Raster(MapSource):
+    """A georeferenced raster, opened by :meth:`open`.
 
-    Attributes:
+    Args:
         path: of the file.
-        local: the local tangent plane; its origin is the map's centre.
-        bounds: (west, south, east, north) of the map's outline in metres of ``local``.
-        native_gsd: ground sampling distance of the raster itself at its centre, m/px.
-        source: the file's name.
-        attribution: who is to be named, from the file's tags; empty if they do not say.
+        dataset: opened by rasterio.
+        subject: what rasterio opens once more for every window: the path, or the text of a VRT.
+        local: the local tangent plane; None for one around the raster's centre.
     """
 
-    def __init__(self, path: Path, dataset: Any) -> None:
+    def __init__(self, path: Path, dataset: Any, subject: str, local: LocalFrame | None) -> None:
+        self._subject = subject
         self.path = path
         self._dataset = dataset
         self._check_georeference()
@@ -63,30 +63,32 @@ class MapSource:
         longitude, latitude = self._project("EPSG:4326", np.array([dataset.width / 2]), np.array([dataset.height / 2]))
         if not (abs(latitude[0]) <= 90.0 and np.isfinite(longitude).all()):
             raise MapError("the map's centre has no place on Earth", file=path, field="CRS", found=str(dataset.crs))
-        self.local = LocalFrame(float(latitude[0]), float(longitude[0]))
-        # The datum is named, so that maps on another one are shifted: unnamed, it would be taken as theirs.
-        self._crs = self.local.crs.replace("+ellps=WGS84", "+datum=WGS84")
+        self.local = local or LocalFrame(float(latitude[0]), float(longitude[0]))
+        self._crs = projection(self.local)
         self.bounds = self._outline()
         self.native_gsd = self._native_gsd()
         self._low, self._high = 0.0, 255.0
         self._content = self._survey()
 
     @classmethod
-    def open(cls, path: str | Path) -> MapSource:
-        """Open a map: any raster GDAL reads, any CRS and geotransform, grey, RGB or RGBA (of more bands the
-        first three), any depth. Nodata values, alpha and mask bands are respected, and black connected to the
-        map's edge is taken as nodata.
+    def open_raster(cls: type[_Kind], path: Path, local: LocalFrame | None = None, subject: str | None = None) -> _Kind:
+        """Open a raster: any that GDAL reads, any CRS and geotransform, grey, RGB or RGBA (of more bands the
+        first three), palettes, any depth. Nodata values, alpha and mask bands are respected, and black connected to
+        the map's edge is taken as nodata.
+
+        Args:
+            path: of the file.
+            local: the local tangent plane; None for one around the raster's centre.
+            subject: what is opened instead of the file itself.
 
         Raises:
-            MapError: no file, not an image, truncated, without georeference, too small, nothing but nodata.
+            MapError: not an image, truncated, without georeference, too small, nothing but nodata.
         """
-        path = Path(path)
-        if not path.exists():
-            raise MapError("no such file", file=path)
         dataset = None
+        subject = subject or _first_raster(path)
         try:
-            dataset = rasterio.open(path)
-            return cls(path, dataset)
+            dataset = rasterio.open(subject)
+            return cls(path, dataset, subject, local)
         except _UNREADABLE as reason:
             if dataset is not None:
                 dataset.close()
@@ -99,19 +101,7 @@ class MapSource:
     def read(
         self, west: float, north: float, width: int, height: int, gsd: float
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """A north-up window of the map.
-
-        Args:
-            west, north: outer corner of the window's first pixel (not its centre), metres in ``local``.
-            width, height: of the window, pixels.
-            gsd: of the window, m/px; the map is averaged over each pixel's area where that reduces it.
-
-        Returns:
-            rgb (height, width, 3) uint8, black where not valid; valid (height, width) bool.
-
-        Raises:
-            MapError: the file is damaged there.
-        """
+        """As :meth:`MapSource.read`."""
         transform = Affine(gsd, 0.0, west, 0.0, -gsd, north)
         ratio = gsd / self.native_gsd
         options = {
@@ -141,23 +131,12 @@ class MapSource:
         return rgb, valid
 
     def close(self) -> None:
-        """Let go of the file."""
+        """As :meth:`MapSource.close`."""
         self._dataset.close()
 
-    def __enter__(self) -> MapSource:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        west, south, east, north = self.bounds
-        return (
-            f"<MapSource {self.source}: {east - west:.0f} x {north - south:.0f} m at"
-            f" {self.native_gsd:.3g} m/px around {self.local.latitude:.6f}, {self.local.longitude:.6f}>"
-        )
+    def identity(self) -> str:
+        """As :meth:`MapSource.identity`."""
+        return identity_of([self.path, *(Path(name) for name in self._dataset.files)])
 
     def _check_georeference(self) -> None:
         dataset = self._dataset
@@ -295,7 +274,7 @@ class MapSource:
         for index, factor in enumerate(self._dataset.overviews(self._bands[0])):
             if factor * _OVERVIEW_MARGIN <= ratio:
                 level = index
-        return rasterio.open(self.path) if level is None else rasterio.open(self.path, overview_level=level)
+        return rasterio.open(self._subject) if level is None else rasterio.open(self._subject, overview_level=level)
 
     def _to_uint8(self, bands: NDArray[Any]) -> NDArray[np.uint8]:
         if bands.dtype != np.uint8 or (self._low, self._high) != (0.0, 255.0):
@@ -313,6 +292,17 @@ def _black_border(black: NDArray[np.bool_], valid: NDArray[np.bool_]) -> NDArray
         outer[edge] = True
     outer[0] = False
     return outer[labels] & black & valid
+
+
+def _first_raster(path: Path) -> str:
+    """What to open: a file may hold several rasters (GeoPackage), of which the first is taken."""
+    try:
+        with rasterio.open(path) as dataset:
+            if dataset.count == 0 and dataset.subdatasets:
+                return str(dataset.subdatasets[0])
+    except _UNREADABLE:
+        pass  # whoever opens it next says why
+    return str(path)
 
 
 def _innermost(reason: BaseException) -> str:
