@@ -25,10 +25,12 @@ from cvgl.geometry import camera_to_enu, wrap_degrees
 from cvgl.ground import MAX_SLANT
 from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
-from cvgl.rectify import ground_offset, view_maps, view_offset, warp_to_input
+from cvgl.odometry import Odometer
+from cvgl.rectify import view_maps, view_offset, warp_to_input
 from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, examine, look, merge, view_of
 from cvgl.register import PoseSigmas
 from cvgl.tracking import Answer, Sight, Tracker, distinct
+from cvgl.tracking.mixture import LASTING_TILT
 from cvgl.tracking.motion import POSITION
 
 __all__ = ["Localizer"]
@@ -60,6 +62,7 @@ class Localizer:
         self.threads = threads
         self._executor = Crew(threads) if threads > 1 else None
         self._tracker = Tracker(gallery.local, mission.settings, gallery.manifest.bounds)
+        self._odometer = Odometer(mission.settings.height_sigma, mission.settings.max_speed_m_s)
         self._inputs: dict[int, tuple[NDArray[np.float32], NDArray[np.uint8]]] = {}
 
     @classmethod
@@ -132,8 +135,7 @@ class Localizer:
             # What is wrong with it, and where the aircraft is all the same.
             measured = self.locate(frame)
             return self._told(self._tracker.estimate(measured.time), measured)
-        sigma = frame.velocity_sigma or self.mission.settings.velocity_sigma_m_s
-        velocity = None if frame.velocity is None else (float(frame.velocity[0]), float(frame.velocity[1]))
+        velocity, sigma = self._velocity(frame)
         expected = self._tracker.expect(frame.time, velocity, sigma)
         heading = None if frame.heading is None else float(frame.heading)
         looked = replace(
@@ -167,6 +169,7 @@ class Localizer:
     def reset(self, prior: Prior | Sequence[Prior] | None = None) -> None:
         """Forget the sequence; ``prior`` is where the next one starts, or several places of which it may be one."""
         self._tracker.reset(prior)
+        self._odometer.reset()
 
     def __repr__(self) -> str:
         return f"Localizer({str(self.mission.path)!r}, {self.model!r}, {self.gallery!r}, threads={self.threads})"
@@ -225,7 +228,7 @@ class Localizer:
             try:
                 camera = self.camera.scaled_to(*frame.size)
                 rotation = camera_to_enu(camera.mount, heading, frame.pitch or 0.0, frame.roll or 0.0)
-                offset = ground_offset(camera, rotation, height)
+                offset = view_offset(camera, rotation, height)
             except (FrameError, CameraError):
                 return replace(fix, height_m=height, heading_deg=heading, heading_sigma_deg=sigma)
             lean = height * math.tan(math.radians(self._tilt_sigma(frame)))
@@ -242,6 +245,25 @@ class Localizer:
             heading_sigma_deg=sigma,
             height_m=height,
         )
+
+    def _velocity(self, frame: Frame) -> tuple[tuple[float, float] | None, float]:
+        """The velocity since the frame before and its sigma: as given, else by visual odometry, else unknown."""
+        settings = self.mission.settings
+        sigma = frame.velocity_sigma or settings.velocity_sigma_m_s
+        if frame.velocity is not None:
+            return (float(frame.velocity[0]), float(frame.velocity[1])), sigma
+        if settings.visual_odometry == "off" or frame.heading is None:
+            return None, sigma
+        # What a mount is wrong by moves both frames alike.
+        tilt = math.sqrt(1.0 - LASTING_TILT) * self._tilt_sigma(frame)
+        try:
+            camera = self.camera.scaled_to(*frame.size)
+            rotation = camera_to_enu(camera.mount, frame.heading, frame.pitch or 0.0, frame.roll or 0.0)
+            grey = replace(frame, image=_packed(frame.image)).grey()
+            seen = self._odometer.velocity(grey, camera, rotation, frame.height, frame.time, tilt)
+        except (FrameError, CameraError):
+            return None, sigma
+        return (None, sigma) if seen is None else seen
 
     def _tilt_sigma(self, frame: Frame) -> float:
         """Of the roll and pitch that a frame is rectified with, degrees."""

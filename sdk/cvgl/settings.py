@@ -16,6 +16,9 @@ __all__ = ["Decision", "Settings"]
 # Thresholds of missions made before fixes had probabilities.
 _RETIRED = frozenset({"refined_chance", "overwhelming_chance", "coarse_chance", "ambiguity"})
 
+# Settings that are words, and which.
+_WORDS = {"visual_odometry": ("auto", "off")}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -36,6 +39,8 @@ class Settings:
         match_probability: that the right place is among those that a frame registers, for tracking.
         loss_per_s: probability that within a second the aircraft turns out to be elsewhere than the track says.
         track_limit_m: a tracked position that is less sure than this (sigma) is of no use, and not given.
+        visual_odometry: "auto": where frames do not tell a velocity, successive frames do, if they share enough ground;
+            "off": they are not asked.
         track_history_s: how late a frame may come and still be taken in at its own time.
         protection_risk: probability, per fix, with which the aircraft may be outside the protection radius. A place
             that is wrong altogether counts, so only fixes whose place is surer than this have a radius at all: one in a
@@ -55,12 +60,18 @@ class Settings:
     match_probability: float = 0.5
     loss_per_s: float = 2e-5
     track_limit_m: float = 150.0
+    visual_odometry: str = "auto"
     track_history_s: float = 30.0
     protection_risk: float = 1e-3
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if field.name in _WORDS:
+                if value not in _WORDS[field.name]:
+                    expected = " or ".join(_WORDS[field.name])
+                    raise MissionError("not usable", field=f"settings.{field.name}", found=value, expected=expected)
+                continue
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
                 raise MissionError("not usable", field=f"settings.{field.name}", found=value, expected="above 0")
 
@@ -175,10 +186,13 @@ def _from_dict(cls: Any, data: Any, section: str, file: Path) -> Any:
     for name, value in data.items():
         if name not in kinds:
             raise MissionError("unknown", file=file, field=f"{section}.{name}", expected=", ".join(kinds))
+        if name in _WORDS and value in _WORDS[name]:
+            values[name] = value
+            continue
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
         whole = isinstance(kinds[name], int)
         if not number or (whole and not isinstance(value, int)):
-            expected = "a whole number above 0" if whole else "a number above 0"
+            expected = "a whole number above 0" if whole else " or ".join(_WORDS.get(name, ("a number above 0",)))
             raise MissionError("not usable", file=file, field=f"{section}.{name}", found=value, expected=expected)
         values[name] = value
     return cls(**values)
