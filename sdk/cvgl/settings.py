@@ -186,12 +186,10 @@ def _from_dict(cls: Any, data: Any, section: str, file: Path) -> Any:
     for name, value in data.items():
         if name not in kinds:
             raise MissionError("unknown", file=file, field=f"{section}.{name}", expected=", ".join(kinds))
-        if name in _WORDS and value in _WORDS[name]:
-            values[name] = value
-            continue
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
         whole = isinstance(kinds[name], int)
-        if not number or (whole and not isinstance(value, int)):
+        fits = value in _WORDS[name] if name in _WORDS else number and (not whole or isinstance(value, int))
+        if not fits:
             expected = "a whole number above 0" if whole else " or ".join(_WORDS.get(name, ("a number above 0",)))
             raise MissionError("not usable", file=file, field=f"{section}.{name}", found=value, expected=expected)
         values[name] = value

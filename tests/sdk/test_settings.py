@@ -29,7 +29,10 @@ def test_nothing_given_is_the_defaults(kind: Any, section: str) -> None:
 
 @sections
 def test_survives_json(kind: Any, section: str) -> None:
-    changed = {name: value * 2 if value >= 1 else value / 2 for name, value in kind().to_dict().items()}
+    changed = {
+        name: "off" if isinstance(value, str) else value * 2 if value >= 1 else value / 2
+        for name, value in kind().to_dict().items()
+    }
     again = kind.from_dict(json.loads(json.dumps(changed)), FILE)
     assert again == kind(**changed)
     assert again.to_dict() == changed
@@ -74,6 +77,16 @@ def test_unusable_values_are_refused_with_file_and_field(kind: Any, section: str
         kind.from_dict({name: value}, FILE)
     assert (caught.value.file, caught.value.field) == (FILE, f"{section}.{name}")
     assert caught.value.expected
+
+
+@pytest.mark.parametrize("value", ["on", "", 5, True, None, ["auto"]])
+def test_words_are_among_those_that_mean_something(value: Any) -> None:
+    with pytest.raises(MissionError) as caught:
+        Settings.from_dict({"visual_odometry": value}, FILE)
+    assert caught.value.field == "settings.visual_odometry" and caught.value.expected == "auto or off"
+    with pytest.raises(MissionError):
+        Settings(visual_odometry=value)
+    assert Settings.from_dict({"visual_odometry": "off"}, FILE).visual_odometry == "off"
 
 
 @pytest.mark.parametrize("name", ["candidates", "headings", "refine_hypotheses"])
