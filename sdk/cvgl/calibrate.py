@@ -22,7 +22,7 @@ from cvgl.geometry import camera_to_enu
 from cvgl.ground import ground_offset, ground_points
 from cvgl.imagery import MapSource
 from cvgl.localizer import Localizer
-from cvgl.refine import REACH_STRIDES, TURNS_DEG, examine, look, view_of
+from cvgl.refine import REACH_STRIDES, TURNS_DEG, ask_features, examine, look, view_of
 from cvgl.register import PoseSigmas
 from cvgl.settings import Decision
 from cvgl.sim.views import MapImage, relight
@@ -123,7 +123,7 @@ def fit_decision(
     settings = mission.settings
     sigmas = PoseSigmas(settings.heading_sigma_deg, settings.height_sigma, settings.tilt_sigma_deg)
     tiles = gallery.tiles
-    peaks_scores, evidences = [], []
+    peaks_scores, evidences, features_scores = [], [], []
     for trial in range(trials):
         if progress is not None:
             progress(trial, trials)
@@ -151,6 +151,9 @@ def fit_decision(
         if found:
             peaks_scores.append(max(h.peak.score for h in found))
             evidences.append(max(h.registration.evidence for h in found))
+        if found and localizer.features is not None:
+            asked = ask_features(gallery.basemap, found, localizer.features, sigmas, None)
+            features_scores.append(max(h.features.score for h in asked if h.features is not None))
     if progress is not None:
         progress(trials, trials)
     record: dict[str, Any] = {"trials": trials, "used": len(evidences), "seed": seed}
@@ -168,4 +171,9 @@ def fit_decision(
         evidence_scale=round(max(evidence_law[1], 0.8 * default.evidence_scale), 3),
     )
     record["largest"] = {"peak": round(max(peaks_scores), 2), "evidence": round(max(evidences), 2)}
+    if features_scores:
+        location, scale = fit_gumbel(np.array(features_scores))
+        scale = max(scale, 0.8 * default.features_scale)
+        decision = replace(decision, features_location=round(location, 3), features_scale=round(scale, 3))
+        record["largest"]["features"] = round(max(features_scores), 2)
     return decision, record

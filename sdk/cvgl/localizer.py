@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from cvgl.belief import protection_radius
 from cvgl.camera import Camera
 from cvgl.crew import Crew
-from cvgl.decide import Scene, SearchPrior, decide
+from cvgl.decide import Scene, SearchPrior, beyond_doubt, decide
 from cvgl.engines import RawFrame
 from cvgl.errors import CameraError, FrameError, GalleryError, ModelError
+from cvgl.features import open_refiner
 from cvgl.fix import Candidate, Fix, FixStatus, ReasonCode
 from cvgl.frame import HIGHEST_M, LOWEST_M, Frame, Prior
 from cvgl.gallery import Gallery
@@ -27,7 +28,7 @@ from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
 from cvgl.odometry import Odometer
 from cvgl.rectify import view_maps, view_offset, warp_to_input
-from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, examine, look, merge, view_of
+from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, ask_features, examine, examine_features, look, merge, view_of
 from cvgl.register import PoseSigmas
 from cvgl.tracking import Answer, Sight, Tracker, distinct
 from cvgl.tracking.mixture import LASTING_TILT
@@ -63,6 +64,8 @@ class Localizer:
         self._executor = Crew(threads) if threads > 1 else None
         self._tracker = Tracker(gallery.local, mission.settings, gallery.manifest.bounds)
         self._odometer = Odometer(mission.settings.height_sigma, mission.settings.max_speed_m_s)
+        wanted = mission.settings.refiner != "correlation"
+        self.features = open_refiner(mission.features, mission.path, threads) if wanted else None
         self._inputs: dict[int, tuple[NDArray[np.float32], NDArray[np.uint8]]] = {}
 
     @classmethod
@@ -135,28 +138,38 @@ class Localizer:
             # What is wrong with it, and where the aircraft is all the same.
             measured = self.locate(frame)
             return self._told(self._tracker.estimate(measured.time), measured)
-        velocity, sigma = self._velocity(frame)
+        try:
+            # Over terrain, the height follows from where the aircraft is.
+            prior = frame.prior or (None if math.isfinite(frame.height) else self._tracker.expect(frame.time).prior)
+            height = self._height(replace(frame, prior=prior))[0]
+        except (FrameError, CameraError):
+            measured = self.locate(frame)
+            return self._told(self._tracker.estimate(measured.time), measured)
+        given = replace(frame, height=height)
+        velocity, sigma = self._velocity(given)
         expected = self._tracker.expect(frame.time, velocity, sigma)
         heading = None if frame.heading is None else float(frame.heading)
+        # A height that the terrain gave is left to it, with the spread that it has there.
+        scaled = min(max(height * expected.scale, LOWEST_M), HIGHEST_M) if math.isfinite(frame.height) else frame.height
         looked = replace(
             frame,
             prior=frame.prior or expected.prior,
             heading=None if heading is None else (heading + expected.turn_deg) % 360.0,
-            height=min(max(float(frame.height) * expected.scale, LOWEST_M), HIGHEST_M),
+            height=scaled,
         )
         measured = self.locate(looked)
         sight = Sight(
             time=float(frame.time),
-            height=float(frame.height),
+            height=height,
             heading=heading,
             velocity=velocity,
             velocity_sigma=sigma,
             places=distinct(measured.alternatives),
             turned=expected.turn_deg,
-            scaled=looked.height / float(frame.height),
+            scaled=scaled / height if math.isfinite(scaled) else 1.0,
             area=math.inf if looked.prior is None else math.pi * self._search_circle(looked.prior).radius_m ** 2,
         )
-        return self._told(self._tracker.update(sight), measured, frame)
+        return self._told(self._tracker.update(sight), measured, given)
 
     def estimate(self, time: float) -> Fix:
         """Where the aircraft is by the track: at any time at or after the last frame's, or within the filter's history.
@@ -273,8 +286,9 @@ class Localizer:
 
     def _locate(self, frame: Frame, clock: _Clock, hidden: tuple[float, float, float] | None) -> Fix:
         frame.check()
-        frame = replace(frame, image=_packed(frame.image))
-        settings = self.mission.settings
+        height, height_sigma = self._height(frame)
+        frame = replace(frame, image=_packed(frame.image), height=height)
+        settings = replace(self.mission.settings, height_sigma=height_sigma)
         camera = self.camera.scaled_to(*frame.size)
         grey = frame.grey()
         pitch, roll = frame.pitch or 0.0, frame.roll or 0.0
@@ -310,13 +324,56 @@ class Localizer:
         clock.lap("correlate")
         tilt = self._tilt_sigma(frame)
         sigmas = PoseSigmas(half_step or settings.heading_sigma_deg, settings.height_sigma, tilt)
-        hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
-        clock.lap("register")
         around = None if frame.prior is None else self._search_circle(frame.prior, offsets[0], frame.height)
         scene = Scene(self.gallery.local, tilt, around)
-        fix = decide(hypotheses, frame, candidates, scene, settings, self.mission.decision)
+        decision, features = self.mission.decision, self.features
+        if features is not None and settings.refiner == "features":
+            hypotheses = examine_features(basemap, peaks, features, sigmas, self._executor)
+            clock.lap("features")
+        else:
+            hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
+            clock.lap("register")
+            if features is not None and not beyond_doubt(hypotheses, scene, settings, decision):
+                hypotheses = ask_features(basemap, hypotheses, features, sigmas, self._executor)
+                clock.lap("features")
+        fix = decide(hypotheses, frame, candidates, scene, settings, decision)
         clock.lap("decide")
         return replace(fix, timings_ms=clock.stages)
+
+    def _height(self, frame: Frame) -> tuple[float, float]:
+        """A frame's height above the ground it looks at, and its standard deviation as a share of it.
+
+        Where it is not given it is the altitude less the terrain's: where the camera looks from the prior if position
+        and heading are known, around the prior if the heading is not, and over the whole map when lost. How much the
+        ground rises and falls around there is what the height is uncertain by.
+
+        Raises:
+            FrameError: neither height nor an altitude that the mission's terrain can be held against.
+        """
+        settings, terrain = self.mission.settings, self.mission.terrain
+        if math.isfinite(frame.height):
+            return frame.height, settings.height_sigma
+        if terrain is None:
+            expected = "metres above ground, or a mission prepared with terrain"
+            raise FrameError("not given", field="height", found="an altitude alone", expected=expected)
+        altitude = terrain.altitude(frame.altitude_msl, frame.altitude_ellipsoid)
+        easting, northing, radius = 0.0, 0.0, math.inf
+        if frame.prior is not None:
+            place = self.gallery.local.to_local(frame.prior.latitude, frame.prior.longitude)
+            easting, northing, radius = float(place[0]), float(place[1]), 2.0 * frame.prior.sigma_m
+            if frame.heading is not None:
+                camera = self.camera.scaled_to(*frame.size)
+                rotation = camera_to_enu(camera.mount, frame.heading, frame.pitch or 0.0, frame.roll or 0.0)
+                ray = rotation @ camera.rays(camera.center)[0]
+                met = terrain.intersect((easting, northing, altitude), ray)
+                if met is not None:
+                    easting, northing = float(met[0]), float(met[1])
+        ground, spread = terrain.around(easting, northing, radius)
+        height = altitude - ground
+        if not height >= 1.0:
+            found = f"{altitude:.0f} m over ground at {ground:.0f} m"
+            raise FrameError("not above the terrain", field="altitude", found=found, expected="at least 1 m above it")
+        return height, math.hypot(settings.height_sigma, spread / height)
 
     def _network_inputs(
         self, frame: Frame, camera: Camera, rotations: Sequence[NDArray[np.float64]]

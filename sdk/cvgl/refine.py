@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -15,13 +15,25 @@ from cvgl.basemap import Basemap
 from cvgl.camera import Camera
 from cvgl.correlate import REDUCTION, Peak, Search, find_peaks, reduce_patch
 from cvgl.errors import FrameError
+from cvgl.features.refiner import FeatureMatch, FeatureRefiner
 from cvgl.fix import Candidate
 from cvgl.footprint import footprint, footprint_sides
 from cvgl.ground import aim, ground_offset
 from cvgl.rectify import Patch, rectify, rectify_again
 from cvgl.register import Correction, PoseSigmas, Registration, block_side, register
 
-__all__ = ["REACH_STRIDES", "TURNS_DEG", "Hypothesis", "View", "examine", "look", "merge", "view_of"]
+__all__ = [
+    "REACH_STRIDES",
+    "TURNS_DEG",
+    "Hypothesis",
+    "View",
+    "ask_features",
+    "examine",
+    "examine_features",
+    "look",
+    "merge",
+    "view_of",
+]
 
 # A patch larger than this (pixels a side) is cut to its middle: the middle is enough, and time is bounded.
 _LARGEST_PATCH = 480
@@ -81,11 +93,12 @@ class View:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A place that was looked at closely, from a peak."""
+    """A place that was looked at closely, from a peak; with what local features say of it where they were asked."""
 
     view: View
     peak: Peak
     registration: Registration
+    features: FeatureMatch | None = None
 
 
 def view_of(
@@ -192,3 +205,81 @@ def examine(
         if len(chosen) < _STUDIED and all(hypothesis.peak is not other.peak for other in chosen):
             chosen.append(hypothesis)
     return [studied for studied in run(study, chosen) if studied is not None]
+
+
+def ask_features(
+    basemap: Basemap,
+    hypotheses: Sequence[Hypothesis],
+    refiner: FeatureRefiner,
+    sigmas: PoseSigmas,
+    executor: Executor | None,
+) -> list[Hypothesis]:
+    """The hypotheses with what local features say of each."""
+    run = executor.map if executor is not None else map
+
+    def ask(hypothesis: Hypothesis) -> Hypothesis:
+        view, place = hypothesis.view, hypothesis.registration
+        try:
+            patch, _ = view.corrected(place.correction)
+        except FrameError:
+            return hypothesis  # the fitted pose looks to the horizon
+        return replace(hypothesis, features=_look(refiner, basemap, view, patch, place, place.correction, sigmas))
+
+    return list(run(ask, hypotheses))
+
+
+def examine_features(
+    basemap: Basemap,
+    peaks: Sequence[tuple[View, Peak]],
+    refiner: FeatureRefiner,
+    sigmas: PoseSigmas,
+    executor: Executor | None,
+) -> list[Hypothesis]:
+    """The best peaks' places by local features alone; those where they find a plausible place.
+
+    Their registration holds what the features found; its evidence is minus infinity, since no blocks were asked.
+    """
+    run = executor.map if executor is not None else map
+
+    def study(entry: tuple[View, Peak]) -> Hypothesis | None:
+        view, peak = entry
+        applied = Correction(peak.turn_deg)
+        found = _look(refiner, basemap, view, view.turned(view.patch, peak.turn_deg), peak, applied, sigmas)
+        if found.reason or found.covariance is None:
+            return None
+        place = Registration(
+            easting=found.easting,
+            northing=found.northing,
+            covariance=found.covariance,
+            correction=found.correction,
+            turn_sigma_deg=found.turn_sigma_deg,
+            blocks=found.matches,
+            votes=found.inliers / found.matches,
+            evidence=-math.inf,
+            residual_m=math.nan,
+        )
+        return Hypothesis(view, peak, place, found)
+
+    return [studied for studied in run(study, peaks[:_STUDIED]) if studied is not None]
+
+
+def _look(
+    refiner: FeatureRefiner,
+    basemap: Basemap,
+    view: View,
+    patch: Patch,
+    place: Peak | Registration,
+    applied: Correction,
+    sigmas: PoseSigmas,
+) -> FeatureMatch:
+    return refiner.look(
+        basemap,
+        patch,
+        place.easting,
+        place.northing,
+        applied,
+        view.rotation,
+        view.height,
+        sigmas,
+        view.patch.offset,
+    )

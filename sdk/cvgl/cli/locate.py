@@ -280,7 +280,7 @@ def _write(
     from cvgl.report import Overview, write_report
 
     write_fixes(out / "fixes.csv", flight.records, fixes)
-    write_geojson(out / "track.geojson", flight.records, fixes)
+    write_geojson(out / "track.geojson", flight.records, fixes, camera)
     write_json(out / "summary.json", summary)
     place = gallery.manifest.overview
     overview = Overview.read(gallery.verified(OVERVIEW), place.gsd_m, place.west, place.north, gallery.local)

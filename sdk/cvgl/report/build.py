@@ -71,7 +71,7 @@ def write_report(
         summary=summary,
         primary=primary,
         reference=reference,
-        map=flight_map(overview, where, records, fixes),
+        map=flight_map(overview, where, records, fixes, camera),
         what=where.what,
         has_reference_track=bool(np.isfinite(where.reference).any()),
         curve=_curve(records, centers, aircraft) if reference else None,
