@@ -20,17 +20,19 @@ from cvgl.engines import RawFrame
 from cvgl.errors import CameraError, FrameError, GalleryError, ModelError
 from cvgl.features import open_refiner
 from cvgl.fix import Candidate, Fix, FixStatus, ReasonCode
-from cvgl.frame import Frame, Prior
+from cvgl.frame import HIGHEST_M, LOWEST_M, Frame, Prior
 from cvgl.gallery import Gallery
 from cvgl.geometry import camera_to_enu, wrap_degrees
 from cvgl.ground import MAX_SLANT
 from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
-from cvgl.rectify import ground_offset, view_maps, view_offset, warp_to_input
+from cvgl.odometry import Odometer
+from cvgl.rectify import view_maps, view_offset, warp_to_input
 from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, ask_features, examine, examine_features, look, merge, view_of
 from cvgl.register import PoseSigmas
 from cvgl.sharpness import sharpness
 from cvgl.tracking import Answer, Sight, Tracker, distinct
+from cvgl.tracking.mixture import LASTING_TILT
 from cvgl.tracking.motion import POSITION
 
 __all__ = ["Localizer"]
@@ -67,6 +69,7 @@ class Localizer:
         self.threads = threads
         self._executor = Crew(threads) if threads > 1 else None
         self._tracker = Tracker(gallery.local, mission.settings, gallery.manifest.bounds)
+        self._odometer = Odometer(mission.settings.height_sigma, mission.settings.max_speed_m_s)
         wanted = mission.settings.refiner != "correlation"
         self.features = open_refiner(mission.features, mission.path, threads) if wanted else None
         self._inputs: dict[int, tuple[NDArray[np.float32], NDArray[np.uint8]]] = {}
@@ -141,21 +144,38 @@ class Localizer:
             # What is wrong with it, and where the aircraft is all the same.
             measured = self.locate(frame)
             return self._told(self._tracker.estimate(measured.time), measured)
-        settings, prior = self.mission.settings, frame.prior
-        sigma = frame.velocity_sigma or settings.velocity_sigma_m_s
-        velocity = None if frame.velocity is None else (float(frame.velocity[0]), float(frame.velocity[1]))
-        if prior is None:
-            prior = self._tracker.prior(frame.time, velocity, sigma)
-        measured = self.locate(replace(frame, prior=prior))
         try:
-            frame = replace(frame, height=self._height(replace(frame, prior=prior))[0])
+            # Over terrain, the height follows from where the aircraft is.
+            prior = frame.prior or (None if math.isfinite(frame.height) else self._tracker.expect(frame.time).prior)
+            height = self._height(replace(frame, prior=prior))[0]
         except (FrameError, CameraError):
+            measured = self.locate(frame)
             return self._told(self._tracker.estimate(measured.time), measured)
-        area = math.inf if prior is None else math.pi * self._search_circle(prior).radius_m ** 2
+        given = replace(frame, height=height)
+        velocity, sigma = self._velocity(given)
+        expected = self._tracker.expect(frame.time, velocity, sigma)
         heading = None if frame.heading is None else float(frame.heading)
-        places = distinct(measured.alternatives)
-        sight = Sight(float(frame.time), float(frame.height), heading, velocity, sigma, places, area)
-        return self._told(self._tracker.update(sight), measured, frame)
+        # A height that the terrain gave is left to it, with the spread that it has there.
+        scaled = min(max(height * expected.scale, LOWEST_M), HIGHEST_M) if math.isfinite(frame.height) else frame.height
+        looked = replace(
+            frame,
+            prior=frame.prior or expected.prior,
+            heading=None if heading is None else (heading + expected.turn_deg) % 360.0,
+            height=scaled,
+        )
+        measured = self.locate(looked)
+        sight = Sight(
+            time=float(frame.time),
+            height=height,
+            heading=heading,
+            velocity=velocity,
+            velocity_sigma=sigma,
+            places=distinct(measured.alternatives),
+            turned=expected.turn_deg,
+            scaled=scaled / height if math.isfinite(scaled) else 1.0,
+            area=math.inf if looked.prior is None else math.pi * self._search_circle(looked.prior).radius_m ** 2,
+        )
+        return self._told(self._tracker.update(sight), measured, given)
 
     def estimate(self, time: float) -> Fix:
         """Where the aircraft is by the track: at any time at or after the last frame's, or within the filter's history.
@@ -168,6 +188,7 @@ class Localizer:
     def reset(self, prior: Prior | Sequence[Prior] | None = None) -> None:
         """Forget the sequence; ``prior`` is where the next one starts, or several places of which it may be one."""
         self._tracker.reset(prior)
+        self._odometer.reset()
 
     def __repr__(self) -> str:
         return f"Localizer({str(self.mission.path)!r}, {self.model!r}, {self.gallery!r}, threads={self.threads})"
@@ -226,7 +247,7 @@ class Localizer:
             try:
                 camera = self.camera.scaled_to(*frame.size)
                 rotation = camera_to_enu(camera.mount, heading, frame.pitch or 0.0, frame.roll or 0.0)
-                offset = ground_offset(camera, rotation, height)
+                offset = view_offset(camera, rotation, height)
             except (FrameError, CameraError):
                 return replace(fix, height_m=height, heading_deg=heading, heading_sigma_deg=sigma)
             lean = height * math.tan(math.radians(self._tilt_sigma(frame)))
@@ -243,6 +264,25 @@ class Localizer:
             heading_sigma_deg=sigma,
             height_m=height,
         )
+
+    def _velocity(self, frame: Frame) -> tuple[tuple[float, float] | None, float]:
+        """The velocity since the frame before and its sigma: as given, else by visual odometry, else unknown."""
+        settings = self.mission.settings
+        sigma = frame.velocity_sigma or settings.velocity_sigma_m_s
+        if frame.velocity is not None:
+            return (float(frame.velocity[0]), float(frame.velocity[1])), sigma
+        if settings.visual_odometry == "off" or frame.heading is None:
+            return None, sigma
+        # What a mount is wrong by moves both frames alike.
+        tilt = math.sqrt(1.0 - LASTING_TILT) * self._tilt_sigma(frame)
+        try:
+            camera = self.camera.scaled_to(*frame.size)
+            rotation = camera_to_enu(camera.mount, frame.heading, frame.pitch or 0.0, frame.roll or 0.0)
+            grey = replace(frame, image=_packed(frame.image)).grey()
+            seen = self._odometer.velocity(grey, camera, rotation, frame.height, frame.time, tilt)
+        except (FrameError, CameraError):
+            return None, sigma
+        return (None, sigma) if seen is None else seen
 
     def _tilt_sigma(self, frame: Frame) -> float:
         """Of the roll and pitch that a frame is rectified with, degrees."""

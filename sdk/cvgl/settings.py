@@ -41,6 +41,8 @@ class Settings:
         match_probability: that the right place is among those that a frame registers, for tracking.
         loss_per_s: probability that within a second the aircraft turns out to be elsewhere than the track says.
         track_limit_m: a tracked position that is less sure than this (sigma) is of no use, and not given.
+        visual_odometry: "auto": where frames do not tell a velocity, successive frames do, if they share enough ground;
+            "off": they are not asked.
         track_history_s: how late a frame may come and still be taken in at its own time.
         protection_risk: probability, per fix, with which the aircraft may be outside the protection radius. A place
             that is wrong altogether counts, so only fixes whose place is surer than this have a radius at all: one in a
@@ -63,6 +65,7 @@ class Settings:
     match_probability: float = 0.5
     loss_per_s: float = 2e-5
     track_limit_m: float = 150.0
+    visual_odometry: str = dataclasses.field(default="auto", metadata={"choices": ("auto", "off")})
     track_history_s: float = 30.0
     protection_risk: float = 1e-3
     refiner: str = dataclasses.field(default="both", metadata={"choices": REFINERS})

@@ -256,7 +256,8 @@ class TestSummary:
 class Recorder:
     """Answers every frame with a fix at the origin and remembers what it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, knows: float = -1.0) -> None:
+        self.knows = knows
         self.asked: list[tuple[str, Frame | None, Prior | None]] = []
 
     def locate(self, frame: Frame) -> Fix:
@@ -266,6 +267,9 @@ class Recorder:
     def track(self, frame: Frame) -> Fix:
         self.asked.append(("track", frame, frame.prior))
         return fix(0, name=frame.name)
+
+    def estimate(self, time: float) -> Fix:
+        return replace(fix(0), reason="followed by its motion") if time == self.knows else Fix.none(time, "lost")
 
     def reset(self, prior: Prior | None = None) -> None:
         self.asked.append(("reset", None, prior))
@@ -284,6 +288,13 @@ def flight(tmp_path: Path) -> Flight:
 
 
 class TestLocate:
+    def test_a_sequence_knows_where_a_frame_was_that_cannot_be_read(self, flight: Flight) -> None:
+        fixes, _ = locate_flight(Recorder(knows=1.0), flight)
+        assert [bool(found) for found in fixes] == [True, True, False, True]
+        assert fixes[1].reason == "the image is truncated; followed by its motion"
+        assert fixes[1].measured is not None and not fixes[1].measured and fixes[1].name == "b.jpg"
+        assert not locate_flight(Recorder(knows=1.0), flight, independent=True)[0][1]
+
     def test_a_frame_that_cannot_be_used_is_a_no_fix_and_the_flight_goes_on(self, flight: Flight) -> None:
         seen: list[Fix] = []
         fixes, decode_ms = locate_flight(Recorder(), flight, on_fix=seen.append)
