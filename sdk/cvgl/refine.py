@@ -16,9 +16,20 @@ from cvgl.camera import Camera
 from cvgl.correlate import REDUCTION, Peak, Search, find_peaks, reduce_patch
 from cvgl.fix import Candidate
 from cvgl.rectify import Patch, rectify, rectify_again
-from cvgl.register import Correction, PoseSigmas, Registration, block_side, register
+from cvgl.register import Correction, PoseSigmas, Registration, block_side, ground_around, register
 
-__all__ = ["REACH_STRIDES", "TURNS_DEG", "Hypothesis", "View", "examine", "footprint_sides", "look", "merge", "view_of"]
+__all__ = [
+    "REACH_STRIDES",
+    "STUDIED",
+    "TURNS_DEG",
+    "Hypothesis",
+    "View",
+    "examine",
+    "footprint_sides",
+    "look",
+    "merge",
+    "view_of",
+]
 
 # A patch larger than this (pixels a side) is cut to its middle: the middle is enough, and time is bounded.
 _LARGEST_PATCH = 480
@@ -27,7 +38,7 @@ TURNS_DEG = (-8.0, -4.0, 0.0, 4.0, 8.0)
 # How far around a place the frame is looked for, in strides of the gallery's tiles.
 REACH_STRIDES = 1.5
 # Hypotheses that are registered at full detail.
-_STUDIED = 2
+STUDIED = 2
 
 
 @dataclass(frozen=True)
@@ -151,11 +162,17 @@ def examine(
     """Register every peak's place at half the detail, and the best few again at full detail from the pose found."""
     run = executor.map if executor is not None else map
 
-    def glance(entry: tuple[View, Peak, float]) -> Hypothesis | None:
-        view, peak, turn = entry
+    # The turns of a peak look at the same ground.
+    sides = [view.half.mask.shape[0] for view, _ in peaks]
+    places = [(side, 2, peak.easting, peak.northing) for side, (_, peak) in zip(sides, peaks, strict=True)]
+    grounds = list(run(lambda place: ground_around(basemap, *place), places))
+
+    def glance(entry: tuple[int, float]) -> Hypothesis | None:
+        index, turn = entry
+        view, peak = peaks[index]
         patch = view.turned(view.half, turn)
         start, side = Correction(turn), block_side(view.short_px)
-        found = register(basemap, patch, peak.easting, peak.northing, start, view.height, side, sigmas)
+        found = register(basemap, patch, peak.easting, peak.northing, start, view.height, side, sigmas, grounds[index])
         return None if found is None else Hypothesis(view, peak, found)
 
     def study(hypothesis: Hypothesis) -> Hypothesis | None:
@@ -166,13 +183,13 @@ def examine(
         return None if after is None else Hypothesis(view, hypothesis.peak, after)
 
     # The correlation of the whole frame is a poor judge of the heading, so the best peak is looked at under all.
-    entries = [(view, peak, turn) for view, peak in peaks[:1] for turn in turns_deg]
-    entries += [(view, peak, peak.turn_deg) for view, peak in peaks[1:]]
+    entries = [(0, turn) for turn in turns_deg] if peaks else []
+    entries += [(index, peaks[index][1].turn_deg) for index in range(1, len(peaks))]
     glanced = [hypothesis for hypothesis in run(glance, entries) if hypothesis is not None]
     # Peak and evidence are in comparable units: standard deviations of chance.
     glanced.sort(key=lambda h: -(h.peak.score + h.registration.evidence))
     chosen: list[Hypothesis] = []
     for hypothesis in glanced:
-        if len(chosen) < _STUDIED and all(hypothesis.peak is not other.peak for other in chosen):
+        if len(chosen) < STUDIED and all(hypothesis.peak is not other.peak for other in chosen):
             chosen.append(hypothesis)
     return [studied for studied in run(study, chosen) if studied is not None]
