@@ -10,7 +10,7 @@
 // derivatives of the mapping at the pixel's centre. The answer is the mean over it:
 //   - from a thickness of 2 source pixels on, by area: every source pixel counts by how much of it the parallelogram
 //     covers (Area);
-//   - below, beyond 126 pixels, and at the image's border: of bilinear samples on a grid of about one sample per source
+//   - below, beyond 110 pixels, and at the image's border: of bilinear samples on a grid of about one sample per source
 //     pixel along each side (Grid). Samples beyond the border are left out.
 #pragma once
 
@@ -33,9 +33,9 @@ constexpr float kSampleSlack = 0.125f;
 
 // From this thickness of the parallelogram on, and up to this extent along the image's axes, pixels count by area.
 constexpr float kAreaFrom = 2.0f;
-constexpr float kAreaExtent = 126.0f;
-constexpr int kMaxAreaRows = 128;
-constexpr int kWhole = 128;  // what a pixel counts that is covered completely
+constexpr float kAreaExtent = 110.0f;
+constexpr int kMaxAreaRows = 112;
+constexpr int kWhole = 256;  // what a pixel counts that is covered completely; of so many, 127 fit in 15 bits
 
 // How a camera delivers pixels.
 //   bgr, rgb: three bytes a pixel.  grey: one.
@@ -373,13 +373,12 @@ CVGL_HD inline bool area_of(const FootprintOf<Real>& f, int width, int height, A
   return fits;
 }
 
-// What an area covers of one row of pixels, from the column `first` on. Whole pixels are 128, so that two products of a
-// weight and a grey value still fit in 16 bits.
+// What an area covers of one row of pixels, from the column `first` on. Whole pixels are 256.
 struct Chord {
   int first;
   int left, right;  // from the chord's begin to the first pixel's right border, and from its left border to the end
   int most;         // what one pixel can count
-  int share;        // of the row's height that is covered
+  int share;        // of the row's height that is covered, 128 for all of it
 };
 
 // The chord halfway down the part of the row that is covered stands for that part.
@@ -399,19 +398,19 @@ CVGL_HD inline Chord chord_of(const Area& area, int row) {
   chord.left = kWhole - begin;
   chord.right = end;
   chord.most = end - begin < kWhole ? end - begin : kWhole;
-  chord.share = static_cast<int>((bottom - top) * kWhole + 0.5f);
+  chord.share = static_cast<int>((bottom - top) * 128.0f + 0.5f);
   return chord;
 }
 
-// How much the i-th pixel of a chord counts, 0 to 128.
+// How much the i-th pixel of a chord counts, 0 to 256.
 CVGL_HD inline int weight_in(const Chord& chord, int i) {
   const int from_left = chord.left + kWhole * i, from_right = chord.right - kWhole * i;
   int weight = from_left < from_right ? from_left : from_right;
   if (weight > chord.most) weight = chord.most;
-  return weight < 0 ? 0 : (weight * chord.share + kWhole / 2) / kWhole;
+  return weight < 0 ? 0 : (weight * chord.share) >> 7;
 }
 
-// Sums are 2^7 times the grey values: 255 * 2^7 * 128 * 128 pixels fit.
+// Sums are 2^8 times the grey values: 255 * 2^8 * 112 * 112 pixels fit.
 template <typename L>
 CVGL_HD inline void mean_by_area(const Plane& plane, const Area& area, float* mean) {
   unsigned total[L::channels] = {}, weights = 0;

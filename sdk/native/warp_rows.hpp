@@ -158,13 +158,13 @@ CVGL_INLINE unsigned sum_of(const typename Vectors<N>::Sums& lanes) {
   return parts[0];
 }
 
-// The chords of an area by eight rows, and one more that counts nothing.
+// The chords of an area, by eight rows.
 struct Chords {
   static constexpr int kRows = 8;
   struct Rows {
     int first[kRows], left[kRows], right[kRows], most[kRows], share[kRows];
   };
-  Rows rows[kMaxAreaRows / kRows + 1];
+  Rows rows[kMaxAreaRows / kRows];
 
   int first(int row) const { return rows[row / kRows].first[row % kRows]; }
 };
@@ -181,44 +181,13 @@ CVGL_INLINE void find_chords(const Area& area, Chords* chords) {
       rows.share[i] = chord.share;
     }
   }
-  Chords::Rows& rows = chords->rows[area.rows / Chords::kRows];
-  rows.first[area.rows % Chords::kRows] = chords->first(area.rows - 1);
-  rows.share[area.rows % Chords::kRows] = 0;
 }
 
-// The weights of a row's pixels, block by block.
-template <int N>
-struct Weights {
-  using Shorts = typename Vectors<N>::Shorts;
-  using Counts = typename Vectors<N>::Counts;
-  Shorts left, right, most;
-  Counts share;
-
-  CVGL_INLINE Weights(const Chords& chords, int row) {
-    const Chords::Rows& rows = chords.rows[row / Chords::kRows];
-    const int i = row % Chords::kRows;
-    Shorts borders;
-    std::memcpy(&borders, kBorders<N>.at, sizeof(borders));
-    left = borders + static_cast<short>(rows.left[i]);
-    right = static_cast<short>(rows.right[i]) - borders;
-    most = Shorts{} + static_cast<short>(rows.most[i]);
-    share = Counts{} + static_cast<unsigned short>(rows.share[i]);
-  }
-
-  CVGL_INLINE void next(Counts& weights) {
-    Shorts weight = left < right ? left : right;
-    weight = weight < most ? weight : most;
-    weight = weight > Shorts{} ? weight : Shorts{};
-    weights = (reinterpret_cast<Counts>(weight) * share + static_cast<unsigned short>(kWhole / 2)) / kWhole;
-    left += static_cast<short>(kWhole * N);
-    right -= static_cast<short>(kWhole * N);
-  }
-};
-
-// One vector of bytes of a block times the weights of their pixels.
+// Adds to the sums what one vector of a block's bytes is, times the weights of their pixels.
 template <int Step, int N, int S, int... Lane>
-CVGL_INLINE void weigh(const unsigned char* block, const typename Vectors<N>::Counts& weights,
-                       typename Vectors<N>::Counts& product, std::integer_sequence<int, Lane...>) {
+CVGL_INLINE void add_bytes(const unsigned char* block, const typename Vectors<N>::Counts& weights,
+                           typename Vectors<N>::Sums* even, typename Vectors<N>::Sums* odd,
+                           std::integer_sequence<int, Lane...>) {
   using Counts = typename Vectors<N>::Counts;
   // To each byte the number of its pixel.
 #if defined(__clang__)
@@ -228,48 +197,47 @@ CVGL_INLINE void weigh(const unsigned char* block, const typename Vectors<N>::Co
 #endif
   Counts bytes;
   for (int i = 0; i < N; ++i) bytes[i] = block[N * S + i];
-  product = counted * bytes;
+  add_lanes<N>(counted * bytes, even[S], odd[S]);
 }
 
-// Adds to the sums what a block of one row and one of the next are, times the weights of their pixels.
 template <int Step, int N, int... S>
-CVGL_INLINE void add_blocks(const unsigned char* upper, const typename Vectors<N>::Counts& upper_weights,
-                            const unsigned char* lower, const typename Vectors<N>::Counts& lower_weights,
-                            typename Vectors<N>::Sums* even, typename Vectors<N>::Sums* odd,
-                            std::integer_sequence<int, S...>) {
-  constexpr auto kLanes = std::make_integer_sequence<int, N>();
-  typename Vectors<N>::Counts one, other;
-  ((weigh<Step, N, S>(upper, upper_weights, one, kLanes), weigh<Step, N, S>(lower, lower_weights, other, kLanes),
-    one += other, add_lanes<N>(one, even[S], odd[S])),
-   ...);
+CVGL_INLINE void add_block(const unsigned char* block, const typename Vectors<N>::Counts& weights,
+                           typename Vectors<N>::Sums* even, typename Vectors<N>::Sums* odd,
+                           std::integer_sequence<int, S...>) {
+  (add_bytes<Step, N, S>(block, weights, even, odd, std::make_integer_sequence<int, N>()), ...);
 }
 
 // The mean over an area by sums of weights and of weights times bytes, for chords of at most `blocks` times N pixels.
 template <typename L, int N>
 CVGL_INLINE void mean_of_blocks(const Plane& plane, const Area& area, const Chords& chords, int blocks, float* mean) {
+  using Shorts = typename Vectors<N>::Shorts;
   using Counts = typename Vectors<N>::Counts;
   using Sums = typename Vectors<N>::Sums;
+  Shorts borders;
+  std::memcpy(&borders, kBorders<N>.at, sizeof(borders));
   Sums even[L::step] = {}, odd[L::step] = {}, even_counts = {}, odd_counts = {};
-  Counts counts = {};  // all that an area can count fits, since none has more than 128 rows
   const unsigned char* line = plane.data + area.row * plane.row_stride;
-  for (int row = 0; row < area.rows; row += 2, line += 2 * plane.row_stride) {
-    const unsigned char* upper = line + static_cast<long long>(chords.first(row)) * L::step;
-    const unsigned char* lower = line + static_cast<long long>(chords.first(row + 1)) * L::step;
-    if (row + 1 < area.rows) lower += plane.row_stride;
-    Weights<N> one(chords, row), other(chords, row + 1);
+  for (int row = 0; row < area.rows; ++row, line += plane.row_stride) {
+    const Chords::Rows& rows = chords.rows[row / Chords::kRows];
+    const int i = row % Chords::kRows;
+    const unsigned char* bytes = line + static_cast<long long>(rows.first[i]) * L::step;
+    Shorts left = borders + static_cast<short>(rows.left[i]);
+    Shorts right = static_cast<short>(rows.right[i]) - borders;
+    const Shorts most = Shorts{} + static_cast<short>(rows.most[i]);
+    const Counts share = Counts{} + static_cast<unsigned short>(rows.share[i]);
     for (int block = 0; block < blocks; ++block) {
-      Counts upper_weights, lower_weights;
-      one.next(upper_weights);
-      other.next(lower_weights);
-      counts += upper_weights + lower_weights;
-      add_blocks<L::step, N>(upper, upper_weights, lower, lower_weights, even, odd,
-                             std::make_integer_sequence<int, L::step>());
-      upper += N * L::step;
-      lower += N * L::step;
+      Shorts weight = left < right ? left : right;
+      weight = weight < most ? weight : most;
+      weight = weight > Shorts{} ? weight : Shorts{};
+      const Counts weights = (reinterpret_cast<Counts>(weight) * share) >> 7;
+      add_lanes<N>(weights, even_counts, odd_counts);
+      add_block<L::step, N>(bytes, weights, even, odd, std::make_integer_sequence<int, L::step>());
+      left += static_cast<short>(kWhole * N);
+      right -= static_cast<short>(kWhole * N);
+      bytes += N * L::step;
     }
   }
-  add_lanes<N>(counts, even_counts, odd_counts);
-  const float share = 1.0f / static_cast<float>(static_cast<int>(sum_of<N>(even_counts + odd_counts)));
+  const float one = 1.0f / static_cast<float>(static_cast<int>(sum_of<N>(even_counts + odd_counts)));
   for (int c = 0; c < L::channels; ++c) {
     Sums channel = {};
     for (int s = 0; s < L::step; ++s) {
@@ -278,7 +246,7 @@ CVGL_INLINE void mean_of_blocks(const Plane& plane, const Area& area, const Chor
       std::memcpy(&is_odd, kBytesOfBlock<L::step, N>.is[c * L::gap][s][1], sizeof(is_odd));
       channel += (even[s] & is_even) + (odd[s] & is_odd);
     }
-    mean[c] = static_cast<float>(static_cast<int>(sum_of<N>(channel))) * share;
+    mean[c] = static_cast<float>(static_cast<int>(sum_of<N>(channel))) * one;
   }
 }
 

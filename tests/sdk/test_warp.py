@@ -26,7 +26,7 @@ FX, FY, CX, CY = 141.0, 139.0, 82.3, 58.9
 BARREL = (-0.2, 0.05, 0.001, -0.002, 0.01)
 RATIONAL = (0.1, -0.05, 0.001, 0.0005, 0.01, 0.08, -0.02, 0.005)
 FORMATS = ("bgr", "rgb", "grey", "nv12", "yuyv")
-AREA_FROM, AREA_EXTENT, SLACK, MOST = 2.0, 126.0, 0.125, 16
+AREA_FROM, AREA_EXTENT, SLACK, MOST = 2.0, 110.0, 0.125, 16
 
 
 def noise(seed: int, shape: tuple[int, ...] = (HEIGHT, WIDTH, 3), sigma: float = 0.0) -> Array:
