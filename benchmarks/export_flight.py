@@ -43,14 +43,14 @@ class _Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def embed(
+    def inputs_of(
         self, patches: NDArray[np.uint8], masks: NDArray[Any] | None = None, view: str = "query"
     ) -> NDArray[np.float32]:
-        """The model's descriptors."""
+        """The model's inputs."""
         self.patches += [patch[..., ::-1].copy() for patch in patches]
         seen = np.ones(patches.shape[:3], bool) if masks is None else masks > 0
         self.masks += list(seen)
-        return self._model.embed(patches, masks, view)
+        return self._model.inputs_of(patches, masks, view)
 
     def images(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """(N, H, W, 3) RGB and (N, H, W) of everything so far."""

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 import cvgl
 from cvgl.camera import Camera
 from cvgl.files import atomic_folder
+from cvgl.footprint import footprint_sides
 from cvgl.gallery import build_gallery
 from cvgl.gallery.build import Grid, plan_grid
 from cvgl.geo import LocalFrame
 from cvgl.mission import CAMERA, GALLERY, MODEL, write_mission_file
 from cvgl.model import Model
-from cvgl.refine import footprint_sides
 from cvgl.settings import Decision, Settings
 from cvgl.sim import World, render_map, write_flight
 from cvgl.sim.views import choose_tile_size
@@ -60,15 +60,13 @@ class SampledModel:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def embed(
-        self, patches: NDArray[np.uint8], masks: NDArray[Any] | None = None, view: str = "query"
-    ) -> NDArray[np.float32]:
-        """As :meth:`cvgl.Model.embed`, for the next tiles of the grid."""
-        real = self._real[self._asked : self._asked + len(patches)]
-        self._asked += len(patches)
-        found = np.empty((len(patches), self._model.descriptor_size), np.float32)
+    def embed_inputs(self, inputs: NDArray[np.float32], view: str = "query") -> NDArray[np.float32]:
+        """As :meth:`cvgl.Model.embed_inputs`, for the next tiles of the grid."""
+        real = self._real[self._asked : self._asked + len(inputs)]
+        self._asked += len(inputs)
+        found = np.empty((len(inputs), self._model.descriptor_size), np.float32)
         if real.any():
-            found[real] = self._model.embed(patches[real], None if masks is None else masks[real], view)
+            found[real] = self._model.embed_inputs(inputs[real], view)
             self._pool = np.concatenate([self._pool, found[real]])
         made_up = self._pool[self._rng.integers(len(self._pool), size=int((~real).sum()))]
         # Half as long as the descriptor itself, as far apart as tiles are that show the same kind of place.

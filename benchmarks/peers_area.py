@@ -32,7 +32,7 @@ from cvgl.mission import CAMERA, GALLERY, MISSION, MODEL, write_mission_file
 from cvgl.model import Model
 from cvgl.sim import STYLES, World, render_map
 
-__all__ = ["Plane", "make_missions"]
+__all__ = ["Plane", "make_missions", "open_plane"]
 
 # Towns: strides of a tile's grid on a side (about a kilometre), and rows and columns of towns before they repeat.
 _CELL_STRIDES, _PERIOD = 48, 5
@@ -100,7 +100,7 @@ class Plane:
 
 
 class _Remembering:
-    """A model that embeds no tile twice; descriptors are kept in a file by the SHA-256 of the tile.
+    """A model that embeds no tile twice; descriptors are kept in a file by the SHA-256 of what the network takes.
 
     Args:
         model: embeds what is new.
@@ -123,15 +123,16 @@ class _Remembering:
             with file.open("r+b") as opened:
                 opened.truncate(whole * self._kind.itemsize)
 
-    def embed(self, patches: NDArray[np.uint8], masks: NDArray[Any], view: str = "query") -> NDArray[np.float32]:
-        """As :meth:`cvgl.model.Model.embed`."""
-        keys = [
-            hashlib.sha256(patch.tobytes() + mask.tobytes()).digest()
-            for patch, mask in zip(patches, masks, strict=True)
-        ]
+    def inputs_of(self, patches: NDArray[np.uint8], masks: NDArray[Any], view: str = "query") -> NDArray[np.float32]:
+        """As :meth:`cvgl.model.Model.inputs_of`."""
+        return self._model.inputs_of(patches, masks, view)
+
+    def embed_inputs(self, inputs: NDArray[np.float32], view: str = "query") -> NDArray[np.float32]:
+        """As :meth:`cvgl.model.Model.embed_inputs`."""
+        keys = [hashlib.sha256(one.tobytes()).digest() for one in inputs]
         new = list({key: index for index, key in enumerate(keys) if key not in self._known}.values())
         if new:
-            found = self._model.embed(patches[new], masks[new], view=view)
+            found = self._model.embed_inputs(inputs[new], view)
             records = np.empty(len(new), self._kind)
             records["key"], records["descriptor"] = [keys[index] for index in new], found
             with self._file.open("ab") as opened:
@@ -195,6 +196,25 @@ def make_missions(
                 )
                 _calibrate(work, plane, area, threads, report)
     return made
+
+
+def open_plane(mission: Path, map_file: Path, folder: Path) -> Plane:
+    """The plane that a mission of :func:`make_missions` was made of, to be flown over.
+
+    Args:
+        mission: made by it.
+        map_file: of the real map in the middle.
+        folder: that holds the towns.
+
+    Raises:
+        CvglError: the mission or the map cannot be used.
+    """
+    sample = read_manifest(mission / GALLERY)
+    cell_m = _CELL_STRIDES * sample.stride_m
+    towns = _towns(folder, cell_m, sample.basemap.gsd_m, lambda _stage, _done, _total: None)
+    real = MapSource.open(map_file)
+    west, _, east, _ = sample.bounds
+    return Plane(real, towns, cell_m, east - west, sample.tile_gsd_m)
 
 
 def _towns(folder: Path, cell_m: float, gsd: float, report: Report) -> list[list[NDArray[np.uint8]]]:

@@ -20,8 +20,10 @@ COMMANDS = {
     "cvgl-export",
     "cvgl-gallery",
     "cvgl-locate",
+    "cvgl-mavlink",
     "cvgl-prepare",
     "cvgl-ros",
+    "cvgl-sim",
     "cvgl-train",
 }
 BASE = {

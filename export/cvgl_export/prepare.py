@@ -33,13 +33,13 @@ from cvgl.camera import Camera
 from cvgl.errors import MapError, MissingDependencyError, MissionError
 from cvgl.files import read_json, sha256_file, write_json
 from cvgl.fix import FixStatus
+from cvgl.footprint import footprint_sides
 from cvgl.frame import Frame
 from cvgl.gallery import Gallery, build_gallery
 from cvgl.imagery import MapSource
 from cvgl.localizer import Localizer
 from cvgl.mission import CAMERA, GALLERY, MISSION, MODEL, Mission, write_mission_file
 from cvgl.model import Model
-from cvgl.refine import footprint_sides
 from cvgl.settings import Decision, Settings
 from cvgl.sim.views import MapImage, ViewSettings, choose_tile_size, drone_view
 from cvgl.versions import versions
@@ -198,7 +198,7 @@ def prepare(
         _check_size(source, camera, height_m)
         west, south, east, north = source.bounds
         plan = {
-            "map": {"sha256": sha256_file(map_path), "bounds": source.bounds, "local": asdict(source.local)},
+            "map": {"sha256": _map_sha256(map_path, source), "bounds": source.bounds, "local": asdict(source.local)},
             "camera": camera.to_dict(),
             "height": height_m,
             "model": sha256_file(start) if start is not None else sha256_file(Path(str(model)) / "manifest.json"),
@@ -212,6 +212,11 @@ def prepare(
         with _Work.open(out, plan, tell) as work:
             job = _Job(work, source, camera, height_m, seed, threads, size, tell)
             return job.run(start, None if model is None else Path(model), minutes, device, stride_m, plan)
+
+
+def _map_sha256(path: Path, source: MapSource) -> str:
+    """Of a file its content; of a folder what tells it from others."""
+    return sha256_file(path) if path.is_file() else source.identity()
 
 
 class _Work:
@@ -437,6 +442,7 @@ class _Job:
             tile_size_m=tile_m,
             stride_m=stride_m,
             basemap_gsd_m=max(self.source.native_gsd, short / _BASEMAP_PIXELS),
+            identity=self.source.identity(),
             progress=show,
         )
         manifest = gallery.manifest

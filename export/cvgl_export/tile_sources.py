@@ -168,13 +168,13 @@ def gallery_tiles(path: str | Path, wanted: Wanted) -> ParityTiles:
     manifest = gallery.manifest
     if manifest.overview.gsd_m <= 1.5 * manifest.tile_gsd_m:
         raster, words = manifest.overview, "colour"
-        picture = cv2.imread(str(manifest.path / "overview.jpg"), cv2.IMREAD_COLOR)
+        picture = cv2.imread(str(gallery.verified("overview.jpg")), cv2.IMREAD_COLOR)
         if picture is None:
             raise GalleryError("not readable as an image", file=manifest.path / "overview.jpg")
         colours: NDArray[np.uint8] = np.ascontiguousarray(picture[..., ::-1])
     else:
         raster, words = manifest.basemap, "grey"
-        colours = gallery.basemap.pixels
+        colours = np.asarray(gallery.basemap.pixels)
 
     def look(easting: float, northing: float, side_m: float, gsd: float) -> MapImage:
         return piece(colours, raster.gsd_m, raster.west, raster.north, easting, northing, side_m, gsd)

@@ -1,53 +1,38 @@
 """The bridge itself: messages in, fixes out, over whichever transport carries them.
 
-Callbacks only note what came in; a thread of its own takes the newest image, waits a moment for telemetry that covers
-its exposure, localises and publishes. No message stops it: what cannot be used is counted, with its reason.
+Callbacks only note what came in; a worker (``cvgl.node``) takes the newest image, waits a moment for telemetry that
+covers its exposure, localises and has it published here. No message stops it: what cannot be used is counted, with its
+reason.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from cvgl.camera import Camera
+import numpy as np
+from numpy.typing import NDArray
+
 from cvgl.errors import CvglError, FrameError
-from cvgl.fix import Fix, FixStatus
-from cvgl.frame import Frame, Prior
+from cvgl.fix import Fix
 from cvgl.geo import LocalFrame
-from cvgl_ros import incoming, msgs, outgoing
-from cvgl_ros.attitude import Attitude, Turn, attitude_of, interpolate_degrees, interpolate_quaternion
+from cvgl.node.attitude import Attitude, Turn, attitude_of, interpolate_degrees, interpolate_quaternion
+from cvgl.node.health import WARN
+from cvgl.node.tracks import Track, linear
+from cvgl.node.video import VideoCamera
+from cvgl.node.worker import Answer, Locator, Pace, Paired, Worker
+from cvgl.ros import incoming
+from cvgl.ros.images import image_from_fields, image_from_file, to_bgr
+from cvgl_ros import msgs, outgoing
 from cvgl_ros.debug import debug_image
-from cvgl_ros.health import WARN, Health
-from cvgl_ros.images import image_from_fields, image_from_file
 from cvgl_ros.outgoing import PLANAR, Altitude, MapFrame, PoseSigmas
 from cvgl_ros.parameters import LIVE, ParameterError, Parameters
-from cvgl_ros.queueing import NewestOnly
-from cvgl_ros.tracks import NANOSECONDS, Track, linear
 
-__all__ = ["OUTPUTS", "TRIGGER_SERVICE", "Bridge", "Input", "Locator", "Output"]
-
-
-class Locator(Protocol):
-    """What answers frames: :class:`cvgl.Localizer`, or anything like it."""
-
-    camera: Camera
-    mission: Any
-    model: Any
-    gallery: Any
-
-    def locate(self, frame: Frame) -> Fix:
-        """The fix of one frame by itself."""
-
-    def track(self, frame: Frame) -> Fix:
-        """The fix of the next frame of a sequence."""
-
-    def reset(self, prior: Prior | None = None) -> None:
-        """Begin a sequence."""
+__all__ = ["OUTPUTS", "TRIGGER_SERVICE", "Bridge", "Input", "Output"]
 
 
 @dataclass(frozen=True)
@@ -108,26 +93,15 @@ TRIGGER_SERVICE = "visual_localization/trigger_localization"
 # Of images only the newest counts. Attitude at 400 Hz has to wait while Python is busy elsewhere, and none of it should
 # be lost.
 _IMAGES_KEPT, _TELEMETRY_KEPT, _COMMANDS_KEPT = 5, 50, 10
-_OUT_OF_ORDER = "image: out of order or sent twice"
 # What telemetry can be; beyond it a message is refused, and the localiser has narrower bounds of its own.
 _HEIGHTS = (-1_000.0, 100_000.0)
 
 
 @dataclass(frozen=True)
-class _Item:
-    """An image that waits for its turn."""
+class _Paired(Paired):
+    """With the altitude that ``fix`` is to carry."""
 
-    message: Any
-    stamp: int
-
-
-@dataclass(frozen=True)
-class _Paired:
-    """What telemetry says about the moment of an exposure."""
-
-    height: float
-    attitude: Attitude
-    altitude: Altitude | None
+    altitude: Altitude | None = None
 
 
 class Bridge:
@@ -164,8 +138,6 @@ class Bridge:
         settings = localizer.mission.settings
         self._sigmas = PoseSigmas(settings.attitude_sigma_deg, settings.heading_sigma_deg)
 
-        self._changed = threading.Condition()  # guards all below; notified when telemetry comes in
-        self._health = Health()
         age, jump = parameters.max_telemetry_age_s, parameters.clock_jump_s
         self._turns: dict[str, Track[Turn]] = {
             name: Track(interpolate_quaternion, age, jump) for name in ("imu", "odometry")
@@ -174,17 +146,13 @@ class Bridge:
             "heading": Track(interpolate_degrees, age, jump),
             **{name: Track(linear, age, jump) for name in ("range", "height", "odometry", "altitude")},
         }
-        self._newest_stamp = 0  # of an image that came in
-        self._last_stamp = 0  # of a frame that telemetry was found for
-        self._restart: list[Prior | None] = []  # at most one: what the localiser is to be reset to
         self._triggered = False
-        self._camera_info: Any = None
         self._debug_at = -math.inf
-        self._found: bool | None = None  # whether the last answer was a fix
-        self._closing = False
-
-        self._queue: NewestOnly[_Item] = NewestOnly()
-        self._worker = threading.Thread(target=self._work, name="cvgl-bridge", daemon=True)
+        self._worker = Worker(localizer, self, now, log)
+        self._camera: VideoCamera | None = None
+        if parameters.camera_source:
+            delay = parameters.camera_delay_s
+            self._camera = VideoCamera(parameters.camera_source, self._on_picture, now, log, delay_s=delay)
 
     @property
     def parameters(self) -> Parameters:
@@ -197,12 +165,14 @@ class Bridge:
         wanted = {p.attitude_source, p.heading_source, p.height_source}
         if p.altitude_source == "topic" or p.height_source == "altitude":
             wanted.add("altitude")
-        if p.image_transport == "raw":
+        if p.camera_source:
+            inputs = []
+        elif p.image_transport == "raw":
             inputs = [Input("image", msgs.Image, self._on_image, _IMAGES_KEPT)]
         else:
             inputs = [Input("image/compressed", msgs.CompressedImage, self._on_image, _IMAGES_KEPT)]
         if p.use_camera_info:
-            handler = self._guarded("camera_info", self._on_camera_info)
+            handler = self._worker.guarded("camera_info", self._on_camera_info)
             inputs.append(Input("camera_info", msgs.CameraInfo, handler, _IMAGES_KEPT))
         sources: dict[str, tuple[type[msgs.Message], Callable[[Any], None]]] = {
             "imu": (msgs.Imu, self._on_imu),
@@ -214,14 +184,14 @@ class Bridge:
         }
         for name, (message, note) in sources.items():
             if name in wanted:
-                inputs.append(Input(name, message, self._guarded(name, note), _TELEMETRY_KEPT))
+                inputs.append(Input(name, message, self._worker.guarded(name, note), _TELEMETRY_KEPT))
         commands: dict[str, tuple[type[msgs.Message], Callable[[Any], Any]]] = {
             "prior": (msgs.NavSatFix, self._on_prior),
             "prior_pose": (msgs.PoseWithCovarianceStamped, self._on_prior_pose),
             "trigger": (msgs.Empty, lambda _: self.trigger()),
         }
         for name, (message, command) in commands.items():
-            inputs.append(Input(name, message, self._guarded(name, command), _COMMANDS_KEPT, reliable=True))
+            inputs.append(Input(name, message, self._worker.guarded(name, command), _COMMANDS_KEPT, reliable=True))
         return tuple(inputs)
 
     def outputs(self) -> tuple[Output, ...]:
@@ -238,15 +208,14 @@ class Bridge:
             self._log("info", f"{_FIX} is not published, as altitude_source is none; {_POSE} is")
         self._publish(_ORIGIN, outgoing.map_origin(self._frame, outgoing.time_of(self._now())))
         self._worker.start()
+        if self._camera is not None:
+            self._camera.start()
 
     def close(self) -> None:
         """Let the worker finish its frame and stop."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        self._queue.close()
-        if self._worker.is_alive():
-            self._worker.join()
+        if self._camera is not None:
+            self._camera.close()
+        self._worker.close()
 
     def trigger(self) -> tuple[bool, str]:
         """Localise the next frame as if lost: over the whole map, or around the prior that came last.
@@ -254,11 +223,10 @@ class Bridge:
         Returns:
             Whether that can be expected, and a sentence about it.
         """
-        with self._changed:
+        with self._worker.changed:
             self._triggered = True
-            if not self._restart:
-                self._restart = [None]
-            _, text = self._health.state(self._parameters.camera_timeout_s, ())
+            self._worker.reset(None, keep=True)
+            _, text = self._worker.health.state(self._parameters.camera_timeout_s, ())
         if text.startswith("camera:"):
             return False, f"will be done with the next image, but: {text}"
         return True, "the next frame will be localised over the whole map"
@@ -281,8 +249,8 @@ class Bridge:
 
     def malformed(self, topic: str, reason: str) -> None:
         """A transport tells of a message that it could not decode."""
-        with self._changed:
-            self._health.refuse(f"{topic}: {reason}", "malformed")
+        with self._worker.changed:
+            self._worker.health.refuse(f"{topic}: {reason}", "malformed")
 
     def diagnose(self) -> None:
         """Publish ``/diagnostics``; to be called every ``diagnostics_period_s``."""
@@ -291,9 +259,9 @@ class Bridge:
         if p.altitude_source == "topic":
             sources.append("altitude")
         wanted = tuple(dict.fromkeys(name for name in sources if name != "none"))
-        with self._changed:
-            level, text = self._health.state(p.camera_timeout_s, wanted)
-            values = self._health.values(self._queue.dropped)
+        with self._worker.changed:
+            level, text = self._worker.health.state(p.camera_timeout_s, wanted)
+            values = self._worker.health.values(self._worker.dropped)
             values["telemetry_clock_jumps"] = str(
                 sum(t.jumps for t in self._turns.values()) + sum(t.jumps for t in self._numbers.values())
             )
@@ -312,169 +280,95 @@ class Bridge:
         try:
             stamp = incoming.stamp_of(message, "image")
         except (CvglError, AttributeError, TypeError, ValueError) as error:
-            with self._changed:
-                self._health.refuse(str(error))
+            with self._worker.changed:
+                self._worker.health.refuse(str(error))
             return
-        with self._changed:
-            self._health.arrived()
+        self._put(message, stamp)
+
+    def _on_picture(self, image: NDArray[np.uint8], stamp: int) -> None:
+        self._put(image, stamp)
+
+    def _put(self, message: Any, stamp: int) -> None:
+        with self._worker.changed:
+            self._worker.health.arrived()
             if self._parameters.mode == "trigger" and not self._triggered:
                 return
-            if self._out_of_order(stamp, self._newest_stamp):
-                self._health.refuse(_OUT_OF_ORDER, "out_of_order")
-                return
-            self._newest_stamp = stamp
-            self._triggered = False
-        self._queue.put(_Item(message, stamp))
-
-    def _out_of_order(self, stamp: int, last: int) -> bool:
-        """Whether a stamp is no later than the last one; much earlier means that a clock was set."""
-        return -self._parameters.clock_jump_s * NANOSECONDS <= stamp - last <= 0
+            if self._worker.put(message, stamp):
+                self._triggered = False
 
     def _on_imu(self, message: Any) -> None:
         stamp = incoming.stamp_of(message, "imu")
-        self._note(self._turns["imu"], stamp, incoming.orientation_of(message, "imu"), "imu")
+        self._worker.note(self._turns["imu"], stamp, incoming.orientation_of(message, "imu"), "imu")
 
     def _on_odometry(self, message: Any) -> None:
         stamp = incoming.stamp_of(message, "odometry")
         turn = incoming.orientation_of(message, "odometry")
         z = incoming.number_of(msgs.Float64(message.pose.pose.position.z), "odometry.z", *_HEIGHTS)
-        with self._changed:
+        with self._worker.changed:
             self._numbers["odometry"].add(stamp, z)
-        self._note(self._turns["odometry"], stamp, turn, "odometry")
+        self._worker.note(self._turns["odometry"], stamp, turn, "odometry")
 
     def _on_range(self, message: Any) -> None:
         stamp = incoming.stamp_of(message, "range")
-        self._note(self._numbers["range"], stamp, incoming.range_of(message), "range")
+        self._worker.note(self._numbers["range"], stamp, incoming.range_of(message), "range")
 
     def _on_number(self, name: str, message: Any, bounds: tuple[float, float]) -> None:
         value = incoming.number_of(message, name, *bounds)
         # It has no stamp, and so its arrival dates it.
-        self._note(self._numbers[name], self._now(), value, name)
+        self._worker.note(self._numbers[name], self._now(), value, name)
 
     def _on_camera_info(self, message: Any) -> None:
         camera = incoming.camera_of(message, self._localizer.mission.camera)
-        with self._changed:
-            self._camera_info = camera
+        self._worker.take_camera(camera)
 
     def _on_prior(self, message: Any) -> None:
-        prior = incoming.prior_of_fix(message, self._parameters.prior_sigma_max_m)
-        with self._changed:
-            self._restart = [prior]
+        self._worker.reset(incoming.prior_of_fix(message, self._parameters.prior_sigma_max_m))
 
     def _on_prior_pose(self, message: Any) -> None:
         most = self._parameters.prior_sigma_max_m
-        prior = incoming.prior_of_pose(message, self._frame.name, self._frame.local, most)
-        with self._changed:
-            self._restart = [prior]
+        self._worker.reset(incoming.prior_of_pose(message, self._frame.name, self._frame.local, most))
 
-    def _note(self, track: Track[Any], stamp: int, value: Any, source: str) -> None:
-        with self._changed:
-            track.add(stamp, value)
-            self._health.heard(source)
-            self._changed.notify_all()
+    # -- what the worker asks for --------------------------------------------------------------------------------
 
-    def _guarded(self, name: str, handler: Callable[[Any], Any]) -> Callable[[Any], None]:
-        """A handler that counts what it cannot use instead of raising."""
-
-        def guarded(message: Any) -> None:
-            try:
-                handler(message)
-            except (CvglError, AttributeError, TypeError, ValueError, IndexError, OverflowError) as error:
-                with self._changed:
-                    self._health.refuse(f"{name}: {error}", "telemetry_refused")
-
-        return guarded
-
-    # -- the worker ----------------------------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        while (item := self._queue.take()) is not None:
-            try:
-                self._answer(item)
-            except CvglError as error:
-                self._refuse(item.stamp, str(error))
-            except Exception as error:  # one frame must not end localisation for the rest of the flight
-                self._log("error", traceback.format_exc())
-                self._refuse(item.stamp, repr(error))
-
-    def _answer(self, item: _Item) -> None:
+    def pace(self) -> Pace:
+        """As the parameters have it."""
         p = self._parameters
-        paired = self._pair(item.stamp, p)
-        if not self._follows(item.stamp):
-            raise FrameError(_OUT_OF_ORDER)
-        message, most = item.message, p.max_image_megapixels * 1e6
-        if p.image_transport == "raw":
-            image = image_from_fields(message.encoding, message.height, message.width, message.step, message.data, most)
-        else:
-            image = image_from_file(message.data, most)
-        with self._changed:
-            restart, self._restart = self._restart, []
-            camera, self._camera_info = self._camera_info, None
-        if restart:
-            self._localizer.reset(restart[0])
-        if camera is not None:
-            self._localizer.camera = camera
-        # A gimbal that holds the camera level takes the vehicle's roll and pitch out, and so they say nothing of it.
-        leans = not self._localizer.mission.camera.stabilized
-        frame = Frame(
-            image=image,
-            time=item.stamp / NANOSECONDS,
-            height=paired.height,
-            heading=paired.attitude.heading,
-            pitch=paired.attitude.pitch if leans else None,
-            roll=paired.attitude.roll if leans else None,
-            prior=None if p.tracking or not restart else restart[0],
-        )
-        fix = self._localizer.track(frame) if p.tracking else self._localizer.locate(frame)
-        if fix.status is FixStatus.COARSE and p.least_status == "refined":
-            fix = replace(fix, status=FixStatus.NO_FIX, reason=f"only coarse: {fix.reason}")
-        delay_ms = (self._now() - item.stamp) * 1e-6
-        self._publish_answer(fix, paired, item.stamp, p)
-        with self._changed:
-            self._health.answered(fix, delay_ms)
-        self._say(bool(fix), f"fix, {fix.sigma_m:.1f} m" if fix else f"no fix: {fix.reason}")
-        self._publish_status(fix, item.stamp, delay_ms, paired)
-        if p.debug_image and time.monotonic() - self._debug_at >= p.debug_image_period_s:
-            self._debug_at = time.monotonic()
-            self._publish_picture(image, fix, item.stamp, p)
+        return Pace(p.tracking, p.least_status == "refined", p.telemetry_wait_s, p.clock_jump_s)
 
-    def _follows(self, stamp: int) -> bool:
-        """Take a frame into the sequence; false where a later one has been answered.
-
-        A stamp counts only here, once telemetry agrees that there is such a time: one false stamp alone neither ends
-        a sequence nor makes the frames after it late.
-        """
-        with self._changed:
-            if self._out_of_order(stamp, self._last_stamp):
-                self._health.counts["out_of_order"] += 1
-                return False
-            if stamp < self._last_stamp:
-                # The clock was set back (or all was started anew): what the tracker knew is dated after this frame.
-                self._health.counts["clock_jumps"] += 1
-                self._restart = self._restart or [None]
-            self._last_stamp = stamp
-            return True
-
-    def _pair(self, stamp: int, p: Parameters) -> _Paired:
-        """Telemetry at an exposure, after waiting a moment for what is still on its way."""
+    def awaited(self) -> Sequence[Track[Any]]:
+        """Attitude and height that carry stamps; what has none is dated by its arrival, and waiting for it would be
+        waiting for the next one."""
+        p = self._parameters
         tracks: list[Track[Any]] = []
         if p.attitude_source != "none":
             tracks.append(self._turns[p.attitude_source])
         if p.heading_source in self._turns:
             tracks.append(self._turns[p.heading_source])
-        # What has no stamp is dated by its arrival: waiting for it would be waiting for the next one.
         if p.height_source in ("range", "odometry"):
             tracks.append(self._numbers[p.height_source])
-        deadline = time.monotonic() + p.telemetry_wait_s
-        with self._changed:
-            while not self._closing and not all(track.covers(stamp) for track in tracks):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
-                self._changed.wait(left)
-            return self._paired(stamp, p)
+        return tracks
 
-    def _paired(self, stamp: int, p: Parameters) -> _Paired:
+    def picture(self, message: Any) -> tuple[NDArray[np.uint8], str]:
+        """The image of a message, in its own layout where the SDK reads that.
+
+        Raises:
+            FrameError: it has none that can be used.
+        """
+        if isinstance(message, np.ndarray):  # of the bridge's own camera
+            return message, "bgr"
+        most = self._parameters.max_image_megapixels * 1e6
+        if self._parameters.image_transport == "raw":
+            size = (message.height, message.width, message.step)
+            return image_from_fields(message.encoding, *size, message.data, most)
+        return image_from_file(message.data, most), "bgr"
+
+    def paired(self, stamp: int) -> _Paired:
+        """Telemetry at an exposure.
+
+        Raises:
+            FrameError: no height near it.
+        """
+        p, counts = self._parameters, self._worker.health.counts
         tilt = Attitude(None)
         if p.attitude_source != "none":
             turn = self._turns[p.attitude_source].at(stamp)
@@ -488,9 +382,9 @@ class Bridge:
         if heading is not None:
             heading = (heading + p.heading_offset_deg) % 360.0
         elif p.heading_source != "none":
-            self._health.counts["without_heading"] += 1
+            counts["without_heading"] += 1
         if tilt.pitch is None and p.attitude_source != "none":
-            self._health.counts["without_attitude"] += 1
+            counts["without_attitude"] += 1
         raw = self._numbers[p.height_source].at(stamp)
         if raw is None:
             raise FrameError(f"no {p.height_source} within {p.max_telemetry_age_s:g} s of the exposure", field="height")
@@ -500,7 +394,8 @@ class Bridge:
             height = raw * math.cos(math.radians(tilt.pitch)) * math.cos(math.radians(tilt.roll)) + p.height_offset_m
         elif p.height_source == "altitude":
             height = raw - p.ground_ellipsoid_m + p.height_offset_m
-        return _Paired(height, Attitude(heading, tilt.pitch, tilt.roll), self._altitude(stamp, height, p))
+        attitude = Attitude(heading, tilt.pitch, tilt.roll)
+        return _Paired(height, attitude, altitude=self._altitude(stamp, height, p))
 
     def _altitude(self, stamp: int, height: float, p: Parameters) -> Altitude | None:
         if p.altitude_source == "constant":
@@ -513,6 +408,20 @@ class Bridge:
         return PLANAR if p.altitude_source == "planar" else None
 
     # -- what goes out -------------------------------------------------------------------------------------------
+
+    def answered(self, answer: Answer) -> None:
+        """Publish an answer."""
+        p = self._parameters
+        self._publish_answer(answer.fix, answer.paired, answer.stamp, p)
+        self._publish_status(answer.fix, answer.stamp, answer.delay_ms, answer.paired)
+        if p.debug_image and time.monotonic() - self._debug_at >= p.debug_image_period_s:
+            self._debug_at = time.monotonic()
+            self._publish_picture(answer, p)
+
+    def refused(self, stamp: int, reason: str) -> None:
+        """Publish why a frame was not localised."""
+        values = {"status": "refused", "reason": reason}
+        self._send(_STATUS, outgoing.status_of("cvgl: frame", WARN, reason, values, outgoing.time_of(stamp)))
 
     def _publish_answer(self, fix: Fix, paired: _Paired, nanoseconds: int, p: Parameters) -> None:
         if not fix:
@@ -546,35 +455,22 @@ class Bridge:
         )
         self._send(_STATUS, message)
 
-    def _publish_picture(self, image: Any, fix: Fix, stamp: int, p: Parameters) -> None:
+    def _publish_picture(self, answer: Answer, p: Parameters) -> None:
         try:
-            picture = debug_image(image, fix, self._localizer.gallery)
+            picture = debug_image(to_bgr(answer.image, answer.pixels), answer.fix, self._localizer.gallery)
         except Exception:  # the frame has been answered; a picture of it is a courtesy
             self._log("warning", traceback.format_exc())
             return
-        header = msgs.Header(outgoing.time_of(stamp), p.frame_id)
+        header = msgs.Header(outgoing.time_of(answer.stamp), p.frame_id)
         self._send(_DEBUG, msgs.CompressedImage(header, "jpeg", picture))
-
-    def _refuse(self, stamp: int, reason: str) -> None:
-        with self._changed:
-            self._health.refuse(reason)
-        self._say(False, f"no fix: {reason}")
-        values = {"status": "refused", "reason": reason}
-        self._send(_STATUS, outgoing.status_of("cvgl: frame", WARN, reason, values, outgoing.time_of(stamp)))
-
-    def _say(self, found: bool, text: str) -> None:
-        """Tell people of loss and recovery."""
-        if found != self._found:
-            self._found = found
-            self._log("info", text)
 
     def _send(self, topic: str, message: msgs.Message) -> None:
         """Publish; a transport that cannot is a matter for the log, not the end of the flight."""
         try:
             self._publish(topic, message)
         except Exception as error:
-            with self._changed:
-                self._health.refuse(f"{topic}: not published: {error}")
+            with self._worker.changed:
+                self._worker.health.refuse(f"{topic}: not published: {error}")
             self._log("error", f"{topic}: not published: {error!r}")
 
 

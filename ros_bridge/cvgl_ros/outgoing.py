@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from cvgl.errors import CvglError
 from cvgl.fix import Fix
 from cvgl.geo import LocalFrame
-from cvgl_ros.attitude import Attitude, quaternion_of
+from cvgl.node.attitude import Attitude, turn_of
+from cvgl.node.claims import horizontal_covariance
+from cvgl.node.tracks import NANOSECONDS
 from cvgl_ros.msgs import (
     DiagnosticArray,
     DiagnosticStatus,
@@ -26,12 +28,12 @@ from cvgl_ros.msgs import (
     Pose,
     PoseWithCovariance,
     PoseWithCovarianceStamped,
+    Quaternion,
     Time,
     Transform,
     TransformStamped,
     Vector3,
 )
-from cvgl_ros.tracks import NANOSECONDS
 
 __all__ = [
     "COVARIANCE_TYPE_KNOWN",
@@ -161,7 +163,7 @@ def nav_sat_fix(fix: Fix, altitude: Altitude, frame_id: str, stamp: Time) -> Nav
     if not (math.isfinite(fix.latitude) and math.isfinite(fix.longitude)):
         found = (fix.latitude, fix.longitude)
         raise CvglError("a fix without a position", field="latitude, longitude", found=found)
-    (east, east_north), (north_east, north) = _horizontal_covariance(fix)
+    (east, east_north), (north_east, north) = horizontal_covariance(fix)
     message.status.status = STATUS_FIX
     message.latitude, message.longitude = float(fix.latitude), float(fix.longitude)
     message.position_covariance = (
@@ -192,7 +194,7 @@ def pose_of(
     Raises:
         CvglError: a position without a usable covariance.
     """
-    (east, east_north), (north_east, north) = _horizontal_covariance(fix)
+    (east, east_north), (north_east, north) = horizontal_covariance(fix)
     x, y = frame.local.to_local(fix.latitude, fix.longitude)
     z = 0.0 if altitude is None else altitude.ellipsoid_m - frame.altitude_m
     z_variance = altitude.sigma_m**2 if altitude is not None else UNKNOWN_HEIGHT_VARIANCE
@@ -212,7 +214,7 @@ def pose_of(
     }
     covariance = [diagonal.get(index, 0.0) for index in range(36)]
     covariance[0], covariance[1], covariance[6], covariance[7] = east, east_north, north_east, north
-    orientation = quaternion_of(Attitude(heading, attitude.pitch, attitude.roll))
+    orientation = Quaternion(*turn_of(Attitude(heading, attitude.pitch, attitude.roll)))
     return PoseWithCovarianceStamped(
         header=Header(stamp, frame.name),
         pose=PoseWithCovariance(Pose(Point(float(x), float(y), z), orientation), tuple(covariance)),
@@ -244,14 +246,3 @@ def status_of(name: str, level: int, message: str, values: dict[str, str], stamp
     """One component's state as a message."""
     pairs = [KeyValue(key, value) for key, value in values.items()]
     return DiagnosticArray(Header(stamp, ""), [DiagnosticStatus(level, name, message, "cvgl", pairs)])
-
-
-def _horizontal_covariance(fix: Fix) -> tuple[tuple[float, float], tuple[float, float]]:
-    covariance = fix.covariance
-    if covariance is None or covariance.shape != (2, 2):
-        raise CvglError("a fix without its covariance", field="covariance", found=covariance, expected="2x2")
-    (a, b), (c, d) = matrix = covariance.tolist()
-    # Positive definite, by its leading minors; false for NaN as well.
-    if not (math.isfinite(a + b + c + d) and a > 0 and a * d - b * c > 0):
-        raise CvglError("not a covariance", field="covariance", found=matrix, expected="positive definite")
-    return (a, b), (c, d)

@@ -41,6 +41,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "max_telemetry_age_s": (0.001, 60.0),
     "telemetry_wait_s": (0.0, 5.0),
     "clock_jump_s": (0.1, 3600.0),
+    "camera_delay_s": (0.0, 2.0),
     "camera_timeout_s": (0.1, 3600.0),
     "diagnostics_period_s": (0.1, 60.0),
     "max_image_megapixels": (0.01, 500.0),
@@ -96,6 +97,8 @@ class Parameters:
     map_origin_altitude_m: float = 0.0
     publish_tf: bool = False
 
+    camera_source: str = ""
+    camera_delay_s: float = 0.0
     image_transport: str = "raw"
     use_camera_info: bool = False
     max_image_megapixels: float = 50.0

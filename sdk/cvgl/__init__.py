@@ -11,7 +11,7 @@ from __future__ import annotations
 from cvgl import native as _native  # first: says in one sentence what is wrong where the compiled core is missing
 from cvgl.camera import Camera
 from cvgl.errors import CvglError
-from cvgl.fix import Alternative, Candidate, Fix, FixStatus
+from cvgl.fix import Alternative, Candidate, Fix, FixStatus, ReasonCode
 from cvgl.frame import Frame, Prior
 from cvgl.gallery import Gallery
 from cvgl.localizer import Localizer
@@ -29,6 +29,7 @@ __all__ = [
     "Localizer",
     "Model",
     "Prior",
+    "ReasonCode",
 ]
 
 del _native

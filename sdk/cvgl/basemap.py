@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +19,25 @@ from cvgl.errors import CvglError, GalleryError
 if TYPE_CHECKING:  # what flies reads basemaps, and does not need to load GDAL for it
     from cvgl.imagery import MapSource
 
-__all__ = ["Basemap", "load_array", "write_basemap", "write_overview"]
+__all__ = [
+    "HELD_TILES",
+    "OVERVIEW_SIDE",
+    "TILE_PX",
+    "Basemap",
+    "TiledPixels",
+    "load_array",
+    "read_grey",
+    "write_jpeg",
+    "write_overview",
+]
 
-_STRIP_PIXELS = 1 << 22
-_OVERVIEW_SIDE = 4096
+TILE_PX = 256
+"""Side of a tile of a basemap."""
+HELD_TILES = 1024
+"""Tiles that a basemap keeps in memory, 64 kB each: what the windows of many frames read."""
+
+OVERVIEW_SIDE = 4096
+"""Longest side of an overview, pixels."""
 _OVERVIEW_QUALITY = 88
 
 
@@ -29,26 +46,17 @@ class Basemap:
     """A north-up grey image of the mission area.
 
     Args:
-        pixels: (H, W) uint8, 0 where there is no data, 1..255 elsewhere; usually mapped from a file.
+        pixels: (H, W) uint8, 0 where there is no data, 1..255 elsewhere: an array, or tiles that are read as they are
+            needed and slice like one.
         gsd: ground sampling distance, m/px.
         west, north: easting and northing, metres, of the outer corner of the first (upper left) pixel. The
             centre of that pixel lies half a pixel further east and south.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] | TiledPixels
     gsd: float
     west: float
     north: float
-
-    @classmethod
-    def open(cls, path: str | Path, *, gsd: float, west: float, north: float) -> Basemap:
-        """Map ``basemap.npy`` into memory; the rest stands in the manifest.
-
-        Raises:
-            GalleryError: the file is no (H, W) array of uint8.
-        """
-        pixels = load_array(path, np.uint8, 2, GalleryError)
-        return cls(pixels, gsd, west, north)
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -58,6 +66,8 @@ class Basemap:
 
     def read(self, west_col: int, north_row: int, width: int, height: int) -> NDArray[np.uint8]:
         """A copy of the window whose first pixel is (west_col, north_row); 0 where it reaches outside."""
+        if isinstance(self.pixels, TiledPixels):
+            return self.pixels.window(west_col, north_row, width, height)
         rows, columns = self.pixels.shape
         window = np.zeros((height, width), np.uint8)
         top, bottom = max(north_row, 0), min(north_row + height, rows)
@@ -83,36 +93,77 @@ class Basemap:
         )
 
 
-def write_basemap(
-    source: MapSource, path: str | Path, gsd: float, progress: Callable[[int, int], None] | None = None
-) -> Basemap:
-    """Write a map as ``basemap.npy``, strip by strip: the whole map is never in memory.
+class TiledPixels:
+    """The pixels of a basemap that is kept in square tiles, read as they are asked for. Safe for several threads.
+
+    Behaves as an (H, W) uint8 array does that is sliced along both axes; :func:`numpy.asarray` reads all of it.
 
     Args:
-        source: the map.
-        path: of the file.
-        gsd: wanted, m/px.
-        progress: called with rows done and rows in all.
-
-    Returns:
-        The basemap, mapped from the file.
+        shape: (H, W).
+        directory: (rows, columns) int32 of tiles: the number of each, or -1 where there is no data.
+        fetch: gives a tile by its number, (TILE_PX, TILE_PX) uint8.
     """
-    west, south, east, north = source.bounds
-    width, height = math.ceil((east - west) / gsd), math.ceil((north - south) / gsd)
-    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(height, width))
-    step = max(1, min(height, _STRIP_PIXELS // width))
-    for top in range(0, height, step):
-        rows = min(step, height - top)
-        rgb, valid = source.read(west, north - top * gsd, width, rows, gsd)
-        # ITU-R BT.601 luma, as OpenCV has it. Black content is not nodata.
-        grey = np.maximum(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), 1)
-        grey[~valid] = 0
-        pixels[top : top + rows] = grey
-        if progress is not None:
-            progress(top + rows, height)
-    pixels.flush()
-    del pixels
-    return Basemap.open(path, gsd=gsd, west=west, north=north)
+
+    dtype = np.dtype(np.uint8)
+    ndim = 2
+
+    def __init__(
+        self, shape: tuple[int, int], directory: NDArray[np.int32], fetch: Callable[[int], NDArray[np.uint8]]
+    ) -> None:
+        self.shape = shape
+        self._directory, self._fetch = directory, fetch
+        self._held: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def window(self, left: int, top: int, width: int, height: int) -> NDArray[np.uint8]:
+        """The window whose first pixel is (left, top); 0 where it reaches outside.
+
+        Raises:
+            GalleryError: a tile is damaged.
+        """
+        window = np.zeros((height, width), np.uint8)
+        rows, columns = self._directory.shape
+        for row in range(max(top // TILE_PX, 0), min((top + height - 1) // TILE_PX + 1, rows)):
+            for column in range(max(left // TILE_PX, 0), min((left + width - 1) // TILE_PX + 1, columns)):
+                number = int(self._directory[row, column])
+                if number >= 0:
+                    y, x = row * TILE_PX - top, column * TILE_PX - left
+                    low, high = max(y, 0), min(y + TILE_PX, height)
+                    first, last = max(x, 0), min(x + TILE_PX, width)
+                    window[low:high, first:last] = self._tile(number)[low - y : high - y, first - x : last - x]
+        return window
+
+    def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.uint8]:
+        (top, bottom, down), (left, right, across) = (
+            part.indices(size) for part, size in zip(key, self.shape, strict=True)
+        )
+        if down <= 0 or across <= 0:
+            raise IndexError("a basemap is sliced forwards")
+        return self.window(left, top, max(right - left, 0), max(bottom - top, 0))[::down, ::across]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self.window(0, 0, self.shape[1], self.shape[0]).astype(dtype or np.uint8, copy=False)
+
+    def _tile(self, number: int) -> NDArray[np.uint8]:
+        with self._lock:
+            if number in self._held:
+                self._held.move_to_end(number)
+                return self._held[number]
+        tile = self._fetch(number)
+        with self._lock:
+            self._held[number] = tile
+            while len(self._held) > HELD_TILES:
+                self._held.popitem(last=False)
+        return tile
+
+
+def read_grey(source: MapSource, west: float, north: float, width: int, height: int, gsd: float) -> NDArray[np.uint8]:
+    """A window of a map as basemaps have it: (height, width) uint8, 0 where there is no data and 1..255 elsewhere."""
+    rgb, valid = source.read(west, north, width, height, gsd)
+    # ITU-R BT.601 luma, as OpenCV has it. Black content is not nodata.
+    grey = np.maximum(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), 1).astype(np.uint8)
+    grey[~valid] = 0
+    return grey
 
 
 def write_overview(source: MapSource, path: str | Path) -> dict[str, Any]:
@@ -124,15 +175,24 @@ def write_overview(source: MapSource, path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     west, south, east, north = source.bounds
-    gsd = max(source.native_gsd, (east - west) / _OVERVIEW_SIDE, (north - south) / _OVERVIEW_SIDE)
+    gsd = max(source.native_gsd, (east - west) / OVERVIEW_SIDE, (north - south) / OVERVIEW_SIDE)
     # The small allowance keeps rounding from making the longer side one pixel too long.
     width, height = (math.ceil(extent / gsd - 1e-6) for extent in (east - west, north - south))
     rgb, _ = source.read(west, north, width, height, gsd)
-    done, jpeg = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _OVERVIEW_QUALITY])
-    if not done:
-        raise GalleryError("JPEG does not take the overview", file=path, found=f"{width} x {height}")
-    path.write_bytes(jpeg.tobytes())
+    write_jpeg(path, rgb[..., ::-1])
     return {"file": path.name, "width": width, "height": height, "gsd_m": gsd, "west": west, "north": north}
+
+
+def write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write a BGR picture as an overview is written.
+
+    Raises:
+        GalleryError: JPEG does not take pictures so large.
+    """
+    done, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _OVERVIEW_QUALITY])
+    if not done:
+        raise GalleryError("JPEG does not take the overview", file=path, found=f"{image.shape[1]} x {image.shape[0]}")
+    path.write_bytes(jpeg.tobytes())
 
 
 def load_array(path: str | Path, dtype: Any, dimensions: int, error: type[CvglError]) -> NDArray[Any]:

@@ -25,7 +25,7 @@ __all__ = ["REDUCTION", "Peak", "Search", "find_peaks", "reduce_patch"]
 REDUCTION = 3
 # Peaks closer than this (metres at 0.5 m/px; it scales with the basemap's GSD) are one.
 _SAME_PLACE_PX = 16.0
-# With fewer windows their peaks say nothing of chance, and the spread of their surfaces has to serve.
+# With fewer peaks they say nothing of chance, and the spread of their surfaces has to serve.
 _ENOUGH_WINDOWS = 5
 _CHANCE_PEAK = 4.0
 
@@ -39,14 +39,18 @@ class Peak:
         turn_deg: correction of the heading, clockwise, under which it was found.
         score: height of the correlation peak, in quarters of what wrong windows reach (or, with few windows, in
             standard deviations of the correlations, which comes to about the same).
-        rank: share of the places searched that retrieval liked at least as well; by chance anything from 0 to 1.
+        order: of the place in retrieval's list, from 1.
+        listed: places in that list.
+        lists: lists that were searched, one a heading hypothesis.
     """
 
     easting: float
     northing: float
     turn_deg: float
     score: float
-    rank: float = 1.0
+    order: int = 1
+    listed: int = 1
+    lists: int = 1
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def reduce_patch(patch: Patch, reduction: int) -> Patch:
     # A reduced pixel counts only if all of it was seen.
     image, mask = reduce(patch.image, patch.mask, reduction)
     grow = np.array([[reduction, 0, (reduction - 1) / 2], [0, reduction, (reduction - 1) / 2], [0, 0, 1.0]])
-    return Patch(image, mask, patch.gsd * reduction, patch.offset, patch.to_camera @ grow)
+    return Patch(image, mask, patch.gsd * reduction, patch.offset, patch.to_camera @ grow, patch.aim)
 
 
 def find_peaks(
@@ -100,15 +104,10 @@ def find_peaks(
                 _Window(index, turns, looks, side, reach, place, order) for order, place in enumerate(search.places, 1)
             ]
     found = list(run(lambda window: _best_peak(basemap, window), windows))
-    # Most windows are wrong, so the middle of their peaks is what chance reaches with this frame on this map. It stands
-    # some four deviations high where surfaces are rough, less where the frame is all parallel lines.
-    if len(found) >= _ENOUGH_WINDOWS:
-        deviation = float(np.median([peak.score for peak, _ in found])) / _CHANCE_PEAK
-    else:
-        deviation = float(np.sqrt(np.median([spread for _, spread in found]))) if found else 0.0
+    near = _SAME_PLACE_PX * basemap.gsd
+    deviation = _deviation(found, near)
     if deviation <= 0.0:
         return []
-    near = _SAME_PLACE_PX * basemap.gsd
     peaks: list[tuple[int, Peak]] = []
     judged = [(window, peak) for window, (peak, _) in zip(windows, found, strict=True)]
     for window, peak in sorted(judged, key=lambda entry: -entry[1].score):
@@ -119,9 +118,26 @@ def find_peaks(
             # the rank: the peak is the nearest one's.
             seers = [w for w, p in judged if w.search == window.search and _apart(peak, p.easting, p.northing) <= near]
             own = min(seers, key=lambda seer: _apart(peak, *seer.place))
-            rank = own.order / len(searches[own.search].places)
-            peaks.append((own.search, replace(peak, score=peak.score / deviation, rank=rank)))
+            listed, lists = len(searches[own.search].places), sum(bool(search.places) for search in searches)
+            judged_peak = replace(peak, score=peak.score / deviation, order=own.order, listed=listed, lists=lists)
+            peaks.append((own.search, judged_peak))
     return peaks
+
+
+def _deviation(found: Sequence[tuple[Peak, float]], near: float) -> float:
+    """What one deviation of chance is with this frame on this map.
+
+    Most windows are wrong, so the middle of their peaks is what chance reaches. It stands some four deviations high
+    where surfaces are rough, less where the frame is all parallel lines. A peak that several windows see counts once:
+    near a prior most windows may overlap the right place.
+    """
+    distinct: list[Peak] = []
+    for peak, _ in sorted(found, key=lambda entry: -entry[0].score):
+        if all(_apart(peak, other.easting, other.northing) > near for other in distinct):
+            distinct.append(peak)
+    if len(distinct) >= _ENOUGH_WINDOWS:
+        return float(np.median([peak.score for peak in distinct])) / _CHANCE_PEAK
+    return float(np.sqrt(np.median([spread for _, spread in found]))) if found else 0.0
 
 
 def _apart(peak: Peak, easting: float, northing: float) -> float:

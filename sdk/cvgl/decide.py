@@ -4,23 +4,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cvgl.fix import Alternative, Candidate, Fix, FixStatus
+from cvgl.belief import Belief, believe, prior_factor, protection_radius, retrieval_share
+from cvgl.fix import Alternative, Candidate, Fix, FixStatus, ReasonCode, Witnesses
 from cvgl.frame import Frame
 from cvgl.geo import LocalFrame
+from cvgl.ground import ground_from_aircraft
 from cvgl.refine import Hypothesis
+from cvgl.register import Correction
 from cvgl.settings import Decision, Settings
 
-__all__ = ["Scene", "decide"]
+__all__ = ["Scene", "SearchPrior", "beyond_doubt", "decide"]
 
 # Two hypotheses closer than this (metres) are the same answer.
 _SAME_ANSWER_M = 10.0
 # A coarse fix is good to about the reach of the search around a tile, metres per axis.
 _COARSE_SIGMA_M = 15.0
+# Registration and local features mean the same place up to here, pixels of the basemap: both are off by some where
+# buildings lean.
+_AGREE_PX = 8.0
+# A place this many times less probable than the likeliest is still its rival.
+_RIVAL = 0.02
+
+
+@dataclass(frozen=True)
+class SearchPrior:
+    """Where the aircraft was supposed to be, and how far around that was searched.
+
+    Args:
+        easting, northing: metres in the local tangent plane.
+        sigma_m: standard deviation on each axis, metres.
+        radius_m: of the circle that was searched.
+    """
+
+    easting: float
+    northing: float
+    sigma_m: float
+    radius_m: float
 
 
 @dataclass(frozen=True)
@@ -29,13 +53,13 @@ class Scene:
 
     Args:
         local: the gallery's local tangent plane.
-        stride_m: from one tile's centre to the next, metres.
         tilt_sigma_deg: of the roll and pitch that the frame was rectified with.
+        prior: where the aircraft was supposed to be; None where the whole map was searched.
     """
 
     local: LocalFrame
-    stride_m: float
     tilt_sigma_deg: float
+    prior: SearchPrior | None = None
 
 
 def decide(
@@ -56,31 +80,32 @@ def decide(
         settings, decision: of the mission.
     """
     if not hypotheses:
-        reason = "nothing to register: too little of the basemap, or of structure, in view"
-        return Fix.none(frame.time, reason, candidates=tuple(candidates), name=frame.name)
-    chances = [
-        (*decision.log10_chances(h.peak.score, h.registration.evidence), math.log10(h.peak.rank)) for h in hypotheses
-    ]
-    order = sorted(range(len(hypotheses)), key=lambda index: sum(chances[index]))
-    best = hypotheses[order[0]]
-    product = sum(chances[order[0]])
-    total = decision.log10_joint(product)
-    place = best.registration
-    status, reason = _status(chances[order[0]], total, _retrieved(best, candidates, scene), decision)
-    for index in order[1:]:
-        other = hypotheses[index].registration
-        apart = math.hypot(other.easting - place.easting, other.northing - place.northing)
-        if apart > _SAME_ANSWER_M and sum(chances[index]) - product < math.log10(decision.ambiguity):
-            if status is not FixStatus.NO_FIX:
-                status, reason = FixStatus.NO_FIX, f"ambiguous: another place {apart:.0f} m away matches as well"
-            break
-    places = tuple(
-        _alternative(
-            hypotheses[index],
-            decision.log10_joint(sum(chances[index])),
-            _COARSE_SIGMA_M if index == order[0] and status is FixStatus.COARSE else settings.registration_sigma_m,
-            scene,
-            settings,
+        return Fix.none(
+            frame.time,
+            "nothing to register: too little of the basemap, or of structure, in view",
+            reason_code=ReasonCode.NO_STRUCTURE,
+            candidates=tuple(candidates),
+            name=frame.name,
+        )
+    witnesses = _chances(hypotheses, decision)
+    places = [_alternative(h, scene, settings, decision) for h in hypotheses]
+    beliefs = _believe(hypotheses, places, scene, decision)
+    order = sorted(range(len(hypotheses)), key=lambda index: (-beliefs[index].probability, index))
+    first, belief = order[0], beliefs[order[0]]
+    found = places[first]
+    status, code, reason = _status(belief, witnesses[first], hypotheses[first], decision)
+    if status is FixStatus.NO_FIX:
+        rivals = [places[i] for i in order[1:] if beliefs[i].probability > _RIVAL * belief.probability]
+        apart = [math.hypot(r.easting - found.easting, r.northing - found.northing) for r in rivals]
+        if belief.log10_chance <= math.log10(decision.fix_chance) and max(apart, default=0.0) > _SAME_ANSWER_M:
+            code = ReasonCode.AMBIGUOUS
+            reason = f"ambiguous: another place {max(apart):.0f} m away matches as well"
+    alternatives = tuple(
+        replace(
+            places[index],
+            log10_chance=beliefs[index].log10_chance,
+            log10_odds=beliefs[index].log10_odds,
+            probability=beliefs[index].probability,
         )
         for index in order
     )
@@ -88,19 +113,33 @@ def decide(
         return Fix.none(
             frame.time,
             reason,
-            score=place.votes,
-            log10_chance=total,
+            reason_code=code,
+            score=found.score,
+            log10_chance=belief.log10_chance,
+            probability=belief.probability,
             candidates=tuple(candidates),
-            alternatives=places,
+            alternatives=alternatives,
             name=frame.name,
         )
-    found = places[0]
+    if status is FixStatus.COARSE:
+        unsure = _COARSE_SIGMA_M**2 * np.eye(2)
+        alternatives = (
+            replace(
+                alternatives[0],
+                covariance=found.covariance + unsure,
+                center_covariance=found.center_covariance + unsure,
+            ),
+            *alternatives[1:],
+        )
+    found = alternatives[0]
     latitude, longitude = scene.local.to_wgs84(found.easting, found.northing)
     center_latitude, center_longitude = scene.local.to_wgs84(found.center_easting, found.center_northing)
+    risk = settings.protection_risk
     return Fix(
         status=status,
         time=frame.time,
         reason=reason,
+        reason_code=code,
         latitude=float(latitude),
         longitude=float(longitude),
         center_latitude=float(center_latitude),
@@ -111,73 +150,153 @@ def decide(
         heading_sigma_deg=found.heading_sigma_deg,
         height_m=found.height_m,
         score=found.score,
-        log10_chance=total,
+        log10_chance=found.log10_chance,
+        probability=found.probability,
+        protection_radius_m=protection_radius(found.covariance, found.probability, risk),
+        center_protection_radius_m=protection_radius(found.center_covariance, found.probability, risk),
         candidates=tuple(candidates),
-        alternatives=places,
+        alternatives=alternatives,
         name=frame.name,
     )
 
 
-def _alternative(
-    hypothesis: Hypothesis, log10_chance: float, floor_m: float, scene: Scene, settings: Settings
-) -> Alternative:
-    """What a registered place says of the aircraft; ``floor_m`` is the sigma of what all its blocks have in common."""
-    place = hypothesis.registration
-    center_covariance = place.covariance + floor_m**2 * np.eye(2)
+def beyond_doubt(hypotheses: Sequence[Hypothesis], scene: Scene, settings: Settings, decision: Decision) -> bool:
+    """Whether no second opinion on a frame's places is needed: the likeliest is surer than the risk that is taken, and
+    where exactly it is as well. Without any place there is nothing to have an opinion on.
+    """
+    places = [_alternative(h, scene, settings, decision) for h in hypotheses]
+    beliefs = _believe(hypotheses, places, scene, decision)
+    best = max(range(len(places)), key=lambda index: beliefs[index].probability, default=None)
+    if best is None:
+        return True
+    sure = beliefs[best].probability >= 1.0 - settings.protection_risk
+    return sure and _chances(hypotheses, decision)[best][1] <= math.log10(decision.witness_chance)
+
+
+def _chances(hypotheses: Sequence[Hypothesis], decision: Decision) -> list[tuple[float, ...]]:
+    """How often chance reaches what each place's witnesses say (log10): peak, blocks, and features where asked."""
+    return [decision.log10_chances(h.peak.score, h.registration.evidence, _support(h)) for h in hypotheses]
+
+
+def _believe(
+    hypotheses: Sequence[Hypothesis], places: Sequence[Alternative], scene: Scene, decision: Decision
+) -> list[Belief]:
+    return believe(
+        _chances(hypotheses, decision),
+        [retrieval_share(h.peak.order, h.peak.listed, h.peak.lists, decision.miss_share) for h in hypotheses],
+        [_prior_factor(place, scene.prior) for place in places],
+        _answers(places),
+        decision,
+    )
+
+
+def _support(hypothesis: Hypothesis) -> float | None:
+    """What local features speak for a place with: nothing where they see none, or another."""
+    features = hypothesis.features
+    if features is None:
+        return None
+    return 0.0 if features.reason or _apart(hypothesis) > 0.0 else features.score
+
+
+def _apart(hypothesis: Hypothesis) -> float:
+    """How far away local features put a place, metres; 0 where they were not asked, or mean the same place."""
+    place, features = hypothesis.registration, hypothesis.features
+    if features is None or features.reason:
+        return 0.0
+    apart = math.hypot(features.easting - place.easting, features.northing - place.northing)
+    return 0.0 if apart <= _AGREE_PX * hypothesis.view.patch.gsd else apart
+
+
+def _answers(places: Sequence[Alternative]) -> list[int]:
+    """The number of each place's answer: places closer together than ``_SAME_ANSWER_M`` share one."""
+    answers: list[int] = []
+    for index, place in enumerate(places):
+        near = (
+            answers[other]
+            for other in range(index)
+            if math.hypot(
+                place.center_easting - places[other].center_easting,
+                place.center_northing - places[other].center_northing,
+            )
+            <= _SAME_ANSWER_M
+        )
+        answers.append(next(near, index))
+    return answers
+
+
+def _prior_factor(place: Alternative, prior: SearchPrior | None) -> float:
+    if prior is None:
+        return 1.0
+    apart = math.hypot(place.easting - prior.easting, place.northing - prior.northing)
+    sigma = math.sqrt(prior.sigma_m**2 + float(np.linalg.eigvalsh(place.covariance)[-1]))
+    return prior_factor(apart, sigma, prior.radius_m)
+
+
+def _alternative(hypothesis: Hypothesis, scene: Scene, settings: Settings, decision: Decision) -> Alternative:
+    """What a registered place says of the aircraft, if it is right; nothing yet of whether it is."""
+    place, peak, features = hypothesis.registration, hypothesis.peak, hypothesis.features
+    center_covariance = place.covariance + settings.registration_sigma_m**2 * np.eye(2)
+    if features is not None and decision.log10_features(features.score) <= math.log10(decision.witness_chance):
+        # Two opinions, each of which is more than chance, that do not agree.
+        center_covariance = center_covariance + _apart(hypothesis) ** 2 * np.eye(2)
     offset, offset_covariance = _offset(hypothesis, scene.tilt_sigma_deg, settings)
+    # At a large tilt the patch's centre is not the image's.
+    middle = hypothesis.view.middle(place.correction)
     return Alternative(
         easting=place.easting - float(offset[0]),
         northing=place.northing - float(offset[1]),
-        center_easting=place.easting,
-        center_northing=place.northing,
+        center_easting=place.easting + float(middle[0]),
+        center_northing=place.northing + float(middle[1]),
         covariance=center_covariance + offset_covariance,
         center_covariance=center_covariance,
         heading_deg=(hypothesis.view.heading_deg + place.correction.turn_deg) % 360.0,
         heading_sigma_deg=place.turn_sigma_deg,
         height_m=hypothesis.view.height * (1 + place.correction.scale),
         score=place.votes,
-        log10_chance=log10_chance,
+        log10_chance=0.0,
+        witnesses=Witnesses(peak.score, place.evidence, peak.order, peak.listed, peak.lists, _support(hypothesis)),
     )
 
 
 def _offset(
     best: Hypothesis, tilt_sigma_deg: float, settings: Settings
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(2,) east and north from the aircraft to the image's middle on the ground, and its (2, 2) covariance.
+    """(2,) east and north from the aircraft to the patch's centre on the ground, and its (2, 2) covariance.
 
     The direction of the optical axis is the one that was assumed. The tilt that registration fits is not used: among
     buildings it cannot be told from their lean (on real photos it made the aircraft's position worse), so the tilt's
     own uncertainty, times the height, is what the aircraft's position is uncertain by.
     """
     correction = best.registration.correction
-    turn, height = np.radians(correction.turn_deg), best.view.height * (1 + correction.scale)
-    east, north = best.view.patch.offset * (1 + correction.scale)
-    offset = np.array([east * np.cos(turn) + north * np.sin(turn), north * np.cos(turn) - east * np.sin(turn)])
+    view, height = best.view, best.view.height * (1 + correction.scale)
+    rotation = Correction(turn_deg=correction.turn_deg).rotation(view.rotation)
+    offset = ground_from_aircraft((0.0, 0.0), view.camera, rotation, height, view.patch.aim)
     swing = np.radians(best.registration.turn_sigma_deg) * np.array([offset[1], -offset[0]])
     stretch = settings.height_sigma * offset
-    lean = height * np.tan(np.radians(tilt_sigma_deg))
-    return offset, lean**2 * np.eye(2) + np.outer(swing, swing) + np.outer(stretch, stretch)
-
-
-def _retrieved(best: Hypothesis, candidates: Sequence[Candidate], scene: Scene) -> bool:
-    """Whether retrieval by itself would have answered with this place."""
-    if not candidates:
-        return False
-    east, north = candidates[0].easting - best.registration.easting, candidates[0].northing - best.registration.northing
-    return math.hypot(east, north) <= 1.5 * scene.stride_m
+    # A tilt moves what is seen at an offset by more, and by more still along the offset.
+    lean = height * np.tan(np.radians(tilt_sigma_deg)) * (np.eye(2) + np.outer(offset, offset) / height**2)
+    return offset, lean @ lean + np.outer(swing, swing) + np.outer(stretch, stretch)
 
 
 def _status(
-    chances: tuple[float, float, float], total: float, retrieved: bool, decision: Decision
-) -> tuple[FixStatus, str]:
-    """The status for three witnesses and their joint chance (log10), and whether retrieval alone would agree."""
-    peak, evidence, rank = chances
-    witness = math.log10(decision.witness_chance)
-    heard = (peak < witness and evidence < witness) or evidence < math.log10(decision.overwhelming_chance)
-    if heard and total < math.log10(decision.refined_chance):
-        return FixStatus.REFINED, ""
-    told = f"chance reaches its peak at 10^{peak:.1f}, its blocks at 10^{evidence:.1f}, its rank at 10^{rank:.1f}"
-    # Metres cannot be promised, but the place stands out, and it is where retrieval by itself would have put it.
-    if retrieved and total < math.log10(decision.coarse_chance):
-        return FixStatus.COARSE, f"not sure to metres: {told}"
-    return FixStatus.NO_FIX, f"no place stands out: {told}"
+    belief: Belief, witnesses: Sequence[float], hypothesis: Hypothesis, decision: Decision
+) -> tuple[FixStatus, ReasonCode, str]:
+    """The status for what is believed of the likeliest place, and what to say of it."""
+    names, peak, features = ("peak", "blocks", "local features"), hypothesis.peak, hypothesis.features
+    reached = ", ".join(f"its {name} at 10^{chance:.1f}" for name, chance in zip(names, witnesses, strict=False))
+    told = f"chance reaches {reached}; retrieval's number {peak.order} of {peak.listed}"
+    if features is not None and features.reason:
+        told += f"; {features.reason}"
+    elif _apart(hypothesis) > 0.0:
+        told += f"; local features put it {_apart(hypothesis):.1f} m away"
+    if belief.log10_chance > math.log10(decision.fix_chance) or belief.probability < decision.fix_probability:
+        reason = f"no place stands out, the likeliest is right with {_percent(belief.probability)}: {told}"
+        return FixStatus.NO_FIX, ReasonCode.NOT_FOUND, reason
+    if min(witnesses[1:]) <= math.log10(decision.witness_chance):
+        return FixStatus.REFINED, ReasonCode.NONE, ""
+    # The place stands out as a whole, but its parts do not say where exactly.
+    return FixStatus.COARSE, ReasonCode.BLOCKS_DISAGREE, f"the place is sure, but not to metres: {told}"
+
+
+def _percent(probability: float) -> str:
+    return f"{100 * probability:.0f} %" if probability < 0.99 else f"{100 * probability:.1f} %"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Alternative", "Candidate", "Fix", "FixStatus"]
+__all__ = ["Alternative", "Candidate", "Fix", "FixStatus", "ReasonCode", "Witnesses"]
 
 
 class FixStatus(str, enum.Enum):
@@ -17,6 +17,27 @@ class FixStatus(str, enum.Enum):
     NO_FIX = "no_fix"
     COARSE = "coarse"
     REFINED = "refined"
+
+
+class ReasonCode(str, enum.Enum):
+    """Why there is no fix, or only a coarse one, as a word that stays the same; the sentence stands beside it."""
+
+    NONE = ""
+    BAD_INPUT = "bad_input"
+    TOO_DARK = "too_dark"
+    OVEREXPOSED = "overexposed"
+    FEATURELESS = "featureless"
+    BLURRED = "blurred"
+    MODEL = "model"
+    GALLERY = "gallery"
+    OUTSIDE_MAP = "outside_map"
+    NO_STRUCTURE = "no_structure"
+    NOT_FOUND = "not_found"
+    AMBIGUOUS = "ambiguous"
+    IMPLAUSIBLE = "implausible"
+    IMPLAUSIBLE_MOTION = "implausible_motion"
+    BLOCKS_DISAGREE = "blocks_disagree"
+    COASTING = "coasting"
 
 
 @dataclass(frozen=True)
@@ -38,6 +59,25 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Witnesses:
+    """What speaks for a place, before any law of chance is applied.
+
+    Args:
+        peak: height of the correlation peak of the whole frame, see :class:`cvgl.correlate.Peak`.
+        blocks: agreement of the frame's blocks, see :class:`cvgl.register.Registration`.
+        order, listed, lists: the place's number in retrieval's list, from 1, places in that list, and lists searched.
+        features: what local features speak for it with, 0 where they see another place; None where nobody asked them.
+    """
+
+    peak: float
+    blocks: float
+    order: int = 1
+    listed: int = 1
+    lists: int = 1
+    features: float | None = None
+
+
+@dataclass(frozen=True)
 class Alternative:
     """A place that was registered to the basemap: where the aircraft would be, and how often chance matches as well.
 
@@ -49,7 +89,12 @@ class Alternative:
         heading_deg: of the vehicle, clockwise from true north; its sigma beside it.
         height_m: above ground.
         score: 0 to 1, the share of the frame's blocks that agree with the basemap.
-        log10_chance: decimal logarithm of the probability that chance alone matches this well.
+        log10_chance: decimal logarithm of the probability that chance alone matches this well, at any place searched.
+        log10_odds: decimal logarithm of how much likelier what was seen is with this place right than with none of
+            the places searched right, retrieval's rank counted and the frame's prior not: what a filter with a prior
+            of its own multiplies it by.
+        probability: that this place is right, the frame's prior counted.
+        witnesses: what speaks for it; None where nobody was asked.
     """
 
     easting: float
@@ -63,6 +108,9 @@ class Alternative:
     height_m: float
     score: float
     log10_chance: float
+    log10_odds: float = 0.0
+    probability: float = 0.0
+    witnesses: Witnesses | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +121,7 @@ class Fix:
         status: no_fix, coarse or refined.
         time: of the frame's exposure, as given.
         reason: why there is no fix, or why it is only coarse; empty for a refined one.
+        reason_code: the same as one of a few words.
         latitude, longitude: of the aircraft, WGS84 degrees.
         center_latitude, center_longitude: of the ground point at the middle of the image, WGS84 degrees.
         covariance: (2, 2) of the aircraft's position, east and north, m^2.
@@ -81,10 +130,18 @@ class Fix:
         height_m: above ground as measured by the match.
         score: 0 to 1, the share of the frame's blocks that agree with the basemap.
         log10_chance: decimal logarithm of the probability that chance alone matches this well (lower is surer).
+        probability: that the place is right: that the image's middle lies within 25 m of where it was put (a matched
+            place is right to metres or wrong altogether). Of a no-fix, that of the likeliest place.
+        protection_radius_m: the aircraft is further from its position than this with at most the probability that
+            ``Settings.protection_risk`` states, a wrong place counted; infinite where the place itself is not as sure
+            as that, and without a position.
+        center_protection_radius_m: the same of the image's middle.
         candidates: what retrieval proposed, best first.
         alternatives: places that were registered, likeliest first, whatever was decided about them.
         timings_ms: milliseconds by stage.
         name: the frame's.
+        measured: of an answer from :meth:`cvgl.Localizer.track`, what the frame says by itself: what a consumer with a
+            filter of its own wants, where this answer is refined. None in answers of :meth:`cvgl.Localizer.locate`.
     """
 
     status: FixStatus
@@ -101,10 +158,15 @@ class Fix:
     height_m: float = float("nan")
     score: float = 0.0
     log10_chance: float = 0.0
+    probability: float = 0.0
+    protection_radius_m: float = float("inf")
+    center_protection_radius_m: float = float("inf")
     candidates: tuple[Candidate, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
     timings_ms: dict[str, float] = field(default_factory=dict)
     name: str = ""
+    reason_code: ReasonCode = ReasonCode.NONE
+    measured: Fix | None = None
 
     def __bool__(self) -> bool:
         return self.status is not FixStatus.NO_FIX

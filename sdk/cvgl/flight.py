@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 from cvgl.camera import Camera
 from cvgl.errors import FlightError, FrameError
 from cvgl.frame import Frame
-from cvgl.metadata import PhotoMetadata, gimbal_attitude, read_metadata, scan_position
+from cvgl.geometry import gimbal_attitude
+from cvgl.metadata import PhotoMetadata, read_metadata, scan_position
 
-__all__ = ["DEFAULT_HEIGHT_M", "IMAGE_SUFFIXES", "Flight", "FrameRecord", "read_image"]
+__all__ = ["DEFAULT_HEIGHT_M", "IMAGE_SUFFIXES", "Flight", "FrameRecord", "is_recording", "read_image"]
 
 DEFAULT_HEIGHT_M = 50.0
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
 
 _REQUIRED = ("file", "time", "height_above_takeoff_m")
+_VELOCITY = ("velocity_east_m_s", "velocity_north_m_s")
 _POSITIONS = (("gps_latitude", "gps_longitude"), ("image_center_latitude", "image_center_longitude"))
 
 
@@ -41,6 +43,7 @@ class FrameRecord:
         heading: degrees clockwise from true north.
         pitch, roll: degrees, nose up and right side down positive.
         gps_latitude, gps_longitude: where the aircraft's own receiver put it, WGS84 degrees. Reference only.
+        velocity: (east, north) of the vehicle over ground, m/s, from a source of its own; its sigma beside it.
         center_latitude, center_longitude: where the image's middle really is on the ground. Reference only.
         attitude_moves_camera: whether pitch and roll are those of what carries the camera. False where they
             are the vehicle's and a gimbal keeps them from the camera.
@@ -59,9 +62,19 @@ class FrameRecord:
     gps_longitude: float | None = None
     center_latitude: float | None = None
     center_longitude: float | None = None
+    velocity: tuple[float, float] | None = None
+    velocity_sigma: float | None = None
     attitude_moves_camera: bool = False
     time_text: str = ""
     problem: str = ""
+
+    def picture(self) -> NDArray[np.uint8]:
+        """Decode the picture alone, (H, W, 3) BGR or (H, W) grey.
+
+        Raises:
+            FrameError: the file is absent, unreadable or truncated.
+        """
+        return read_image(self.path)
 
     def load(self) -> Frame:
         """Decode the picture.
@@ -72,13 +85,15 @@ class FrameRecord:
         if self.problem:
             raise FrameError(self.problem)
         return Frame(
-            image=read_image(self.path),
+            image=self.picture(),
             time=self.time,
             height=self.height,
             heading=self.heading,
             pitch=self.pitch if self.attitude_moves_camera else None,
             roll=self.roll if self.attitude_moves_camera else None,
             name=self.name,
+            velocity=self.velocity,
+            velocity_sigma=self.velocity_sigma,
         )
 
 
@@ -107,17 +122,19 @@ class Flight:
         height: float | None = None,
         heading: float | None = None,
         ignore_heading: bool = False,
+        topics: Mapping[str, str] | None = None,
     ) -> Flight:
-        """Read a flight folder (``frames/``, ``frames.csv``, ``camera.yaml`` or not), or photos.
+        """Read a flight folder (``frames/``, ``frames.csv``, ``camera.yaml`` or not), photos, or a recording of ROS 2.
 
         Photos tell time, position, height and attitude by EXIF and DJI's XMP. No picture is decoded yet.
 
         Args:
-            path: the folder, its ``frames.csv``, or a photo.
+            path: the folder, its ``frames.csv``, a photo, or a rosbag2 (``cvgl.ros.bag``).
             camera: the mission's camera; a ``camera.yaml`` in the flight folder goes before it.
             height: metres, for frames that do not say theirs. Without it such photos are taken as 50 m high.
             heading: degrees for the frames that do not say it.
             ignore_heading: take every heading as unknown.
+            topics: a recording's topics by role, where it leaves a choice (see ``cvgl.ros.bag.ROLES``).
 
         Raises:
             FlightError: no such folder, no frames in it, or a ``frames.csv`` that cannot be read.
@@ -143,7 +160,13 @@ class Flight:
                 )
             camera = flown
         moves = camera is not None and not camera.stabilized
-        if table is not None:
+        records: Sequence[FrameRecord]
+        if is_recording(path):
+            from cvgl.ros.bag import read_bag
+
+            records, chosen = read_bag(path, topics, moves=moves, height=height)
+            notes += chosen
+        elif table is not None:
             records = _read_table(table, folder, moves, height, notes)
         else:
             records = _read_photos(path, moves, height, notes)
@@ -166,6 +189,12 @@ class Flight:
     def __repr__(self) -> str:
         usable = sum(not record.problem for record in self.records)
         return f"Flight({str(self.path)!r}, {len(self.records)} frames, {usable} usable)"
+
+
+def is_recording(path: str | Path) -> bool:
+    """Whether a path looks like a rosbag2: a folder with ``metadata.yaml``, or one of its files."""
+    path = Path(path)
+    return path.suffix in (".db3", ".mcap") if path.is_file() else (path / "metadata.yaml").is_file()
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
@@ -243,6 +272,8 @@ def _read_row(
         "yaw_deg",
         "pitch_deg",
         "roll_deg",
+        *_VELOCITY,
+        "velocity_sigma_m_s",
         *(name for pair in _POSITIONS for name in pair),
     )
     for column in columns:
@@ -269,6 +300,7 @@ def _read_row(
     for pair in _POSITIONS:
         if None in (numbers[pair[0]], numbers[pair[1]]):
             numbers[pair[0]] = numbers[pair[1]] = None
+    east, north = (numbers[column] for column in _VELOCITY)
     record = FrameRecord(
         name=name or f"row {number}",
         path=path,
@@ -281,6 +313,8 @@ def _read_row(
         gps_longitude=numbers["gps_longitude"],
         center_latitude=numbers["image_center_latitude"],
         center_longitude=numbers["image_center_longitude"],
+        velocity=None if east is None or north is None else (east, north),
+        velocity_sigma=numbers["velocity_sigma_m_s"],
         attitude_moves_camera=moves,
         time_text=cells.get("time", ""),
         problem=f"frames.csv row {number}: {'; '.join(problems)}" if problems else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -11,21 +12,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cvgl.belief import protection_radius
 from cvgl.camera import Camera
 from cvgl.crew import Crew
-from cvgl.decide import Scene, decide
+from cvgl.decide import Scene, SearchPrior, beyond_doubt, decide
 from cvgl.engines import RawFrame
-from cvgl.errors import CameraError, FrameError, ModelError
-from cvgl.fix import Candidate, Fix
+from cvgl.errors import CameraError, FrameError, GalleryError, ModelError
+from cvgl.features import open_refiner
+from cvgl.fix import Candidate, Fix, FixStatus, ReasonCode
 from cvgl.frame import Frame, Prior
 from cvgl.gallery import Gallery
 from cvgl.geometry import camera_to_enu, wrap_degrees
+from cvgl.ground import MAX_SLANT
 from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
-from cvgl.rectify import view_maps, warp_to_input
-from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, examine, look, merge, view_of
+from cvgl.rectify import ground_offset, view_maps, view_offset, warp_to_input
+from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, ask_features, examine, examine_features, look, merge, view_of
 from cvgl.register import PoseSigmas
-from cvgl.tracker import Tracker
+from cvgl.tracking import Answer, Sight, Tracker, distinct
+from cvgl.tracking.motion import POSITION
 
 __all__ = ["Localizer"]
 
@@ -38,7 +43,7 @@ _FEATURELESS = 4.0
 class Localizer:
     """Answers frames with fixes.
 
-    ``locate`` treats each frame by itself; ``track`` keeps a prior between frames. Neither raises on a bad frame or
+    ``locate`` treats each frame by itself; ``track`` is a filter over frames. Neither raises on a bad frame or
     bad telemetry: the answer is a no-fix with its reason. One thread at a time may use a localiser.
 
     Args:
@@ -55,7 +60,9 @@ class Localizer:
         self.camera: Camera = mission.camera
         self.threads = threads
         self._executor = Crew(threads) if threads > 1 else None
-        self._tracker = Tracker(gallery.local, mission.settings.max_speed_m_s)
+        self._tracker = Tracker(gallery.local, mission.settings, gallery.manifest.bounds)
+        wanted = mission.settings.refiner != "correlation"
+        self.features = open_refiner(mission.features, mission.path, threads) if wanted else None
         self._inputs: dict[int, tuple[NDArray[np.float32], NDArray[np.uint8]]] = {}
 
     @classmethod
@@ -81,33 +88,159 @@ class Localizer:
         Returns:
             A fix; a no-fix with its reason where the frame cannot be used or nothing on the map is sure enough.
         """
+        return self._answer(frame, None)
+
+    def locate_elsewhere(self, frame: Frame, hidden: tuple[float, float, float]) -> Fix:
+        """What a frame would be answered if the tiles around its place were not on the map: a match by chance.
+
+        Args:
+            frame: as for :meth:`locate`; its prior is not used.
+            hidden: easting, northing and radius of a circle, metres: tiles whose centre lies in it are passed over.
+        """
+        return self._answer(replace(frame, prior=None), hidden)
+
+    def _answer(self, frame: Frame, hidden: tuple[float, float, float] | None) -> Fix:
         clock = _Clock()
         try:
-            return self._locate(frame, clock)
+            return self._locate(frame, clock, hidden)
         except (FrameError, CameraError) as error:
             stamp = frame.time if isinstance(frame.time, (int, float)) else float("nan")
             detail = f"{error.field}: {error.message}" if error.field else error.message
             found = "" if error.found is None else f" (found {error.found})"
-            return Fix.none(stamp, detail + found, timings_ms=clock.stages, name=frame.name)
+            code = ReasonCode.BAD_INPUT
+            return Fix.none(stamp, detail + found, reason_code=code, timings_ms=clock.stages, name=frame.name)
         except ModelError as error:
-            return Fix.none(frame.time, f"model: {error.message}", timings_ms=clock.stages, name=frame.name)
+            code, reason = ReasonCode.MODEL, f"model: {error.message}"
+            return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
+        except GalleryError as error:
+            # Its parts are read, and verified, as they are needed.
+            where = "" if error.file is None else f"{error.file.name}: "
+            code, reason = ReasonCode.GALLERY, f"gallery: {where}{error.message}"
+            return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
 
     def track(self, frame: Frame) -> Fix:
-        """Localise the next frame of a sequence: the search is narrowed to where the aircraft can have flown."""
-        if frame.prior is None:
-            frame = replace(frame, prior=self._tracker.prior(frame.time))
-        fix = self.locate(frame)
-        self._tracker.update(fix)
-        return fix
+        """Localise the next frame of a sequence, by itself and by where the aircraft can have flown.
 
-    def reset(self, prior: Prior | None = None) -> None:
-        """Forget the sequence; ``prior`` is where the next one starts."""
+        The frame is searched near the track while that holds, and over the whole map otherwise; a prior that the frame
+        brings narrows its search instead. Frames may come late, see :class:`cvgl.tracking.Tracker`.
+
+        Returns:
+            The filter's answer at the frame's time: ``refined`` where the frame's own match was accepted; ``coarse``
+            where the aircraft was only followed by its motion since, with a covariance that has grown by it; a no-fix
+            with its reason where it is lost. ``measured`` is what ``locate`` says of the frame.
+        """
+        try:
+            frame.check()
+        except FrameError:
+            # What is wrong with it, and where the aircraft is all the same.
+            measured = self.locate(frame)
+            return self._told(self._tracker.estimate(measured.time), measured)
+        settings, prior = self.mission.settings, frame.prior
+        sigma = frame.velocity_sigma or settings.velocity_sigma_m_s
+        velocity = None if frame.velocity is None else (float(frame.velocity[0]), float(frame.velocity[1]))
+        if prior is None:
+            prior = self._tracker.prior(frame.time, velocity, sigma)
+        measured = self.locate(replace(frame, prior=prior))
+        area = math.inf if prior is None else math.pi * self._search_circle(prior).radius_m ** 2
+        heading = None if frame.heading is None else float(frame.heading)
+        places = distinct(measured.alternatives)
+        sight = Sight(float(frame.time), float(frame.height), heading, velocity, sigma, places, area)
+        return self._told(self._tracker.update(sight), measured, frame)
+
+    def estimate(self, time: float) -> Fix:
+        """Where the aircraft is by the track: at any time at or after the last frame's, or within the filter's history.
+
+        Returns:
+            A ``coarse`` fix, or a no-fix with its reason; it knows neither a heading nor the image's middle.
+        """
+        return self._told(self._tracker.estimate(time))
+
+    def reset(self, prior: Prior | Sequence[Prior] | None = None) -> None:
+        """Forget the sequence; ``prior`` is where the next one starts, or several places of which it may be one."""
         self._tracker.reset(prior)
 
     def __repr__(self) -> str:
         return f"Localizer({str(self.mission.path)!r}, {self.model!r}, {self.gallery!r}, threads={self.threads})"
 
-    def _locate(self, frame: Frame, clock: _Clock) -> Fix:
+    def _told(self, answer: Answer, measured: Fix | None = None, frame: Frame | None = None) -> Fix:
+        """The filter's answer as a fix. Without a frame that can be used, what a camera would see is left out."""
+        reasons = [answer.reason, "" if measured is None else measured.reason]
+        reason = "; ".join(text for text in reasons if text)
+        code = ReasonCode.IMPLAUSIBLE_MOTION if answer.implausible else ReasonCode.NONE
+        if measured is not None:
+            code = code or measured.reason_code
+        fix = Fix.none(answer.time, reason) if measured is None else replace(measured, reason=reason, measured=measured)
+        bare = replace(
+            fix,
+            status=FixStatus.NO_FIX,
+            reason_code=code or ReasonCode.NOT_FOUND,
+            probability=answer.probability,
+            latitude=math.nan,
+            longitude=math.nan,
+            center_latitude=math.nan,
+            center_longitude=math.nan,
+            covariance=None,
+            center_covariance=None,
+            protection_radius_m=math.inf,
+            center_protection_radius_m=math.inf,
+            heading_deg=math.nan,
+            heading_sigma_deg=math.nan,
+            height_m=math.nan,
+        )
+        if answer.mean is None or answer.covariance is None:
+            return bare
+        latitude, longitude = self.gallery.local.to_wgs84(*answer.mean[POSITION])
+        fix = replace(
+            bare,
+            status=FixStatus.REFINED if answer.accepted else FixStatus.COARSE,
+            reason="" if answer.accepted else ": ".join(text for text in ("followed by its motion", reason) if text),
+            reason_code=ReasonCode.NONE if answer.accepted else code or ReasonCode.COASTING,
+            protection_radius_m=answer.protection_radius_m,
+            latitude=float(latitude),
+            longitude=float(longitude),
+            covariance=answer.covariance[POSITION, POSITION],
+        )
+        return fix if frame is None else self._looking(fix, answer, frame)
+
+    def _looking(self, fix: Fix, answer: Answer, frame: Frame) -> Fix:
+        """A tracked fix with what its camera sees: the image's middle, the heading, the height."""
+        place, height = answer.place, float(frame.height) * answer.scale
+        if place is not None:
+            heading, sigma = place.heading_deg, place.heading_sigma_deg
+            center, covariance = np.array([place.center_easting, place.center_northing]), place.center_covariance
+        elif frame.heading is None:
+            return replace(fix, height_m=height)
+        else:
+            turn, sigma = answer.turn_deg
+            heading = (float(frame.heading) + turn) % 360.0
+            try:
+                camera = self.camera.scaled_to(*frame.size)
+                rotation = camera_to_enu(camera.mount, heading, frame.pitch or 0.0, frame.roll or 0.0)
+                offset = ground_offset(camera, rotation, height)
+            except (FrameError, CameraError):
+                return replace(fix, height_m=height, heading_deg=heading, heading_sigma_deg=sigma)
+            lean = height * math.tan(math.radians(self._tilt_sigma(frame)))
+            center, covariance = answer.middle(offset, heading, lean)
+        latitude, longitude = self.gallery.local.to_wgs84(*center)
+        risk = self.mission.settings.protection_risk
+        return replace(
+            fix,
+            center_latitude=float(latitude),
+            center_longitude=float(longitude),
+            center_covariance=covariance,
+            center_protection_radius_m=protection_radius(covariance, answer.probability, risk),
+            heading_deg=heading,
+            heading_sigma_deg=sigma,
+            height_m=height,
+        )
+
+    def _tilt_sigma(self, frame: Frame) -> float:
+        """Of the roll and pitch that a frame is rectified with, degrees."""
+        settings = self.mission.settings
+        unknown = frame.pitch is None or frame.roll is None
+        return settings.tilt_sigma_deg if unknown else settings.attitude_sigma_deg
+
+    def _locate(self, frame: Frame, clock: _Clock, hidden: tuple[float, float, float] | None) -> Fix:
         frame.check()
         frame = replace(frame, image=_packed(frame.image))
         settings = self.mission.settings
@@ -123,15 +256,18 @@ class Localizer:
         clock.lap("rectify")
         level, spread = _brightness(grey, limited=frame.pixels in ("nv12", "yuyv"))
         if spread < _FEATURELESS:
-            word = "too dark" if level < 24 else "overexposed" if level > 240 else "featureless"
-            return Fix.none(frame.time, f"image: {word}", timings_ms=clock.stages, name=frame.name)
+            code = _unusable(level)
+            reason = f"image: {code.value.replace('_', ' ')}"
+            return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
         descriptors = self.model.embed_inputs(inputs)
         clock.lap("embed")
-        candidates = self._search(descriptors, headings, frame.prior)
+        offsets = [view_offset(camera, rotation, frame.height) for rotation in rotations]
+        candidates = self._search(descriptors, headings, frame.prior, hidden, offsets, frame.height)
         clock.lap("search")
         if not candidates:
             reason = "no tile of the gallery lies within the prior"
-            return Fix.none(frame.time, reason, timings_ms=clock.stages, name=frame.name)
+            code = ReasonCode.OUTSIDE_MAP
+            return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
         views, places = self._views(grey, camera, candidates, headings, rotations, frame.height)
         clock.lap("rectify")
         stride = self.gallery.manifest.stride_m
@@ -141,12 +277,21 @@ class Localizer:
         keep, basemap = settings.refine_hypotheses, self.gallery.basemap
         peaks = look(basemap, views, places, turns, REACH_STRIDES * stride, keep, self._executor)
         clock.lap("correlate")
-        tilt = settings.tilt_sigma_deg if frame.pitch is None or frame.roll is None else settings.attitude_sigma_deg
+        tilt = self._tilt_sigma(frame)
         sigmas = PoseSigmas(half_step or settings.heading_sigma_deg, settings.height_sigma, tilt)
-        hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
-        clock.lap("register")
-        scene = Scene(self.gallery.local, stride, tilt)
-        fix = decide(hypotheses, frame, candidates, scene, settings, self.mission.decision)
+        around = None if frame.prior is None else self._search_circle(frame.prior, offsets[0], frame.height)
+        scene = Scene(self.gallery.local, tilt, around)
+        decision, features = self.mission.decision, self.features
+        if features is not None and settings.refiner == "features":
+            hypotheses = examine_features(basemap, peaks, features, sigmas, self._executor)
+            clock.lap("features")
+        else:
+            hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
+            clock.lap("register")
+            if features is not None and not beyond_doubt(hypotheses, scene, settings, decision):
+                hypotheses = ask_features(basemap, hypotheses, features, sigmas, self._executor)
+                clock.lap("features")
+        fix = decide(hypotheses, frame, candidates, scene, settings, decision)
         clock.lap("decide")
         return replace(fix, timings_ms=clock.stages)
 
@@ -164,7 +309,8 @@ class Localizer:
         if self.model.takes_frames():
             maps = view_maps(camera, rotations, frame.height, gsd, size)[1]
             lens = (camera.fx, camera.fy, camera.cx, camera.cy)
-            return RawFrame(frame.image, frame.layout, maps, lens, camera.distortion, scale, offset, view.channels)
+            looks = (scale, offset, view.channels, camera.model, MAX_SLANT)
+            return RawFrame(frame.image, frame.layout, maps, lens, camera.distortion, *looks)
         if count not in self._inputs:
             shape = (count, size, size)
             self._inputs[count] = np.empty((count, 3, size, size), np.float32), np.empty(shape, np.uint8)
@@ -185,27 +331,60 @@ class Localizer:
         return self._inputs[count][0]
 
     def _search(
-        self, descriptors: NDArray[np.float32], headings: Sequence[float], prior: Prior | None
+        self,
+        descriptors: NDArray[np.float32],
+        headings: Sequence[float],
+        prior: Prior | None,
+        hidden: tuple[float, float, float] | None,
+        offsets: Sequence[NDArray[np.float64]],
+        height: float,
     ) -> list[Candidate]:
         """The most similar tiles over all headings, best first, each tile once."""
         count = self.mission.settings.candidates
+        at = self.gallery.tiles
+        passed: set[int] = set()
+        if hidden is not None:
+            easting, northing, radius = hidden
+            passed = set(np.flatnonzero(np.hypot(at[:, 0] - easting, at[:, 1] - northing) <= radius).tolist())
         if prior is None:
-            tiles, similarities = self.gallery.search(descriptors, count)
+            found = list(zip(*self.gallery.search(descriptors, count + len(passed)), strict=True))
         else:
-            easting, northing = self.gallery.local.to_local(prior.latitude, prior.longitude)
-            # The tile is where the image's middle is; three sigma, and the lean of the camera on top.
-            radius = 3.0 * prior.sigma_m + self.gallery.manifest.tile_size_m / 2
-            tiles, similarities = self.gallery.near(descriptors, float(easting), float(northing), radius, count)
+            found = [
+                self._near(descriptor, prior, offset, height, count)
+                for descriptor, offset in zip(descriptors, offsets, strict=True)
+            ]
         best: dict[int, tuple[float, float]] = {}
-        for heading, row, values in zip(headings, tiles, similarities, strict=True):
+        for heading, (row, values) in zip(headings, found, strict=True):
             for tile, value in zip(row.tolist(), values.tolist(), strict=True):
-                if tile >= 0 and value > best.get(tile, (-2.0, 0.0))[0]:
+                if tile >= 0 and tile not in passed and value > best.get(tile, (-2.0, 0.0))[0]:
                     best[tile] = (value, heading)
         ranked = sorted(best.items(), key=lambda entry: (-entry[1][0], entry[0]))[:count]
-        at = self.gallery.tiles
         return [
             Candidate(tile, float(at[tile, 0]), float(at[tile, 1]), value, heading) for tile, (value, heading) in ranked
         ]
+
+    def _near(
+        self, descriptor: NDArray[np.float32], prior: Prior, offset: NDArray[np.float64], height: float, count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The tiles most similar to a view whose centre lies at an offset from the aircraft, and their similarities."""
+        around = self._search_circle(prior, offset, height)
+        place = around.easting + float(offset[0]), around.northing + float(offset[1])
+        tiles, similarities = self.gallery.near(descriptor[None], *place, around.radius_m, count)
+        return tiles[0], similarities[0]
+
+    def _search_circle(
+        self, prior: Prior, offset: NDArray[np.float64] | None = None, height: float = 1.0
+    ) -> SearchPrior:
+        """Where a prior lets the search go, for a view whose centre lies (2,) metres from the aircraft."""
+        settings = self.mission.settings
+        easting, northing = self.gallery.local.to_local(prior.latitude, prior.longitude)
+        # The tile is where the view's centre is: three sigma, and on top of it how far heading and tilt may move the
+        # centre of a view that lies ahead. The lean of a camera that looks down is within half a tile.
+        ahead = 0.0 if offset is None else float(np.hypot(*offset))
+        swing = ahead * math.radians(settings.heading_sigma_deg)
+        lean = ahead * math.radians(settings.tilt_sigma_deg) * ahead / height
+        radius = 3.0 * math.hypot(prior.sigma_m, swing, lean) + self.gallery.manifest.tile_size_m / 2
+        return SearchPrior(float(easting), float(northing), prior.sigma_m, radius)
 
     def _views(
         self,
@@ -229,6 +408,13 @@ class Localizer:
             near = [c for c in candidates if abs(wrap_degrees(c.heading_deg - heading)) <= 1.01 * step]
             places.append(merge(near, 1.1 * stride))
         return views, places
+
+
+def _unusable(level: float) -> ReasonCode:
+    """What a frame without contrast is, by its mean grey level."""
+    if level < 24:
+        return ReasonCode.TOO_DARK
+    return ReasonCode.OVEREXPOSED if level > 240 else ReasonCode.FEATURELESS
 
 
 def _brightness(grey: NDArray[np.uint8], limited: bool) -> tuple[float, float]:

@@ -93,6 +93,14 @@ class Fields:
             raise self.refuse(name, "an object")
         return Fields(value, self._file, self._error, f"{self._section}{name}.")
 
+    def sections(self, name: str) -> list[Fields]:
+        """A list of objects inside this one."""
+        value = self._get(name, "a list of objects")
+        if not isinstance(value, list):
+            raise self.refuse(name, "a list of objects")
+        items = Fields({f"{name}[{i}]": item for i, item in enumerate(value)}, self._file, self._error, self._section)
+        return [items.section(f"{name}[{i}]") for i in range(len(value))]
+
     def names(self) -> list[str]:
         """The fields that are there."""
         return list(self._data)

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cvgl.camera import Camera
 from cvgl.errors import MissionError
+from cvgl.features.choice import FeatureChoice
 from cvgl.files import read_json, write_json
 from cvgl.settings import Decision, Settings
 
@@ -34,6 +35,7 @@ class Mission:
         settings: how frames are localised.
         decision: when a fix is believed.
         record: how the mission was made (free form).
+        features: the local features that it uses, where its settings say so.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class Mission:
     settings: Settings
     decision: Decision
     record: dict[str, Any]
+    features: FeatureChoice = field(default_factory=FeatureChoice)
 
     @classmethod
     def open(cls, path: str | Path) -> Mission:
@@ -71,11 +74,17 @@ class Mission:
             settings=Settings.from_dict(data.get("settings", {}), file),
             decision=Decision.from_dict(data.get("decision", {}), file),
             record=record if isinstance(record, dict) else {},
+            features=FeatureChoice.from_dict(data.get("features", {}), file),
         )
 
 
 def write_mission_file(
-    folder: Path, height_m: float, settings: Settings, decision: Decision, record: dict[str, Any]
+    folder: Path,
+    height_m: float,
+    settings: Settings,
+    decision: Decision,
+    record: dict[str, Any],
+    features: FeatureChoice | None = None,
 ) -> None:
     """Write ``mission.json`` atomically."""
     write_json(
@@ -85,6 +94,7 @@ def write_mission_file(
             "height_m": height_m,
             "settings": settings.to_dict(),
             "decision": decision.to_dict(),
+            "features": (features or FeatureChoice()).to_dict(),
             "record": record,
         },
     )

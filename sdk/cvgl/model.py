@@ -150,6 +150,17 @@ class Model:
         Raises:
             ModelError: wrong shapes, an unknown view, or a descriptor that is not finite.
         """
+        chunks = (slice(start, start + _CHUNK) for start in range(0, max(len(patches), 1), _CHUNK))
+        found = [
+            self.embed_inputs(self.inputs_of(patches[chunk], None if masks is None else masks[chunk], view), view)
+            for chunk in chunks
+        ]
+        return np.concatenate(found)
+
+    def inputs_of(
+        self, patches: NDArray[np.uint8], masks: NDArray[Any] | None = None, view: str = "query"
+    ) -> NDArray[np.float32]:
+        """What the network takes for patches, for :meth:`embed_inputs`; arguments and errors as :meth:`embed`'s."""
         shape = (*self.views[_known(view, self.path)].input_size, 3)
         if patches.dtype != np.uint8 or patches.shape[1:] != shape:
             raise ModelError(
@@ -165,14 +176,7 @@ class Model:
                 found=f"{masks.dtype} {masks.shape}",
                 expected=f"uint8 or bool {patches.shape[:3]}",
             )
-        chunks = (slice(start, start + _CHUNK) for start in range(0, len(patches), _CHUNK))
-        found = [
-            self.embed_inputs(
-                _normalise(patches[chunk], None if masks is None else masks[chunk], self.views[view]), view
-            )
-            for chunk in chunks
-        ]
-        return np.concatenate(found) if found else np.empty((0, self.descriptor_size), np.float32)
+        return _normalise(patches, masks, self.views[view])
 
     def takes_frames(self, view: str = "query") -> bool:
         """Whether :meth:`embed_inputs` takes raw frames: they are then warped where the network runs."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cvgl.basemap import TiledPixels
 from cvgl.native import ground_field, orientation
 
 __all__ = ["map_field", "orientation_field"]
@@ -39,12 +40,12 @@ def orientation_field(
 
 
 def map_field(
-    pixels: NDArray[np.uint8], left: int, top: int, side: int, reduction: int
+    pixels: NDArray[np.uint8] | TiledPixels, left: int, top: int, side: int, reduction: int
 ) -> tuple[NDArray[np.complex64], NDArray[np.uint8] | None]:
     """Doubled-angle orientation field of a square window of a map, at a whole multiple of its GSD.
 
     Args:
-        pixels: (H, W) uint8, 0 where there is no data.
+        pixels: (H, W) uint8, 0 where there is no data; of a basemap.
         left, top: column and row of the window's first pixel, which may lie outside the map.
         side: of the field, reduced pixels.
         reduction: 1 to 3; a reduced pixel is known where all of its pixels are.
@@ -53,4 +54,6 @@ def map_field(
         The field (side, side), and where it is known (side, side), 255 or 0; None for everywhere. As with a mask, the
         field is zero near what is not known.
     """
+    if isinstance(pixels, TiledPixels):
+        pixels, left, top = pixels.window(left, top, side * reduction, side * reduction), 0, 0
     return ground_field(pixels, left, top, side, side, reduction, _SIGMA_PX, _NOISE_LEVEL)

@@ -45,6 +45,10 @@ FIX_COLUMNS = (
     "heading_deg",
     "score",
     "latency_ms",
+    "probability",
+    "protection_radius_m",
+    "reason_code",
+    "reason",
 )
 
 # 95 % of a chi-square variable with two degrees of freedom lie below this.
@@ -145,6 +149,10 @@ def fix_row(record: FrameRecord, fix: Fix) -> dict[str, str]:
         "heading_deg": _text(fix.heading_deg, 2),
         "score": _text(fix.score, 4),
         "latency_ms": _text(fix.latency_ms, 2),
+        "probability": _text(fix.probability, 6),
+        "protection_radius_m": "" if not fix else _radius(fix.protection_radius_m),
+        "reason_code": fix.reason_code.value,
+        "reason": fix.reason,
     }
 
 
@@ -171,6 +179,11 @@ def write_geojson(path: str | Path, records: Sequence[FrameRecord], fixes: Seque
             numbers = ("sigma_east_m", "sigma_north_m", "heading_deg", "score", "latency_ms")
             properties: dict[str, Any] = {name: row[name] for name in ("file", "time", "status")}
             properties |= {name: float(row[name]) if row[name] else None for name in numbers}
+            properties["probability"] = round(fix.probability, 6)
+            # JSON knows no infinity: null is a position without a radius.
+            radius = fix.protection_radius_m
+            properties["protection_radius_m"] = round(radius, 3) if math.isfinite(radius) else None
+            properties["reason_code"] = fix.reason_code.value
             properties["reason"] = fix.reason
             features.append(_feature("Point", _coordinates(fix), properties))
     with atomic_path(path) as temporary:
@@ -296,6 +309,10 @@ def _feature(kind: str, coordinates: Any, properties: dict[str, Any]) -> dict[st
 
 def _round(value: float) -> float:
     return round(float(value), 4)
+
+
+def _radius(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "inf"
 
 
 def _text(value: float, digits: int) -> str:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cvgl.errors import MissionError
 
-__all__ = ["Decision", "Settings"]
+__all__ = ["REFINERS", "Decision", "Settings"]
+
+REFINERS = ("correlation", "features", "both")
+"""What can place a frame on the map."""
+
+# Thresholds of missions made before fixes had probabilities.
+_RETIRED = frozenset({"refined_chance", "overwhelming_chance", "coarse_chance", "ambiguity"})
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,17 @@ class Settings:
         registration_sigma_m: of what all blocks of a frame have wrong in common: the basemap's georeference,
             buildings that lean the same way. Added to the covariance of every refined fix.
         refine_hypotheses: correlation peaks that are registered block by block.
-        max_speed_m_s: of the aircraft over ground, for :meth:`cvgl.Localizer.track`.
+        max_speed_m_s: of the aircraft over ground, for :meth:`cvgl.Localizer.track`; taken as two sigma.
+        velocity_sigma_m_s: of each component of a velocity that comes without its sigma.
+        match_probability: that the right place is among those that a frame registers, for tracking.
+        loss_per_s: probability that within a second the aircraft turns out to be elsewhere than the track says.
+        track_limit_m: a tracked position that is less sure than this (sigma) is of no use, and not given.
+        track_history_s: how late a frame may come and still be taken in at its own time.
+        protection_risk: probability, per fix, with which the aircraft may be outside the protection radius. A place
+            that is wrong altogether counts, so only fixes whose place is surer than this have a radius at all: one in a
+            thousand is what one good frame can show, and a filter that asks several frames multiplies it.
+        refiner: what places a frame on the map: ``correlation``; ``features``, local ones; or ``both``, correlation
+            with local features for a second opinion wherever it leaves more doubt than ``protection_risk``.
     """
 
     candidates: int = 20
@@ -39,10 +56,20 @@ class Settings:
     registration_sigma_m: float = 1.0
     refine_hypotheses: int = 5
     max_speed_m_s: float = 20.0
+    velocity_sigma_m_s: float = 1.0
+    match_probability: float = 0.5
+    loss_per_s: float = 2e-5
+    track_limit_m: float = 150.0
+    track_history_s: float = 30.0
+    protection_risk: float = 1e-3
+    refiner: str = dataclasses.field(default="both", metadata={"choices": REFINERS})
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if "choices" in field.metadata:
+                _one_of(field, value, "settings", None)
+                continue
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
                 raise MissionError("not usable", field=f"settings.{field.name}", found=value, expected="above 0")
 
@@ -64,56 +91,93 @@ class Settings:
 class Decision:
     """When a match is believed: the laws of chance for this mission, and the risks that are taken.
 
-    Three witnesses are heard that know nothing of each other: the height of the correlation peak of the whole frame,
-    the agreement of its blocks, and the rank that retrieval gave the place. ``cvgl-prepare`` measures what the best of
-    a frame's hypotheses scores when the frame was *not* taken where the search looks, on this very map; the largest of
-    many tries follows a Gumbel law. So each becomes the probability that chance alone reaches it, and together they
-    become the probability that three draws of chance multiply to as little (Fisher's method).
+    A place has witnesses that know nothing of each other: the height of the correlation peak of the whole frame, the
+    agreement of its blocks and, where they were asked, local features. ``cvgl-prepare`` measures what they score at the
+    places that retrieval proposes when the right one is not among them, on this very map; the largest of many tries
+    follows a Gumbel law. So each becomes the probability that chance alone reaches it at *one* place. Retrieval and the
+    frame's prior then say how the belief is shared among the places searched, see :mod:`cvgl.belief`.
 
     Args:
-        peak_location, peak_scale: Gumbel law of the correlation peak of wrong places.
+        peak_location, peak_scale: Gumbel law of the highest correlation peak of ``places`` wrong places.
         evidence_location, evidence_scale: Gumbel law of the blocks' evidence at wrong places.
-        refined_chance: a fix is refined if chance reaches all this with less than this probability...
-        witness_chance: ...and peak and evidence each by itself with less than this, so that one freak score does not
-            carry a fix alone.
-        overwhelming_chance: evidence below this needs no second witness: a score may be a freak, thirty blocks that
-            each find the same pose by themselves are not (fields of parallel rows have no peak, and are still right).
-        coarse_chance: a fix that is not refined is coarse if chance reaches it with less than this probability and the
-            place is where retrieval's best candidate is.
-        ambiguity: a second place whose product of probabilities comes within this factor makes both worthless.
+        features_location, features_scale: Gumbel law of the local features' score at wrong places.
+        places: how many places the law of the peak is the largest of. Missions made before probabilities were
+            fitted hold the law of ten.
+        chance_factor: how much more often than these laws say chance was seen to match; at least 1.
+        right_power: of the law of right places: chance reaches what a right place scores with a probability
+            distributed as the power law with this exponent, 0 to 1 (the smaller, the surer right places are).
+        miss_share: share of right places that retrieval does not rank first.
+        proposed: how probable it is, before anything is seen, that the frame's place is among those searched.
+        fix_chance: a fix needs a match that chance reaches with at most this probability, whatever right places look
+            like: this is the rate of false fixes off the map...
+        fix_probability: ...and a probability of at least this that the place is right, which rivals lower.
+        witness_chance: a fix is refined if chance reaches the agreement of its blocks, or its local features, with at
+            most this probability; else only the place is known, and the fix is coarse.
     """
 
     peak_location: float = 5.0
     peak_scale: float = 0.5
     evidence_location: float = 1.0
-    evidence_scale: float = 0.65
-    refined_chance: float = 5e-3
+    evidence_scale: float = 0.75
+    features_location: float = 6.0
+    features_scale: float = 2.0
+    places: int = 10
+    chance_factor: float = 1.0
+    right_power: float = 0.08
+    miss_share: float = 0.3
+    proposed: float = 0.5
+    fix_chance: float = 1e-3
+    fix_probability: float = 0.95
     witness_chance: float = 0.2
-    overwhelming_chance: float = 1e-8
-    coarse_chance: float = 2e-2
-    ambiguity: float = 10.0
 
-    def log10_chances(self, peak: float, evidence: float) -> tuple[float, float]:
-        """Decimal logarithms of the probabilities that a wrong place scores at least this."""
-        return (
-            _log10_gumbel(peak, self.peak_location, self.peak_scale),
+    def __post_init__(self) -> None:
+        for name in ("right_power", "miss_share", "proposed", "fix_chance", "fix_probability", "witness_chance"):
+            value = getattr(self, name)
+            if not 0.0 < value < 1.0:
+                expected = "a probability between 0 and 1"
+                raise MissionError("not usable", field=f"decision.{name}", found=value, expected=expected)
+
+    def log10_chances(self, peak: float, evidence: float, features: float | None = None) -> tuple[float, ...]:
+        """Decimal logarithms of the probabilities that one wrong place scores at least this, of what is given."""
+        # The largest of n draws of a Gumbel law follows the same law, n times e-folds of its scale further up.
+        location = self.peak_location - self.peak_scale * math.log(self.places)
+        chances = (
+            _log10_gumbel(peak, location, self.peak_scale),
             _log10_gumbel(evidence, self.evidence_location, self.evidence_scale),
         )
+        return chances if features is None else (*chances, self.log10_features(features))
 
-    @staticmethod
-    def log10_joint(log10_product: float) -> float:
-        """Decimal logarithm of the probability that three independent uniform draws multiply to at most this."""
-        spread = -math.log(10.0) * min(log10_product, 0.0)
-        return log10_product + math.log10(1.0 + spread + spread**2 / 2)
+    def log10_features(self, score: float) -> float:
+        """Decimal logarithm of the probability that local features score at least this at a wrong place."""
+        return _log10_gumbel(score, self.features_location, self.features_scale)
+
+    def log10_joint(self, log10_chances: Sequence[float]) -> float:
+        """Decimal logarithm of the probability that as many independent witnesses are by chance as rare together.
+
+        Source: Fisher: Statistical Methods for Research Workers, 21.1, with the factor that was measured.
+        """
+        product = sum(min(chance, 0.0) for chance in log10_chances)
+        spread = -math.log(10.0) * product
+        series = sum(spread**power / math.factorial(power) for power in range(len(log10_chances)))
+        return min(product + math.log10(series) + math.log10(self.chance_factor), 0.0)
 
     @classmethod
     def from_dict(cls, data: Any, file: Path) -> Decision:
-        """The decision stored with a mission.
+        """The decision stored with a mission; absent fields keep their defaults, and those of older missions that
+        no longer mean anything are passed over.
 
         Raises:
             MissionError: an unknown name or an unusable value.
         """
-        return _from_dict(cls, data, "decision", file)
+        kept = {name: value for name, value in data.items() if name not in _RETIRED} if isinstance(data, dict) else data
+        try:
+            return _from_dict(cls, kept, "decision", file)
+        except MissionError as error:
+            if error.file is not None:
+                raise
+            raise MissionError(
+                error.message, file=file, field=error.field, found=error.found, expected=error.expected
+            ) from None
 
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
@@ -123,11 +187,16 @@ class Decision:
 def _from_dict(cls: Any, data: Any, section: str, file: Path) -> Any:
     if not isinstance(data, dict):
         raise MissionError("not usable", file=file, field=section, found=data, expected="an object")
-    kinds = {field.name: field.default for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    kinds = {name: field.default for name, field in fields.items()}
     values = {}
     for name, value in data.items():
         if name not in kinds:
             raise MissionError("unknown", file=file, field=f"{section}.{name}", expected=", ".join(kinds))
+        if "choices" in fields[name].metadata:
+            _one_of(fields[name], value, section, file)
+            values[name] = value
+            continue
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
         whole = isinstance(kinds[name], int)
         if not number or (whole and not isinstance(value, int)):
@@ -135,6 +204,13 @@ def _from_dict(cls: Any, data: Any, section: str, file: Path) -> Any:
             raise MissionError("not usable", file=file, field=f"{section}.{name}", found=value, expected=expected)
         values[name] = value
     return cls(**values)
+
+
+def _one_of(field: dataclasses.Field[Any], value: Any, section: str, file: Path | None) -> None:
+    choices = field.metadata["choices"]
+    if value not in choices:
+        expected = " or ".join(choices)
+        raise MissionError("not usable", file=file, field=f"{section}.{field.name}", found=value, expected=expected)
 
 
 def _log10_gumbel(score: float, location: float, scale: float) -> float:

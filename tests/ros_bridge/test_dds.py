@@ -197,7 +197,7 @@ def test_all_telemetry_of_both_distributions(
             v.header(stamp), 32, 48, "plumb_bob", np.zeros(5), k, np.eye(3).ravel(), np.zeros(12), 0, 0, roi
         )
         peer.send("rt/drone/camera_info", info)
-        until(lambda: bridge._camera_info is not None)
+        until(lambda: bridge._worker.camera is not None)
         import cv2
 
         picture = cv2.imencode(".png", np.zeros((32, 48), np.uint8))[1].ravel()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cvgl.errors import CvglError
 from cvgl.fix import Fix, FixStatus
 from cvgl.geo import LocalFrame
-from cvgl_ros.attitude import Attitude
+from cvgl.node.attitude import Attitude
 from cvgl_ros.msgs import Time
 from cvgl_ros.outgoing import (
     COVARIANCE_TYPE_KNOWN,

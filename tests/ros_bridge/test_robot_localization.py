@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cvgl.errors import CvglError
 from cvgl.fix import Fix, FixStatus
 from cvgl.geo import LocalFrame
-from cvgl_ros.attitude import Attitude
+from cvgl.node.attitude import Attitude
 from cvgl_ros.msgs import NavSatFix, Time
 from cvgl_ros.outgoing import PLANAR, Altitude, MapFrame, PoseSigmas, map_origin, nav_sat_fix, pose_of
 

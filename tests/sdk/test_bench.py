@@ -76,15 +76,15 @@ def test_made_up_tiles_are_unit_descriptors_around_real_ones(of_benchmarks: Call
         descriptor_size, name = 64, "recorder"
         seen = 0
 
-        def embed(self, patches: np.ndarray, masks: object, view: str) -> np.ndarray:
-            self.seen += len(patches)
-            return np.eye(64, dtype=np.float32)[self.seen - len(patches) : self.seen]
+        def embed_inputs(self, inputs: np.ndarray, view: str) -> np.ndarray:
+            self.seen += len(inputs)
+            return np.eye(64, dtype=np.float32)[self.seen - len(inputs) : self.seen]
 
     real = Recorder()
     grid = large_mission.plan_grid((-45.0, -45.0, 45.0, 45.0), 10.0, 10.0, 10)
     model = large_mission.SampledModel(real, grid, 10.5, sample=3)
-    batch = np.zeros((50, 10, 10, 3), np.uint8)
-    descriptors = np.concatenate([model.embed(batch), model.embed(batch)])
+    batch = np.zeros((50, 3, 10, 10), np.float32)
+    descriptors = np.concatenate([model.embed_inputs(batch), model.embed_inputs(batch)])
     assert grid.columns * grid.rows == 100
     assert real.seen == 3 + 4, "the first three, and the four whose centres are 5 m from the middle"
     np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1.0, rtol=1e-5)

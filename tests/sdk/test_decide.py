@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from cvgl.camera import Camera
 from cvgl.correlate import Peak
-from cvgl.decide import Scene, decide
+from cvgl.decide import Scene, SearchPrior, beyond_doubt, decide
+from cvgl.features import FeatureMatch
 from cvgl.fix import Candidate, Fix, FixStatus
 from cvgl.frame import Frame
 from cvgl.geo import LocalFrame
@@ -26,12 +28,9 @@ from cvgl.settings import Decision, Settings
 LOCAL = LocalFrame(47.4, 9.74)
 CAMERA = Camera.from_field_of_view(320, 240, 62.0)
 HEIGHT = 100.0
-STRIDE = 20.0
 # Under these laws a score of s is reached by chance with probability 10^-s (for s of 1 and more).
 LAWS: dict[str, float] = dict.fromkeys(("peak_location", "evidence_location"), 0.0)
-DECISION = Decision(
-    **LAWS, peak_scale=1 / np.log(10), evidence_scale=1 / np.log(10), refined_chance=5e-3, coarse_chance=2e-2
-)
+DECISION = Decision(**LAWS, places=1, peak_scale=1 / np.log(10), evidence_scale=1 / np.log(10))
 NO_FIX, COARSE, REFINED = FixStatus
 
 
@@ -60,13 +59,14 @@ def answer(
     *,
     retrieved: tuple[float, float] | None = (40.0, -25.0),
     tilt_sigma_deg: float = 2.0,
+    prior: SearchPrior | None = None,
     settings: Settings | None = None,
     decision: Decision = DECISION,
 ) -> Fix:
     """The fix; `retrieved` is where retrieval's best candidate is."""
     frame = Frame(np.zeros((240, 320), np.uint8), time=12.5, height=HEIGHT, name="0004.jpg")
     candidates = [] if retrieved is None else [Candidate(3, *retrieved, 0.7, 0.0), Candidate(8, -400.0, 0.0, 0.6, 0.0)]
-    scene = Scene(LOCAL, STRIDE, tilt_sigma_deg)
+    scene = Scene(LOCAL, tilt_sigma_deg, prior)
     return decide(hypotheses, frame, candidates, scene, settings or Settings(), decision)
 
 
@@ -83,12 +83,11 @@ def metres(latitude: float, longitude: float) -> tuple[float, float]:
         (3.0, 1.5, REFINED),
         (20.0, 20.0, REFINED),
         (500.0, 500.0, REFINED),
-        # One witness alone does not carry a refined fix, however sure it is.
+        # The place stands out, but its blocks say no more than they would anywhere: no metres can be promised.
         (9.0, 0.3, COARSE),
-        (0.3, 7.0, COARSE),
-        # Unless it is the blocks, and overwhelmingly so.
-        (0.3, 9.0, REFINED),
-        (2.0, 1.5, COARSE),
+        # Fields of parallel rows have no peak, and blocks that each find the same pose are no freak.
+        (0.3, 7.0, REFINED),
+        (2.0, 1.5, NO_FIX),
         (1.0, 1.0, NO_FIX),
         (1.5, 1.0, NO_FIX),
         (0.0, 0.0, NO_FIX),
@@ -104,21 +103,18 @@ def test_status_by_the_two_witnesses(peak: float, evidence: float, status: FixSt
     assert (fix.time, fix.name, fix.score, len(fix.candidates)) == (12.5, "0004.jpg", 0.8, 2)
 
 
-def test_the_rank_in_retrieval_is_a_witness_too() -> None:
-    weak = hypothesis(2.0, 1.5)
-    sure = replace(weak, peak=replace(weak.peak, rank=0.05))
-    assert answer([weak]).status is COARSE
-    assert answer([sure]).status is REFINED
-    assert answer([sure]).log10_chance < answer([weak]).log10_chance
+def at_order(one: Hypothesis, order: int, listed: int, lists: int = 1) -> Hypothesis:
+    return replace(one, peak=replace(one.peak, order=order, listed=listed, lists=lists))
 
 
-@pytest.mark.parametrize("retrieved", [(200.0, 100.0), (40.0, 20.0), None])
-@pytest.mark.parametrize(("peak", "evidence"), [(9.0, 0.3), (2.0, 1.5)])
-def test_a_coarse_fix_needs_retrieval_to_agree(
-    retrieved: tuple[float, float] | None, peak: float, evidence: float
-) -> None:
-    assert answer([hypothesis(peak, evidence)], retrieved=retrieved).status is NO_FIX
-    assert answer([hypothesis(4.0, 4.0)], retrieved=retrieved).status is REFINED
+def test_retrieval_s_order_counts() -> None:
+    weak = hypothesis(2.2, 2.2)
+    fixes = [answer([at_order(weak, order, 12)]) for order in (1, 2, 3, 12)]
+    assert [fix.status for fix in fixes] == [REFINED, NO_FIX, NO_FIX, NO_FIX]
+    assert all(a.probability > b.probability for a, b in itertools.pairwise(fixes))
+    assert all(a.log10_chance < b.log10_chance for a, b in itertools.pairwise(fixes))
+    # Of a hundred places that are searched one fits by chance more easily than of ten.
+    assert answer([at_order(weak, 5, 100)]).probability < answer([at_order(weak, 5, 10)]).probability
 
 
 def test_nothing_to_decide_on_is_no_fix() -> None:
@@ -135,8 +131,8 @@ def test_nothing_to_decide_on_is_no_fix() -> None:
         (100.0, 0.1, True),
         (100.0, 0.9, True),
         (12.0, 0.5, True),
-        (100.0, 1.2, False),  # more than ten times likelier to be chance
-        (100.0, 6.0, False),
+        (100.0, 2.0, False),  # a hundred times likelier to be chance
+        (100.0, 4.0, False),
         (5.0, 0.0, False),  # the same place, found twice
     ],
 )
@@ -252,8 +248,10 @@ def test_a_leaning_camera_adds_doubt_along_and_across() -> None:
     straight = spread(answer([hypothesis(6.0, 6.0, turn_sigma_deg=3.0)]))
     ahead = spread(answer([hypothesis(6.0, 6.0, seen=view(pitch=30.0), turn_sigma_deg=3.0)]))
     lean = HEIGHT * np.tan(np.radians(30.0))
-    # Along the view by the height's error, across it by the heading's.
+    # Along the view by the height's error, across it by the heading's; and by the tilt's, which moves what is seen
+    # ahead by 1 / cos^2 as much.
     expected = np.diag([(np.radians(3.0) * lean) ** 2, (Settings().height_sigma * lean) ** 2])
+    expected[1, 1] += (HEIGHT * np.tan(np.radians(2.0))) ** 2 * (np.cos(np.radians(30.0)) ** -4 - 1)
     np.testing.assert_allclose(ahead - straight, expected, atol=1e-6)
 
 
@@ -283,12 +281,84 @@ def test_covariances_are_covariances(
     ("change", "status"),
     [
         ({}, REFINED),
-        ({"refined_chance": 1e-8}, COARSE),
         ({"witness_chance": 1e-4}, COARSE),
-        ({"refined_chance": 1e-8, "coarse_chance": 1e-8}, NO_FIX),
-        ({"evidence_location": 2.5}, COARSE),  # a map on which chance agrees more
+        ({"fix_chance": 1e-8}, NO_FIX),
+        ({"fix_probability": 0.9999}, NO_FIX),
+        ({"proposed": 1e-4}, NO_FIX),  # hardly ever over the map
+        ({"chance_factor": 1000.0}, NO_FIX),
+        ({"evidence_location": 2.5}, NO_FIX),  # a map on which chance agrees more
     ],
 )
 def test_the_mission_s_decision_is_what_counts(change: dict[str, Any], status: FixStatus) -> None:
     decision = Decision(**{**DECISION.to_dict(), **change})
     assert answer([hypothesis(3.0, 3.0)], decision=decision).status is status
+
+
+def seen_by_features(
+    hypothesis: Hypothesis, score: float, apart: tuple[float, float] = (0.0, 0.0), reason: str = ""
+) -> Hypothesis:
+    """The hypothesis with local features that reach a score (chance: 10^-score) somewhere."""
+    place = hypothesis.registration
+    at = (place.easting + apart[0], place.northing + apart[1])
+    match = FeatureMatch("AKAZE", 500, 60, 20, score, *at, np.eye(2) * 0.2, Correction(), 0.3, reason)
+    return replace(hypothesis, features=match)
+
+
+FEATURES = replace(DECISION, features_location=0.0, features_scale=1 / np.log(10))
+
+
+@pytest.mark.parametrize(
+    ("peak", "evidence", "score", "status"),
+    [
+        # A second opinion makes up for a weak first one...
+        (1.0, 1.0, 5.0, REFINED),
+        (0.2, 1.5, 5.0, REFINED),
+        # ...says where exactly as well...
+        (3.0, 0.2, 5.0, REFINED),
+        # ...and, where it has nothing to say, says nothing against a place that is sure without it.
+        (4.0, 4.0, 0.2, REFINED),
+        (1.0, 1.0, 0.2, NO_FIX),
+    ],
+)
+def test_local_features_are_a_witness(peak: float, evidence: float, score: float, status: FixStatus) -> None:
+    assert answer([seen_by_features(hypothesis(peak, evidence), score)], decision=FEATURES).status is status
+
+
+@pytest.mark.parametrize(
+    ("apart", "reason", "said"),
+    [((6.0, 0.0), "", "6.0 m away"), ((0.0, 0.0), "the homography is implausible", "implausible")],
+)
+def test_features_that_disagree_are_no_witness_and_are_told(apart: tuple[float, float], reason: str, said: str) -> None:
+    fix = answer([seen_by_features(hypothesis(1.0, 1.0), 9.0, apart, reason)], decision=FEATURES)
+    assert fix.status is NO_FIX
+    assert said in fix.reason
+    witnesses = fix.alternatives[0].witnesses
+    assert witnesses is not None
+    assert witnesses.features == 0.0
+
+
+def test_a_sure_dissent_widens_the_covariance() -> None:
+    def sigma(score: float, apart: tuple[float, float]) -> float:
+        return answer([seen_by_features(hypothesis(9.0, 9.0), score, apart)], decision=FEATURES).sigma_m
+
+    assert sigma(0.1, (6.0, 0.0)) == pytest.approx(sigma(9.0, (0.0, 0.0)))
+    assert sigma(9.0, (6.0, 0.0)) == pytest.approx(np.hypot(sigma(9.0, (0.0, 0.0)), 6.0))
+
+
+@pytest.mark.parametrize(
+    ("places", "sure"),
+    [
+        ([], True),
+        ([(9.0, 9.0)], True),
+        ([(2.5, 2.5)], False),
+        # The place is sure, but not where in it.
+        ([(12.0, 0.3)], False),
+        # A rival that matches as well is a doubt, however high both stand; one close by is the same place.
+        ([(9.0, 9.0), (9.0, 9.0, 90.0)], False),
+        ([(9.0, 9.0), (9.0, 9.0, 41.0)], True),
+        ([(9.0, 9.0), (1.0, 1.0, 90.0)], True),
+    ],
+)
+def test_features_are_asked_where_correlation_leaves_doubt(places: list[tuple[float, ...]], sure: bool) -> None:
+    given = [hypothesis(peak, blocks, (at[0] if at else 40.0, -25.0)) for peak, blocks, *at in places]
+    assert beyond_doubt(given, Scene(LOCAL, 2.0), Settings(), FEATURES) is sure

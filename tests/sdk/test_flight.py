@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from cvgl.camera import Camera
 from cvgl.errors import CameraError, FlightError, FrameError
 from cvgl.flight import DEFAULT_HEIGHT_M, Flight, read_image
-from cvgl.geometry import Mount, camera_to_enu
-from cvgl.metadata import Attitude, PhotoMetadata, gimbal_attitude, parse_metadata, read_metadata
+from cvgl.geometry import Attitude, Mount, camera_to_enu, gimbal_attitude
+from cvgl.metadata import PhotoMetadata, parse_metadata, read_metadata
 
 CAMERA = Camera(64, 48, 60.0, 60.0, 31.5, 23.5)
 HEADER = "file,time,gps_latitude,gps_longitude,height_above_takeoff_m,yaw_deg,pitch_deg,roll_deg\n"

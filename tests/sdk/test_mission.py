@@ -154,9 +154,24 @@ def test_damaged_parts_are_named(copy: Path, part: str, damage: Callable[[Path],
     path = part_of(copy, part)
     damage(path)
     with pytest.raises(PARTS[part]) as caught:
-        Localizer.open(copy)
+        # A gallery's parts are verified as they are read.
+        Localizer.open(copy).gallery.verified(path.name)
     assert caught.value.file == path
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tiles.npy", "descriptors.npy", "basemap.npy"])
+def test_damage_that_shows_in_flight_is_a_no_fix_that_names_the_part(copy: Path, town: Path, name: str) -> None:
+    path = copy / "area.gallery" / name
+    data = np.fromfile(path, np.uint8)
+    # Every block of it, so that the frame needs one of them.
+    data[200::60_000] ^= 4
+    data.tofile(path)
+    localizer = Localizer.open(copy)
+    frame = Flight.open(town / "flight").records[0].load()
+    for _ in range(2):
+        fix = localizer.locate(frame)
+        assert fix.status is FixStatus.NO_FIX and fix.reason == f"gallery: {name}: altered"
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, truncate], ids=["missing", "truncated"])
@@ -177,7 +192,8 @@ def test_damaged_descriptions_are_named(copy: Path, part: str, damage: Callable[
         ("height_m", None),
         ("settings", {"candidates": 0}),
         ("settings", {"candidate": 20}),
-        ("decision", {"refined_chance": "low"}),
+        ("decision", {"fix_chance": "low"}),
+        ("decision", {"fix_chance": 1.5}),
         ("decision", []),
     ],
 )

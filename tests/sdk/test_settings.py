@@ -29,7 +29,9 @@ def test_nothing_given_is_the_defaults(kind: Any, section: str) -> None:
 
 @sections
 def test_survives_json(kind: Any, section: str) -> None:
-    changed = {name: value * 2 for name, value in kind().to_dict().items()}
+    numbers = {name: value for name, value in kind().to_dict().items() if not isinstance(value, str)}
+    words = {name: value for name, value in kind().to_dict().items() if isinstance(value, str)}
+    changed = words | {name: value * 2 if value >= 1 else value / 2 for name, value in numbers.items()}
     again = kind.from_dict(json.loads(json.dumps(changed)), FILE)
     assert again == kind(**changed)
     assert again.to_dict() == changed
@@ -66,7 +68,7 @@ def test_unknown_names_are_refused_and_known_ones_listed(kind: Any, section: str
         (Settings, "settings", "candidates"),
         (Settings, "settings", "tilt_sigma_deg"),
         (Decision, "decision", "peak_scale"),
-        (Decision, "decision", "refined_chance"),
+        (Decision, "decision", "chance_factor"),
     ],
 )
 def test_unusable_values_are_refused_with_file_and_field(kind: Any, section: str, name: str, value: Any) -> None:
@@ -126,7 +128,7 @@ def test_scores_that_tell_are_told_apart(decision: Decision, step: float) -> Non
     ],
 )
 def test_chances_follow_gumbel_s_law(score: float, chance: float) -> None:
-    decision = Decision(peak_location=3.0, peak_scale=0.5, evidence_location=3.0, evidence_scale=0.5)
+    decision = Decision(places=1, peak_location=3.0, peak_scale=0.5, evidence_location=3.0, evidence_scale=0.5)
     np.testing.assert_allclose(decision.log10_chances(score, score), math.log10(chance), atol=1e-6)
 
 
@@ -151,3 +153,33 @@ def test_equal_scores_still_give_a_law() -> None:
     location, scale = fit_gumbel(np.full(40, 2.5))
     assert location == pytest.approx(2.5, abs=0.01)
     assert scale > 0
+
+
+@pytest.mark.parametrize("name", ["proposed", "fix_probability", "right_power"])
+@pytest.mark.parametrize("value", [1.0, 7.0])
+def test_probabilities_lie_between_0_and_1(name: str, value: float) -> None:
+    with pytest.raises(MissionError, match="a probability") as caught:
+        Decision.from_dict({name: value}, FILE)
+    assert (caught.value.file, caught.value.field) == (FILE, f"decision.{name}")
+
+
+def test_missions_made_before_fixes_had_probabilities_open_with_their_laws() -> None:
+    old = {"peak_location": 5.03, "peak_scale": 0.54, "evidence_location": 1.028, "evidence_scale": 0.795}
+    thresholds = {"refined_chance": 0.005, "overwhelming_chance": 1e-8, "coarse_chance": 0.02, "ambiguity": 10.0}
+    decision = Decision.from_dict({**old, **thresholds, "witness_chance": 0.2}, FILE)
+    assert decision == Decision(**old)
+    # Their law of the peak is that of the highest of ten places; one of them is exceeded a tenth as often.
+    alone, _ = decision.log10_chances(9.0, 0.0)
+    of_ten, _ = Decision(**old, places=1).log10_chances(9.0, 0.0)
+    assert alone == pytest.approx(of_ten - 1.0, abs=1e-2)
+
+
+@given(chances=st.lists(st.floats(-30.0, 0.0), min_size=1, max_size=4))
+def test_witnesses_together_are_fisher_s(chances: list[float]) -> None:
+    joint = Decision().log10_joint(chances)
+    assert sum(chances) - 1e-9 <= joint <= 0.0
+    if len(chances) == 1:
+        assert joint == pytest.approx(chances[0])
+    if len(chances) == 2:
+        product = 10.0 ** sum(chances)
+        assert joint == pytest.approx(math.log10(product * (1 - math.log(product))), abs=1e-9)

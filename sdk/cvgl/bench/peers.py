@@ -182,9 +182,10 @@ def compare_search(
             missing[name] = error.message
     calls = {name: partial(_one, search, queries) for name, search in searchers.items()}
     timed = interleave(calls, range(len(queries)), rounds=rounds, pause_s=0.0005)
-    kth = exact_similarity(queries, gallery.descriptors, k)
+    stored = np.asarray(gallery.descriptors)
+    kth = exact_similarity(queries, stored, k)
     for name, done in timed.items():
-        about[name]["recall"] = round(recall(np.concatenate(done.answers), queries, gallery.descriptors, kth), 4)
+        about[name]["recall"] = round(recall(np.concatenate(done.answers), queries, stored, kth), 4)
     return {"tiles": len(gallery), "k": k, "queries": len(queries), "contestants": rows(timed, about)}
 
 

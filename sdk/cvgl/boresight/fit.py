@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,12 +52,13 @@ class Calibration:
 
     Args:
         start: the camera it began from.
-        solution: the fit, with the camera found.
-        sights: that it rests on, taken with the second last camera.
+        solution: the fit, with the camera found for each part of the flight.
+        sights: that it rests on, taken with the second last cameras.
+        parts: of each sight, the index of its part of the flight.
         frames: that could have told: with GNSS, heading and height.
         rounds: of locating and solving.
         settled: whether the last round changed nothing to speak of.
-        changes: of the camera's tilt during the flight; where there are any, one mount does not describe it.
+        changes: of the camera's tilt during the flight, where its parts begin.
         errors_before, errors_after: metres from the aircraft's GNSS to the position that the given and the found
             camera put it at, one entry a sight. The found camera is judged on sights it was not fitted to: each half of
             the flight by the fit to the other.
@@ -65,12 +67,25 @@ class Calibration:
     start: Camera
     solution: Solution
     sights: tuple[Sight, ...]
+    parts: tuple[int, ...]
     frames: int
     rounds: int
     settled: bool
     changes: tuple[Change, ...]
     errors_before: NDArray[np.float64]
     errors_after: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Where locating and solving have come to."""
+
+    sights: list[Sight]
+    parts: list[int]
+    before: tuple[Camera, ...]
+    solution: Solution
+    rounds: int
+    settled: bool
 
 
 def calibrate_camera(
@@ -84,6 +99,9 @@ def calibrate_camera(
     on_round: Callable[[int], Callable[[], None]] | None = None,
 ) -> Calibration:
     """Estimate focal length, mount, time offset and height offset from a flight's refined fixes and its GNSS.
+
+    Where the camera's tilt changes during the flight, each part gets a tilt of its own and everything else is fitted
+    to all of them together.
 
     Args:
         finder: the localiser of the flight's mission.
@@ -105,49 +123,65 @@ def calibrate_camera(
             expected=f"at least {FEWEST_SIGHTS}",
         )
 
-    def look(candidate: Camera, frames: Sequence[FrameRecord]) -> list[Sight]:
-        done = None if on_round is None else on_round(len(frames))
+    def look(candidate: Camera, frames: Sequence[FrameRecord], done: Callable[[], None] | None = None) -> list[Sight]:
         return collect(finder, local, candidate, frames, done)
 
-    current = _scanned(look, found, camera)
-    settled = False
-    rounds = 0
-    sights: list[Sight] = []
-    while not settled and rounds < _ROUNDS:
-        sights = look(current, found)
-        rounds += 1
-        if len(sights) < FEWEST_SIGHTS:
-            raise FlightError(
-                "too few frames are found on the map; is this its flight, and is the focal length within a quarter?",
-                found=f"{len(sights)} of {len(found)} refined",
-                expected=f"at least {FEWEST_SIGHTS}",
-            )
-        solution = solve(sights, current, gnss_sigma_m, heading_sigma_deg)
-        settled = _settled(current, solution)
-        before, current = current, solution.camera
+    def fit(cameras: tuple[Camera, ...], starts: Sequence[int], rounds: int) -> _Fit:
+        """Locate and solve until nothing changes; ``starts`` are the places in ``found`` where the parts begin."""
+        most = rounds + _ROUNDS
+        while True:
+            done = None if on_round is None else on_round(len(found))
+            sights: list[Sight] = []
+            parts: list[int] = []
+            for part, (first, last) in enumerate(pairwise((*starts, len(found)))):
+                seen = look(cameras[part], found[first:last], done)
+                sights += seen
+                parts += [part] * len(seen)
+            rounds += 1
+            if len(sights) < FEWEST_SIGHTS:
+                raise FlightError(
+                    "too few frames are found on the map; is it this flight's, and the focal length within a quarter?",
+                    found=f"{len(sights)} of {len(found)} refined",
+                    expected=f"at least {FEWEST_SIGHTS}",
+                )
+            solution = solve(sights, cameras, parts, gnss_sigma_m, heading_sigma_deg)
+            settled = _settled(cameras, solution)
+            if settled or rounds == most:
+                return _Fit(sights, parts, cameras, solution, rounds, settled)
+            cameras = solution.cameras
+
+    starts = [0]
+    last = fit((_scanned(look, found, camera),), starts, 0)
+    changes = _changes(last.sights, last.solution)
+    if changes:
+        names = [record.name for record in found]
+        starts += [names.index(change.name) for change in changes]
+        last = fit((last.solution.camera,) * len(starts), starts, last.rounds)
+    sights, parts = last.sights, last.parts
     after = np.empty(len(sights))
     for own, other in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
-        judged = solve(sights[other], before, gnss_sigma_m, heading_sigma_deg).camera
-        after[own] = position_errors(sights[own], judged)
+        judged = solve(sights[other], last.before, parts[other], gnss_sigma_m, heading_sigma_deg).cameras
+        after[own] = position_errors(sights[own], [judged[part] for part in parts[own]])
     return Calibration(
         start=camera,
-        solution=solution,
+        solution=last.solution,
         sights=tuple(sights),
+        parts=tuple(parts),
         frames=len(found),
-        rounds=rounds,
-        settled=settled,
-        changes=_changes(sights, solution),
-        errors_before=position_errors(sights, camera),
+        rounds=last.rounds,
+        settled=last.settled,
+        changes=changes,
+        errors_before=position_errors(sights, [camera] * len(sights)),
         errors_after=after,
     )
 
 
-def position_errors(sights: Sequence[Sight], camera: Camera) -> NDArray[np.float64]:
-    """(N,) metres from each sight's GNSS position to where a camera with that mount says the aircraft was.
+def position_errors(sights: Sequence[Sight], cameras: Sequence[Camera]) -> NDArray[np.float64]:
+    """(N,) metres from each sight's GNSS position to where its camera says the aircraft was.
 
     The map's own offset from the receiver's positions is part of it, as it is in flight.
     """
-    away = [s.center - looks_at(s, camera, s.height) - s.gnss for s in sights]
+    away = [s.center - looks_at(s, camera, s.height) - s.gnss for s, camera in zip(sights, cameras, strict=True)]
     return np.linalg.norm(np.array(away).reshape(-1, 2), axis=1)
 
 
@@ -167,15 +201,19 @@ def _scanned(
     return best
 
 
-def _settled(before: Camera, solution: Solution) -> bool:
-    after, estimates = solution.camera, solution.estimates
-    moved = {
-        "focal_length": after.fx - before.fx,
-        "mount_roll": after.mount.roll_deg - before.mount.roll_deg,
-        "mount_pitch": after.mount.pitch_deg - before.mount.pitch_deg,
-        "mount_yaw": after.mount.yaw_deg - before.mount.yaw_deg,
-    }
-    return all(abs(change) < _SETTLED * estimates[name].sigma for name, change in moved.items())
+def _settled(before: Sequence[Camera], solution: Solution) -> bool:
+    estimates = solution.estimates
+    for part, (old, new) in enumerate(zip(before, solution.cameras, strict=True)):
+        suffix = "" if len(before) == 1 else f"_{part + 1}"
+        moved = {
+            "focal_length": new.fx - old.fx,
+            f"mount_roll{suffix}": new.mount.roll_deg - old.mount.roll_deg,
+            f"mount_pitch{suffix}": new.mount.pitch_deg - old.mount.pitch_deg,
+            "mount_yaw": new.mount.yaw_deg - old.mount.yaw_deg,
+        }
+        if any(abs(change) >= _SETTLED * estimates[name].sigma for name, change in moved.items()):
+            return False
+    return True
 
 
 def _changes(sights: Sequence[Sight], solution: Solution) -> tuple[Change, ...]:

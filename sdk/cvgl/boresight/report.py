@@ -13,11 +13,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from cvgl.boresight.fit import Calibration
-from cvgl.boresight.solve import PARAMETERS
+from cvgl.boresight.solve import parameters
 from cvgl.files import atomic_path
 from cvgl.report.svg import drawing, element
 
-__all__ = ["as_record", "write_page"]
+__all__ = ["as_record", "table_rows", "write_page"]
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _EDGE = 560.0, 260.0, 56.0, 34.0, 14.0
 _UNIT = {"log": "px"}
@@ -43,7 +43,10 @@ def as_record(calibration: Calibration) -> dict[str, Any]:
         "rounds": calibration.rounds,
         "settled": calibration.settled,
         "start": calibration.start.to_dict(),
-        "camera": calibration.solution.camera.to_dict(),
+        "parts": [
+            {"frames": names, "camera": camera.to_dict()}
+            for camera, names in zip(calibration.solution.cameras, _frames_by_part(calibration), strict=True)
+        ],
         "estimates": {
             parameter.name: {
                 "value": calibration.solution.estimates[parameter.name].value,
@@ -51,7 +54,7 @@ def as_record(calibration: Calibration) -> dict[str, Any]:
                 "unit": _UNIT.get(parameter.unit, parameter.unit),
                 "determined": calibration.solution.estimates[parameter.name].determined,
             }
-            for parameter in PARAMETERS
+            for parameter in parameters(len(calibration.solution.cameras))
         },
         "changes": [
             {"frame": change.name, "forward_deg": change.forward_deg, "right_deg": change.right_deg}
@@ -64,6 +67,7 @@ def as_record(calibration: Calibration) -> dict[str, Any]:
         "residuals": [
             {
                 "frame": sight.name,
+                "part": calibration.parts[index] + 1,
                 "forward_m": float(left.forward_m[index]),
                 "right_m": float(left.right_m[index]),
                 "scale": float(left.scale[index]),
@@ -101,26 +105,42 @@ def write_page(path: str | Path, calibration: Calibration, *, title: str) -> Non
     )
     record = as_record(calibration)
     html = environment.get_template("page.html.j2").render(
-        title=title, record=record, words=_WORDS, charts=charts, rows=_rows(record)
+        title=title, record=record, words=_WORDS, charts=charts, rows=table_rows(record)
     )
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
 
 
-def _rows(record: dict[str, Any]) -> list[dict[str, str]]:
+def table_rows(record: dict[str, Any]) -> list[dict[str, str]]:
+    """The estimates of :func:`as_record` in words: ``what``, ``value``, ``sigma``, ``unit``, ``determined``."""
     rows = []
     for name, estimate in record["estimates"].items():
         digits = 1 if estimate["unit"] in ("px", "m") else 2
+        # Only focal length and mount are in the file; an offset that is not determined is just not known.
+        kept = "no: left as it was" if name.startswith(("focal", "mount")) else "no"
         rows.append(
             {
-                "what": _WORDS[name],
+                "what": _words(name),
                 "value": f"{estimate['value']:.{digits}f}",
                 "sigma": f"{estimate['sigma']:.{digits}f}",
                 "unit": estimate["unit"],
-                "determined": "yes" if estimate["determined"] else "no: left as it was",
+                "determined": "yes" if estimate["determined"] else kept,
             }
         )
     return rows
+
+
+def _words(name: str) -> str:
+    stem, _, part = name.rpartition("_")
+    return f"{_WORDS[stem]}, part {part}" if part.isdigit() else _WORDS[name]
+
+
+def _frames_by_part(calibration: Calibration) -> list[list[str]]:
+    """Names of the frames of each part that were found."""
+    names: list[list[str]] = [[] for _ in calibration.solution.cameras]
+    for sight, part in zip(calibration.sights, calibration.parts, strict=True):
+        names[part].append(sight.name)
+    return names
 
 
 def _spread(errors: NDArray[np.float64]) -> dict[str, float]:

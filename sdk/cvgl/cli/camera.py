@@ -49,8 +49,12 @@ def calibrate(
     it was: at one height focal length and height cannot be told apart, flown in
     one direction the mount's tilt and a shifted map cannot.
 
-    Writes camera.yaml, and beside it camera.json with everything that was found
-    and camera.html with what is left unexplained in every frame.
+    Where the camera was tilted anew during the flight, each part gets a tilt of
+    its own and all parts one lens.
+
+    Writes camera.yaml (camera-1.yaml, camera-2.yaml ... where the flight has
+    parts), and beside it camera.json with everything that was found and
+    camera.html with what is left unexplained in every frame.
 
     Exit status: 0 done, 2 wrong usage, 3 a dependency or device is missing,
     4 bad input, or a flight that does not determine its camera.
@@ -60,7 +64,6 @@ def calibrate(
     from cvgl.boresight import calibrate_camera
     from cvgl.boresight.report import as_record, write_page
     from cvgl.camera import Camera
-    from cvgl.errors import FlightError
     from cvgl.files import write_json
     from cvgl.flight import Flight
     from cvgl.localizer import Localizer
@@ -103,18 +106,11 @@ def calibrate(
     }
     write_json(out.with_suffix(".json"), record)
     write_page(out.with_suffix(".html"), found, title=flight.resolve().name)
-    if found.changes:
-        parts = ", ".join(change.name for change in found.changes)
-        raise FlightError(
-            f"the camera's tilt changed during the flight; calibrate its parts with --first and --last "
-            f"(see {out.with_suffix('.html')})",
-            file=flight,
-            field="mount",
-            found=f"a change at {parts}",
-            expected="one tilt",
-        )
-    found.solution.camera.to_yaml(out)
-    _show(record, out)
+    cameras = found.solution.cameras
+    files = [out] if len(cameras) == 1 else [out.with_stem(f"{out.stem}-{part + 1}") for part in range(len(cameras))]
+    for camera_found, file in zip(cameras, files, strict=True):
+        camera_found.to_yaml(file)
+    _show(record, files, out)
 
 
 @app.command()
@@ -158,18 +154,25 @@ def _progress() -> Iterator[Callable[[int], Callable[[], None]]]:
         yield on_round
 
 
-def _show(record: dict[str, Any], out: Path) -> None:
+def _show(record: dict[str, Any], files: list[Path], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from cvgl.boresight.report import table_rows
 
     console = Console(soft_wrap=True, highlight=False)
     table = Table()
     for name, justify in (("parameter", "left"), ("value", "right"), ("1σ", "right"), ("determined", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for name, estimate in record["estimates"].items():
-        value, sigma = (f"{estimate[key]:.2f} {estimate['unit']}" for key in ("value", "sigma"))
-        table.add_row(name.replace("_", " "), value, sigma, "yes" if estimate["determined"] else "no: left as it was")
+    for row in table_rows(record):
+        value, sigma = (f"{row[key]} {row['unit']}" for key in ("value", "sigma"))
+        table.add_row(row["what"], value, sigma, row["determined"])
     console.print(table)
+    for change in record["changes"]:
+        console.print(
+            f"the camera's tilt changed at {change['frame']}, by {change['forward_deg']:+.1f}° towards image-up and "
+            f"{change['right_deg']:+.1f}° to the right"
+        )
     errors = record["aircraft_error_m"]
     console.print(
         f"{record['sights']} of {record['frames']} frames; aircraft from its GNSS: median "
@@ -177,7 +180,8 @@ def _show(record: dict[str, Any], out: Path) -> None:
     )
     if not record["settled"]:
         console.print("the last round still changed something: the camera may be off by more than its sigmas say")
-    console.print(f"{out}, {out.with_suffix('.json').name}, {out.with_suffix('.html').name}")
+    written = [*files, out.with_suffix(".json"), out.with_suffix(".html")]
+    console.print(f"{written[0]}, " + ", ".join(file.name for file in written[1:]))
 
 
 def app_main() -> None:

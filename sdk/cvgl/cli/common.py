@@ -34,6 +34,8 @@ _EXTRA_OF = {
     "cyclonedds": "ros",
     "pycuda": "tensorrt",
     "pymavlink": "mavlink",
+    "serial": "mavlink",
+    "rosbags": "bag",
 }
 
 

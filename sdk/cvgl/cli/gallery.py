@@ -1,4 +1,4 @@
-"""``cvgl-gallery``: build, describe and verify galleries."""
+"""``cvgl-gallery``: build, cut, join, describe and verify galleries."""
 
 from __future__ import annotations
 
@@ -29,9 +29,13 @@ GalleryPath = Annotated[Path, typer.Argument(metavar="GALLERY", help="The galler
 
 @app.command()
 def build(
-    map_path: Annotated[
-        Path,
-        typer.Argument(metavar="MAP", help="A georeferenced raster, such as a GeoTIFF; any coordinate system."),
+    maps: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MAP...",
+            help="A georeferenced raster (GeoTIFF, COG, VRT, MBTiles, GeoPackage), a folder of map tiles z/x/y, or a"
+            " folder of images with bounds.csv. Of several, each fills what those before it lack.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The folder to write, by custom NAME.gallery.")],
     model_path: Annotated[
@@ -39,11 +43,19 @@ def build(
         typer.Option("--model", help="Model bundle NAME.cvgl.", show_default="the one that ships with cvgl"),
     ] = None,
     tile_size: Annotated[
-        float | None,
+        list[float] | None,
         typer.Option(
             min=1.0,
-            help="Side of a tile on the ground, metres: about what the camera sees at the planned height.",
+            help="Side of a tile on the ground, metres: about what the camera sees at the planned height. Several make"
+            " a layer each.",
             show_default="what the model was made for",
+        ),
+    ] = None,
+    camera: Annotated[Path | None, typer.Option(help="camera.yaml, with --height instead of --tile-size.")] = None,
+    height: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=1.0, help="Height above ground that the camera is flown at, metres; several make a layer each."
         ),
     ] = None,
     stride: Annotated[
@@ -54,6 +66,15 @@ def build(
             show_default="a quarter of a tile",
         ),
     ] = None,
+    heading: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Where up in the tiles points, degrees from north; several make a layer each.", show_default="0"
+        ),
+    ] = None,
+    stored: Annotated[
+        str, typer.Option(help="How descriptors are stored: float16, or int8 for half the bytes.")
+    ] = "float16",
     basemap_gsd: Annotated[
         float | None,
         typer.Option(
@@ -62,41 +83,89 @@ def build(
             show_default="the map's own, but no finer than 0.3",
         ),
     ] = None,
+    clip: Annotated[Path | None, typer.Option(help="GeoJSON polygon: only tiles that touch it are made.")] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="Extend the gallery that stands at --out, on its own grid.")
+    ] = False,
 ) -> None:
     """Build a gallery from a map.
 
     Nothing appears at --out before the gallery is whole; a gallery that stands
     there is replaced then. The same map, model and sizes give the same bytes.
+    After an interruption the same command goes on where it stopped.
 
     Example: cvgl-gallery build area.tif --model area.cvgl --out area.gallery --stride 20
     """
-    from cvgl.errors import ModelError
-    from cvgl.gallery import build_gallery
+    from cvgl.gallery import build_gallery, extend_gallery, read_manifest
+    from cvgl.gallery.area import Area
     from cvgl.imagery import MapSource
     from cvgl.model import Model
 
-    with MapSource.open(map_path) as source:
+    local = read_manifest(out).local if add else None
+    with MapSource.open(maps if len(maps) > 1 else maps[0], local) as source:
         model = Model.open(model_path or _shipped_model(), views=("reference",))
-        view = model.views["reference"]
-        if tile_size is None and view.gsd_m is None:
-            raise ModelError(
-                "does not say which ground sampling distance it was made for",
-                file=model.path,
-                field="views.reference.gsd_m",
-                expected="--tile-size METRES",
-            )
-        size = tile_size or view.input_size[1] * float(view.gsd_m or 0.0)
-        with _Bars() as bars:
-            gallery = build_gallery(
-                source,
-                model,
-                out,
-                tile_size_m=size,
-                stride_m=stride or size / 4,
-                basemap_gsd_m=basemap_gsd or max(source.native_gsd, _FINEST_BASEMAP_M),
-                progress=bars.show,
-            )
+        area = None if clip is None else Area.read(clip, source.local)
+        if add:
+            if tile_size or height or stride or heading or basemap_gsd:
+                raise typer.BadParameter("the gallery has sizes and headings of its own", param_hint="--add")
+            with _Bars() as bars:
+                gallery = extend_gallery(out, source, model, area=area, say=_say, progress=bars.show)
+        else:
+            sizes = _tile_sizes(model, tile_size, camera, height)
+            with _Bars() as bars:
+                gallery = build_gallery(
+                    source,
+                    model,
+                    out,
+                    tile_size_m=sizes,
+                    stride_m=stride or sizes[0] / 4,
+                    basemap_gsd_m=basemap_gsd or max(source.native_gsd, _FINEST_BASEMAP_M),
+                    headings_deg=heading or [0.0],
+                    stored=stored,
+                    area=area,
+                    identity=source.identity(),
+                    say=_say,
+                    progress=bars.show,
+                )
     typer.echo(f"{gallery!r} written to {out}")
+
+
+@app.command()
+def clip(
+    gallery: GalleryPath,
+    polygon: Annotated[Path, typer.Argument(metavar="POLYGON", help="GeoJSON, WGS84.")],
+    out: Annotated[Path, typer.Option("--out", help="The gallery to write.")],
+) -> None:
+    """Cut a gallery to a mission area: its tiles that touch the polygon, and the basemap around them.
+
+    Example: cvgl-gallery clip country.gallery mission.geojson --out area.gallery
+    """
+    from cvgl.gallery import Gallery, clip_gallery
+    from cvgl.gallery.area import Area
+
+    whole = Gallery.open(gallery)
+    with _Bars() as bars:
+        made = clip_gallery(whole, Area.read(polygon, whole.local), out, say=_say, progress=bars.show)
+    typer.echo(f"{made!r} written to {out}")
+
+
+@app.command()
+def merge(
+    galleries: Annotated[
+        list[Path], typer.Argument(metavar="GALLERY...", help="Of one model and one size of tiles, the best first.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The gallery to write.")],
+) -> None:
+    """Join galleries into one. A single one of an older format version is brought to the newest.
+
+    Example: cvgl-gallery merge north.gallery south.gallery --out both.gallery
+    """
+    from cvgl.gallery import Gallery, merge_galleries
+
+    opened = [Gallery.open(path) for path in galleries]
+    with _Bars() as bars:
+        made = merge_galleries(opened, out, say=_say, progress=bars.show)
+    typer.echo(f"{made!r} written to {out}")
 
 
 @app.command()
@@ -105,36 +174,45 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="For programs: the manifest and the sizes.")] = False,
 ) -> None:
     """Say what a gallery is: area, tiles, model, and the memory it will take. Reads its manifest only."""
+    from dataclasses import asdict
+
     from cvgl.gallery import read_manifest
-    from cvgl.gallery.gallery import memory_bytes
+    from cvgl.gallery.gallery import memory_of
 
     manifest = read_manifest(gallery)
-    memory = memory_bytes(manifest)
+    memory = memory_of(manifest)
     if as_json:
-        sizes = {"bytes_on_disk": manifest.bytes_on_disk, "memory_bytes": memory}
+        sizes = {"bytes_on_disk": manifest.bytes_on_disk, "memory_bytes": memory.most, "memory": asdict(memory)}
         typer.echo(json.dumps({**manifest.data, **sizes}, indent=2))
         return
     west, south, east, north = manifest.bounds
-    box = manifest.data["bounds_wgs84"]
-    basemap, index = manifest.basemap, manifest.data["index"]
-    _table(
-        {
-            "gallery": str(gallery),
-            "area": f"{east - west:.0f} x {north - south:.0f} m,"
-            f" {box['south']:.6f}..{box['north']:.6f} N, {box['west']:.6f}..{box['east']:.6f} E",
-            "imagery": manifest.source,
-            "attribution": manifest.attribution or "none stated",
-            "tiles": f"{manifest.count}, {manifest.tile_size_m:g} m ({manifest.tile_px} px of"
-            f" {manifest.tile_gsd_m:.3g} m) every {manifest.stride_m:g} m",
-            "model": f"{manifest.model_name}, {manifest.dimension}-d",
-            "fingerprint": manifest.model_fingerprint,
-            "index": f"HNSW, M {index['M']}, ef {manifest.ef}",
-            "basemap": f"{basemap.width} x {basemap.height} px of {basemap.gsd_m:.3g} m",
-            "on disk": _megabytes(manifest.bytes_on_disk),
-            "in memory": f"at most {_megabytes(memory)}",
-            "built with": ", ".join(f"{name} {found}" for name, found in manifest.data["built_with"].items()),
-        }
-    )
+    box, basemap = manifest.data["bounds_wgs84"], manifest.basemap
+    loss = manifest.data.get("descriptors", {})
+    kept = f", {loss['neighbours_kept']:.1%} of neighbours kept" if "neighbours_kept" in loss else ""
+    rows = {
+        "gallery": f"{gallery}, format version {manifest.version}",
+        "area": f"{east - west:.0f} x {north - south:.0f} m,"
+        f" {box['south']:.6f}..{box['north']:.6f} N, {box['west']:.6f}..{box['east']:.6f} E",
+        "imagery": manifest.source,
+        "attribution": manifest.attribution or "none stated",
+    }
+    for number, layer in enumerate(manifest.layers):
+        turned = "" if layer.heading_deg == 0 else f", up is {layer.heading_deg:g} degrees"
+        rows["tiles" if number == 0 else f"layer {number}"] = (
+            f"{layer.count}, {layer.tile_size_m:g} m ({layer.tile_px} px of {layer.gsd_m:.3g} m)"
+            f" every {layer.stride_m:g} m{turned}; HNSW, ef {layer.ef}"
+        )
+    rows |= {
+        "model": f"{manifest.model_name}, {manifest.dimension}-d",
+        "fingerprint": manifest.model_fingerprint,
+        "descriptors": f"{manifest.stored}{kept}",
+        "basemap": f"{basemap.width} x {basemap.height} px of {basemap.gsd_m:.3g} m",
+        "on disk": _megabytes(manifest.bytes_on_disk),
+        "in memory": f"{_megabytes(memory.near)} near a prior, {_megabytes(memory.search)} once all of it was searched,"
+        f" at most {_megabytes(memory.most)}",
+        "built with": ", ".join(f"{name} {found}" for name, found in manifest.data["built_with"].items()),
+    }
+    _table(rows)
 
 
 @app.command()
@@ -159,6 +237,32 @@ def check(
 def app_main() -> None:
     """The command ``cvgl-gallery``."""
     main(app)
+
+
+def _tile_sizes(model: Any, sizes: list[float] | None, camera: Path | None, heights: list[float] | None) -> list[float]:
+    """Sides of the tiles of each layer, metres."""
+    from cvgl.camera import Camera
+    from cvgl.errors import ModelError
+    from cvgl.sim.views import choose_tile_size
+
+    if bool(camera) != bool(heights) or (sizes and heights):
+        raise typer.BadParameter("--camera and --height go together, and not with --tile-size", param_hint="--height")
+    if heights and camera:
+        lens = Camera.from_yaml(camera)
+        return [choose_tile_size(lens, height) for height in heights]
+    view = model.views["reference"]
+    if not sizes and view.gsd_m is None:
+        raise ModelError(
+            "does not say which ground sampling distance it was made for",
+            file=model.path,
+            field="views.reference.gsd_m",
+            expected="--tile-size METRES",
+        )
+    return sizes or [view.input_size[1] * float(view.gsd_m or 0.0)]
+
+
+def _say(message: str) -> None:
+    typer.echo(message, err=True)
 
 
 def _shipped_model() -> Path:

@@ -12,7 +12,8 @@ import numpy as np
 from cvgl.errors import GalleryError
 from cvgl.files import check_files
 from cvgl.gallery.gallery import Gallery
-from cvgl.gallery.manifest import DESCRIPTORS, INDEX, OVERVIEW, TILES, read_manifest
+from cvgl.gallery.index import load_index
+from cvgl.gallery.manifest import BASEMAP, BASEMAP_TILES, DESCRIPTORS, OVERVIEW, TILES, Layer, read_manifest
 
 if TYPE_CHECKING:
     from cvgl.model import Model
@@ -21,10 +22,12 @@ __all__ = ["check_gallery"]
 
 _LEAST_RECALL = 0.95
 _QUERIES = 200
+_UNIT = 0.01
+_CHUNK = 4096
 
 
 def check_gallery(path: str | Path, model: Model | None = None, progress: Callable[[str], None] | None = None) -> float:
-    """Verify hashes, tables, images, and the index against exact search.
+    """Verify hashes, of files and of blocks, tables, images, and the indices against exact search.
 
     Args:
         path: the gallery.
@@ -32,7 +35,7 @@ def check_gallery(path: str | Path, model: Model | None = None, progress: Callab
         progress: called with the name of each part that was found right.
 
     Returns:
-        Recall at 20 of the index for its own tiles, disturbed.
+        Recall at 20 of the worst index for its own tiles, disturbed.
 
     Raises:
         GalleryError: names the part that is off.
@@ -42,47 +45,66 @@ def check_gallery(path: str | Path, model: Model | None = None, progress: Callab
     said("manifest.json")
     check_files(manifest.path, manifest.files, GalleryError, progress=said)
     gallery = Gallery.open(path, model)
-    _check_tiles(gallery)
+    for name in manifest.files:
+        gallery.verified(name)
+    for layer in manifest.layers:
+        _check_tiles(gallery, layer)
     said("tile table")
     _check_descriptors(gallery)
     said("descriptors")
+    if manifest.version > 1:
+        _check_basemap(gallery)
+        said("basemap")
     _check_overview(gallery)
     said("overview")
-    recall = _check_index(gallery)
+    recall = min(_check_index(gallery, number) for number in range(len(manifest.layers)))
     said("index")
     return recall
 
 
-def _check_tiles(gallery: Gallery) -> None:
+def _check_tiles(gallery: Gallery, layer: Layer) -> None:
     file = gallery.path / TILES
-    tiles = np.asarray(gallery.tiles)
+    tiles = gallery.tiles[layer.first : layer.stop]
     west, south, east, north = gallery.bounds
     inside = (tiles >= (west - 1e-6, south - 1e-6)) & (tiles <= (east + 1e-6, north + 1e-6))
     if not inside.all():  # not a number compares as outside
         worst = int(np.flatnonzero(~inside.all(axis=1))[0])
         raise GalleryError(
-            "a tile lies outside of the map", file=file, field=f"tile {worst}", found=tiles[worst].tolist()
+            "a tile lies outside of the map",
+            file=file,
+            field=f"tile {layer.first + worst}",
+            found=tiles[worst].tolist(),
         )
     eastward, southward = np.diff(tiles[:, 0]), -np.diff(tiles[:, 1])
     if ((southward < 0) | ((southward == 0) & (eastward <= 0))).any():
         raise GalleryError("not in rows from north to south and west to east", file=file)
+    if gallery.table["valid"].max() > 100:
+        raise GalleryError("more than all of a tile has data", file=file, field="valid")
 
 
 def _check_descriptors(gallery: Gallery) -> None:
-    lengths = np.concatenate(
-        [
-            np.linalg.norm(gallery.descriptors[start : start + 4096].astype(np.float32), axis=1)
-            for start in range(0, len(gallery), 4096)
-        ]
-    )
-    wrong = np.flatnonzero(~(np.abs(lengths - 1) < 0.01))
-    if len(wrong):
-        raise GalleryError(
-            "a descriptor is not of unit length",
-            file=gallery.path / DESCRIPTORS,
-            field=f"tile {wrong[0]}",
-            found=float(lengths[wrong[0]]),
-        )
+    for start in range(0, len(gallery), _CHUNK):
+        rows = np.asarray(gallery.descriptors[start : start + _CHUNK], np.float32)
+        lengths = np.linalg.norm(rows, axis=1)
+        wrong = np.flatnonzero(~(np.abs(lengths - 1) < _UNIT))
+        if len(wrong):
+            raise GalleryError(
+                "a descriptor is not of unit length",
+                file=gallery.path / DESCRIPTORS,
+                field=f"tile {start + wrong[0]}",
+                found=float(lengths[wrong[0]]),
+            )
+
+
+def _check_basemap(gallery: Gallery) -> None:
+    numbers = np.load(gallery.path / BASEMAP_TILES, allow_pickle=False)
+    named, count = numbers[numbers >= 0], gallery.manifest.basemap_tiles
+    if not np.array_equal(np.sort(named), np.arange(count)):
+        raise GalleryError("does not name every tile once", file=gallery.path / BASEMAP_TILES)
+    tiles = np.load(gallery.path / BASEMAP, mmap_mode="r", allow_pickle=False)
+    empty = next((number for number, tile in enumerate(tiles) if not tile.any()), None)
+    if empty is not None:
+        raise GalleryError("a tile is empty", file=gallery.path / BASEMAP, field=f"tile {empty}")
 
 
 def _check_overview(gallery: Gallery) -> None:
@@ -97,18 +119,39 @@ def _check_overview(gallery: Gallery) -> None:
         )
 
 
-def _check_index(gallery: Gallery) -> float:
+def _check_indexed(gallery: Gallery, layer: Layer) -> None:
+    """The index must hold each tile's descriptor under its number."""
+    index = load_index(None, gallery.path / layer.index, gallery.manifest.dimension, layer.count)
+    for start in range(0, layer.count, _CHUNK):
+        numbers = np.arange(start, min(start + _CHUNK, layer.count))
+        try:
+            held = np.asarray(index.get_items(numbers, return_type="numpy"))
+        except RuntimeError as reason:
+            raise GalleryError(f"lacks a tile: {reason}", file=gallery.path / layer.index) from reason
+        rows = np.asarray(gallery.descriptors[layer.first + numbers], np.float32)
+        wrong = np.flatnonzero((np.abs(held - rows) > 1e-6).any(axis=1))
+        if len(wrong):
+            raise GalleryError(
+                "holds another descriptor than the table has",
+                file=gallery.path / layer.index,
+                field=f"tile {layer.first + start + wrong[0]}",
+            )
+
+
+def _check_index(gallery: Gallery, number: int) -> float:
+    layer = gallery.manifest.layers[number]
+    _check_indexed(gallery, layer)
     rng = np.random.default_rng(0)
-    chosen = np.sort(rng.choice(len(gallery), min(_QUERIES, len(gallery)), replace=False))
-    queries = gallery.descriptors[chosen].astype(np.float32)
+    chosen = layer.first + np.sort(rng.choice(layer.count, min(_QUERIES, layer.count), replace=False))
+    queries = np.asarray(gallery.descriptors[chosen], np.float32)
     # Half as long as the descriptor itself: about as far off as frames are.
-    queries += rng.normal(0, 0.5 / np.sqrt(queries.shape[1]), queries.shape).astype(np.float32)
+    queries = queries + rng.normal(0, 0.5 / np.sqrt(queries.shape[1]), queries.shape).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    recall = gallery.self_check(queries)
+    recall = gallery.self_check(queries, layer=number)
     if recall < _LEAST_RECALL:
         raise GalleryError(
             "the index misses too much",
-            file=gallery.path / INDEX,
+            file=gallery.path / layer.index,
             field="recall at 20",
             found=round(recall, 3),
             expected=f"at least {_LEAST_RECALL}",

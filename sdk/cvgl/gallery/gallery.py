@@ -1,7 +1,10 @@
-"""A gallery, opened: verified, mapped into memory, and searched."""
+"""A gallery, opened: read and verified as far as it is needed, and searched."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,17 +12,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cvgl.basemap import Basemap, load_array
+from cvgl.basemap import HELD_TILES, TILE_PX, Basemap, TiledPixels, load_array
 from cvgl.errors import GalleryError
 from cvgl.files import check_files
 from cvgl.gallery import ranking
-from cvgl.gallery.manifest import BASEMAP, DESCRIPTORS, INDEX, TILES, GalleryManifest, read_manifest
+from cvgl.gallery.descriptors import UnitRows
+from cvgl.gallery.index import ELEMENT_BYTES, load_index
+from cvgl.gallery.manifest import (
+    BASEMAP,
+    BASEMAP_TILES,
+    DESCRIPTORS,
+    STORED,
+    TABLE,
+    TILES,
+    GalleryManifest,
+    read_manifest,
+)
+from cvgl.gallery.parts import BLOCK_BYTES, BLOCKS, Part, PartArray, check_npy_head, open_parts
 from cvgl.geo import LocalFrame
 
 if TYPE_CHECKING:
     from cvgl.model import Model
 
-__all__ = ["EXACT_UP_TO", "Gallery", "memory_bytes"]
+__all__ = ["EXACT_UP_TO", "Gallery", "Memory", "memory_bytes", "memory_of"]
 
 # See Gallery.search.
 EXACT_UP_TO = 20_000
@@ -28,29 +43,37 @@ EXACT_UP_TO = 20_000
 class Gallery:
     """Tiles with descriptors, an index over them, and the basemap. Use :meth:`open`.
 
+    Nothing is used before its hash was checked, and nothing is read before it is needed: a part that was altered is
+    found by the first search or look that would have used what was altered. Searching and reading are safe for several
+    threads, and take no lock once a part is in memory.
+
     Attributes:
         manifest: what the gallery says of itself.
-        tiles: (N, 2) float64, easting and northing of the tiles' centres; rows from north to south, each from
-            west to east. Mapped from the file.
-        descriptors: (N, D) float16 of unit length. Mapped from the file.
+        descriptors: (N, D) of unit length, float16 or, where they are stored as int8, float32: an array of which rows
+            are read as they are asked for (``numpy.asarray`` reads all).
         basemap: what refinement reads.
     """
 
     def __init__(
         self,
         manifest: GalleryManifest,
-        tiles: NDArray[np.float64],
-        descriptors: NDArray[np.float16],
+        tiles: NDArray[Any] | PartArray,
+        descriptors: NDArray[np.float16] | PartArray | UnitRows,
         basemap: Basemap,
+        parts: Mapping[str, Part] | None = None,
     ) -> None:
         self.manifest = manifest
-        self.tiles = tiles
         self.descriptors = descriptors
         self.basemap = basemap
+        self._tiles = tiles
+        self._parts = dict(parts or {})
+        self._indices: dict[str, Any] = {}
+        self._loading = threading.Lock()
 
     @classmethod
     def open(cls, path: str | Path, model: Model | None = None) -> Gallery:
-        """Verify a gallery and map it into memory.
+        """Open a gallery: its manifest is read, and that every part is there and has its size. Galleries of format
+        version 1 are verified as a whole.
 
         Args:
             path: the folder.
@@ -68,15 +91,7 @@ class Gallery:
                 found=f"{manifest.model_name} {manifest.model_fingerprint[:16]}",
                 expected=f"{model.name} {model.fingerprint[:16]}",
             )
-        # Before anything parses them: hnswlib crashes on some damaged files and takes others for whole.
-        check_files(manifest.path, manifest.files, GalleryError)
-        count, dimension = manifest.count, manifest.dimension
-        tiles = _array(manifest.path / TILES, np.float64, (count, 2))
-        descriptors = _array(manifest.path / DESCRIPTORS, np.float16, (count, dimension))
-        place = manifest.basemap
-        _array(manifest.path / BASEMAP, np.uint8, (place.height, place.width))
-        basemap = Basemap.open(manifest.path / BASEMAP, gsd=place.gsd_m, west=place.west, north=place.north)
-        return cls(manifest, tiles, descriptors, basemap)
+        return _open_whole(manifest) if manifest.version == 1 else _open_parts(manifest)
 
     @property
     def path(self) -> Path:
@@ -95,11 +110,49 @@ class Gallery:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory that searching takes at most: this gallery's files that are mapped, and what is loaded."""
+        """Memory that it takes at most; see :func:`memory_of`."""
         return memory_bytes(self.manifest)
 
-    def search(self, descriptors: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The most similar tiles of the whole gallery.
+    @cached_property
+    def tiles(self) -> NDArray[np.float64]:
+        """(N, 2) float64, easting and northing of the tiles' centres; by layers, in each from north to south and from
+        west to east."""
+        if isinstance(self._tiles, np.ndarray):
+            return self._tiles
+        return np.stack([self.table["easting"], self.table["northing"]], axis=1)
+
+    @cached_property
+    def table(self) -> NDArray[Any]:
+        """(N,) with the fields of :data:`cvgl.gallery.manifest.TABLE`: of each tile the place, how much of it has data,
+        and whether there is anything to tell it by."""
+        if not isinstance(self._tiles, np.ndarray):
+            return np.asarray(self._tiles)
+        table = np.zeros(len(self._tiles), TABLE)
+        table["easting"], table["northing"] = self._tiles.T
+        table["valid"] = 100
+        return table
+
+    def layer_for(self, tile_size_m: float) -> int:
+        """Number of the north-up layer whose tiles are nearest to a size, by ratio."""
+        upright = [number for number, layer in enumerate(self.manifest.layers) if layer.heading_deg == 0.0]
+        return min(
+            upright or [0], key=lambda number: abs(np.log(self.manifest.layers[number].tile_size_m / tile_size_m))
+        )
+
+    def verified(self, name: str) -> Path:
+        """The file of a part, verified as a whole, for those who read it by themselves.
+
+        Raises:
+            GalleryError: it is altered.
+        """
+        if name in self._parts:
+            self._parts[name].verify()
+        return self.path / name
+
+    def search(
+        self, descriptors: NDArray[np.float32], k: int, layer: int = 0
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The most similar tiles of a whole layer.
 
         Up to 20 000 tiles by a matrix product, which misses nothing, beyond that by HNSW. Measured with 256-d
         descriptors on two cores, k = 20, ef = 64, milliseconds of HNSW and product:
@@ -118,42 +171,56 @@ class Gallery:
 
         Args:
             descriptors: (B, D) of unit length.
-            k: how many; fewer come where the gallery has fewer.
+            k: how many; fewer come where the layer has fewer.
+            layer: which.
 
         Returns:
             tiles (B, k) int64 and their similarity (B, k) float32, best first, ties by tile number.
 
         Raises:
-            GalleryError: descriptors of another size, or not finite.
+            GalleryError: descriptors of another size, or not finite; a part of the gallery is altered.
         """
-        if len(self) <= EXACT_UP_TO:
-            return self.exact(descriptors, k)
-        return self.approximate(descriptors, k)
+        if self.manifest.layers[layer].count <= EXACT_UP_TO:
+            return self.exact(descriptors, k, layer)
+        return self.approximate(descriptors, k, layer)
 
-    def exact(self, descriptors: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def exact(
+        self, descriptors: NDArray[np.float32], k: int, layer: int = 0
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The same by comparing with every tile."""
-        queries, k = self._queries(descriptors, k)
-        return ranking.best_of_all(queries, self._matrix, k)
+        queries, k = self._queries(descriptors, k, layer)
+        tiles, similarity = ranking.best_of_all(queries, self._matrix(layer), k)
+        return tiles + self.manifest.layers[layer].first, similarity
 
-    def approximate(self, descriptors: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def approximate(
+        self, descriptors: NDArray[np.float32], k: int, layer: int = 0
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The same by the HNSW index, which may miss a few (see :meth:`self_check`)."""
-        queries, k = self._queries(descriptors, k)
+        queries, k = self._queries(descriptors, k, layer)
         if not len(queries):
             return np.empty((0, k), np.int64), np.empty((0, k), np.float32)
-        self._index.set_ef(max(self.manifest.ef, k))
+        index, first = self._index(layer), self.manifest.layers[layer].first
         try:
-            found, _ = self._index.knn_query(queries, k, num_threads=1)
+            found, _ = index.knn_query(queries, k, num_threads=1)
         except RuntimeError:
             # hnswlib's way to say that the graph led to fewer than k; rare, and there is the exact answer.
-            return self.exact(queries, k)
+            return self.exact(queries, k, layer)
         tiles = np.empty((len(queries), k), np.int64)
         similarity = np.empty((len(queries), k), np.float32)
         for i, numbers in enumerate(found.astype(np.int64)):
-            tiles[i], similarity[i] = ranking.order(queries[i], self.descriptors[numbers], numbers, k)
+            # The index has the same descriptors, and has them in memory.
+            rows = np.asarray(index.get_items(numbers, return_type="numpy"))
+            tiles[i], similarity[i] = ranking.order(queries[i], rows, numbers + first, k)
         return tiles, similarity
 
     def near(
-        self, descriptors: NDArray[np.float32], easting: float, northing: float, radius_m: float, k: int
+        self,
+        descriptors: NDArray[np.float32],
+        easting: float,
+        northing: float,
+        radius_m: float,
+        k: int,
+        layer: int = 0,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The most similar tiles among those whose centre lies within a radius; exact.
 
@@ -162,6 +229,7 @@ class Gallery:
             easting, northing: where, metres in ``local``.
             radius_m: metres.
             k: how many.
+            layer: which.
 
         Returns:
             tiles (B, m) and similarity (B, m) as by :meth:`search`, m being the lesser of k and the number of
@@ -170,9 +238,12 @@ class Gallery:
         Raises:
             GalleryError: descriptors of another size, or not finite.
         """
-        queries, k = self._queries(descriptors, k)
+        queries, k = self._queries(descriptors, k, layer)
         # Tiles come in rows from north to south: the rows in question are one slice.
-        first, last = np.searchsorted(self._southings, (-northing - radius_m, -northing + radius_m + 1e-9))
+        among = self.manifest.layers[layer]
+        first, last = among.first + np.searchsorted(
+            self._southings[among.first : among.stop], (-northing - radius_m, -northing + radius_m + 1e-9)
+        )
         band = np.asarray(self.tiles[first:last])
         inside = first + np.flatnonzero(np.hypot(band[:, 0] - easting, band[:, 1] - northing) <= radius_m)
         k = min(k, len(inside))
@@ -181,18 +252,19 @@ class Gallery:
         places, similarity = ranking.best_of_all(queries, np.asarray(self.descriptors[inside], np.float32), k)
         return inside[places], similarity
 
-    def self_check(self, queries: NDArray[np.float32], k: int = 20) -> float:
+    def self_check(self, queries: NDArray[np.float32], k: int = 20, layer: int = 0) -> float:
         """Recall of the index: the share of its answers that are as good as the exact search's.
 
         Args:
             queries: (B, D) of unit length.
             k: at which recall is taken.
+            layer: which.
 
         Returns:
             0 to 1.
         """
-        _, best = self.exact(queries, k)
-        _, found = self.approximate(queries, k)
+        _, best = self.exact(queries, k, layer)
+        _, found = self.approximate(queries, k, layer)
         return float((found >= best[:, -1:] - 1e-6).mean())
 
     def __len__(self) -> int:
@@ -207,39 +279,33 @@ class Gallery:
             f" {m.model_fingerprint[:12]}>"
         )
 
-    @cached_property
-    def _matrix(self) -> NDArray[np.floating]:
-        """Descriptors ready for products; those of large galleries are widened piece by piece instead."""
-        if len(self) <= EXACT_UP_TO:
-            return np.asarray(self.descriptors, np.float32)
-        return self.descriptors
+    def _matrix(self, layer: int) -> Any:
+        """A layer's descriptors ready for products; those of large galleries are widened piece by piece instead."""
+        among = self.manifest.layers[layer]
+        if among.count > EXACT_UP_TO:
+            return self.descriptors if among.count == len(self) else _Rows(self.descriptors, among.first, among.stop)
+        key = f"matrix {layer}"
+        if key not in self._indices:
+            self._indices[key] = np.asarray(self.descriptors[among.first : among.stop], np.float32)
+        return self._indices[key]
 
     @cached_property
     def _southings(self) -> NDArray[np.float64]:
-        return -np.asarray(self.tiles[:, 1])
+        return -np.ascontiguousarray(self.tiles[:, 1])
 
-    @cached_property
-    def _index(self) -> Any:
+    def _index(self, layer: int) -> Any:
         # Not every gallery needs it; see search.
-        import hnswlib
+        among = self.manifest.layers[layer]
+        if among.index not in self._indices:
+            with self._loading:
+                if among.index not in self._indices:
+                    path, size = self.path / among.index, self.manifest.dimension
+                    index = load_index(self._parts.get(among.index), path, size, among.count)
+                    index.set_ef(among.ef)
+                    self._indices[among.index] = index
+        return self._indices[among.index]
 
-        path = self.path / INDEX
-        index = hnswlib.Index(space="ip", dim=self.manifest.dimension)
-        try:
-            index.load_index(str(path), max_elements=len(self))
-        except RuntimeError as reason:
-            raise GalleryError(f"hnswlib does not load it: {reason}", file=path) from reason
-        if index.get_current_count() != len(self):
-            raise GalleryError(
-                "the index holds other tiles than the table",
-                file=path,
-                field="count",
-                found=index.get_current_count(),
-                expected=str(len(self)),
-            )
-        return index
-
-    def _queries(self, descriptors: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], int]:
+    def _queries(self, descriptors: NDArray[np.float32], k: int, layer: int) -> tuple[NDArray[np.float32], int]:
         queries = np.ascontiguousarray(descriptors, np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.manifest.dimension:
             raise GalleryError(
@@ -253,15 +319,101 @@ class Gallery:
             raise GalleryError("descriptors are not finite", file=self.path, field="descriptors")
         if k < 1:
             raise GalleryError("not usable", field="k", found=k, expected="1 or more")
-        return queries, min(k, len(self))
+        return queries, min(k, self.manifest.layers[layer].count)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A range of rows of an array that reads itself as it is needed."""
+
+    array: Any
+    first: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.first
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(len(self))
+            return np.asarray(self.array[self.first + start : self.first + stop])
+        return np.asarray(self.array[self.first + np.asarray(rows)])
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory that a gallery takes, bytes; nothing of it is shared with other processes.
+
+    Args:
+        near: after the first search near a prior as wide as a tile. It grows with what is flown over.
+        search: after the first search of the whole gallery.
+        most: whatever is asked.
+    """
+
+    near: int
+    search: int
+    most: int
+
+
+def memory_of(manifest: GalleryManifest) -> Memory:
+    """What a gallery will take in memory, from its manifest alone."""
+    count, files = manifest.count, manifest.files
+    first = manifest.layers[0]
+    stored = count * manifest.dimension * STORED[manifest.stored].itemsize
+    # Tile table, places and southings; lists of blocks.
+    opened = count * (TABLE.itemsize + 16 + 8) + files.get(BLOCKS, {"bytes": 0})["bytes"]
+    # A row of tiles within reach lies in one or two blocks of descriptors.
+    rows = 2 * first.tile_size_m / first.stride_m + 1
+    near = opened + min(stored, int(2 * rows * BLOCK_BYTES))
+    few = [layer for layer in manifest.layers if layer.count <= EXACT_UP_TO]
+    widened = sum(layer.count for layer in few) * manifest.dimension * 4
+    indices = [
+        files[layer.index]["bytes"] + layer.count * ELEMENT_BYTES for layer in manifest.layers if layer not in few
+    ]
+    basemap = min(files[BASEMAP]["bytes"], HELD_TILES * TILE_PX**2)
+    search = opened + (first.count * manifest.dimension * 4 + stored if first in few else indices[0])
+    return Memory(near, search, opened + stored + widened + sum(indices) + basemap)
 
 
 def memory_bytes(manifest: GalleryManifest) -> int:
-    """The same before anything is loaded."""
-    few = manifest.count <= EXACT_UP_TO
-    loaded = manifest.count * manifest.dimension * 4 if few else manifest.files[INDEX]["bytes"]
-    mapped = sum(manifest.files[name]["bytes"] for name in (TILES, DESCRIPTORS, BASEMAP))
-    return mapped + loaded + manifest.count * 8
+    """The most that it will take; see :func:`memory_of`."""
+    return memory_of(manifest).most
+
+
+def _open_parts(manifest: GalleryManifest) -> Gallery:
+    """A gallery of format version 2, of which hardly anything is read."""
+    parts = open_parts(manifest.path, manifest.files)
+    tiles = PartArray(parts[TILES], TABLE, (manifest.count,))
+    rows = PartArray(parts[DESCRIPTORS], STORED[manifest.stored], (manifest.count, manifest.dimension))
+    place = manifest.basemap
+    shape = -(-place.height // TILE_PX), -(-place.width // TILE_PX)
+    directory = PartArray(parts[BASEMAP_TILES], "<i4", shape)
+    check_npy_head(parts[BASEMAP], np.dtype(np.uint8), (manifest.basemap_tiles, TILE_PX, TILE_PX))
+    numbers = np.asarray(directory)
+    if numbers.min() < -1 or numbers.max() >= manifest.basemap_tiles:
+        raise GalleryError(
+            "names a tile that is not there", file=manifest.path / BASEMAP_TILES, found=int(numbers.max())
+        )
+    part = parts[BASEMAP]
+
+    def fetch(number: int) -> NDArray[np.uint8]:
+        # A tile is a block; the first block is the array's header.
+        return np.frombuffer(part.fetch(number + 1, number + 1), np.uint8).reshape(TILE_PX, TILE_PX)
+
+    pixels = TiledPixels((place.height, place.width), numbers, fetch)
+    basemap = Basemap(pixels, place.gsd_m, place.west, place.north)
+    return Gallery(manifest, tiles, rows if manifest.stored == "float16" else UnitRows(rows), basemap, parts)
+
+
+def _open_whole(manifest: GalleryManifest) -> Gallery:
+    """A gallery of format version 1: its hashes are of whole files, so all of it is read, then mapped into memory."""
+    # Before anything parses them.
+    check_files(manifest.path, manifest.files, GalleryError)
+    tiles = _array(manifest.path / TILES, np.float64, (manifest.count, 2))
+    descriptors = _array(manifest.path / DESCRIPTORS, np.float16, (manifest.count, manifest.dimension))
+    place = manifest.basemap
+    pixels = _array(manifest.path / BASEMAP, np.uint8, (place.height, place.width))
+    return Gallery(manifest, tiles, descriptors, Basemap(pixels, place.gsd_m, place.west, place.north))
 
 
 def _array(path: Path, dtype: Any, shape: tuple[int, int]) -> NDArray[Any]:

@@ -13,19 +13,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from cvgl.basemap import TILE_PX
 from cvgl.errors import GalleryError
 from cvgl.files import read_json
+from cvgl.gallery.parts import BLOCK_BYTES, BLOCKS
 from cvgl.geo import LocalFrame
 from cvgl.manifest import MANIFEST, Fields
 
-__all__ = ["FORMAT_VERSION", "GalleryManifest", "Raster", "read_manifest", "seal"]
+__all__ = [
+    "BASEMAP",
+    "BASEMAP_TILES",
+    "DESCRIPTORS",
+    "FEATURELESS",
+    "FORMAT_VERSION",
+    "INDEX",
+    "OVERVIEW",
+    "PARTIAL",
+    "STORED",
+    "TABLE",
+    "TILES",
+    "GalleryManifest",
+    "Layer",
+    "Raster",
+    "index_name",
+    "read_manifest",
+    "seal",
+]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TILES = "tiles.npy"
 DESCRIPTORS = "descriptors.npy"
 INDEX = "index.hnsw"
 BASEMAP = "basemap.npy"
+BASEMAP_TILES = "basemap_tiles.npy"
 OVERVIEW = "overview.jpg"
+
+TABLE = np.dtype([("easting", "<f8"), ("northing", "<f8"), ("valid", "u1"), ("flags", "u1")])
+"""A row of the tile table: centre in local metres, percent of it that has data, and flags."""
+FEATURELESS, PARTIAL = 1, 2
+"""Flags: nothing in it to tell it by (water, snow, fog); part of it is without data."""
+
+STORED: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "int8": np.dtype("i1")}
+"""How descriptors may be stored: as they are, or as whole numbers in their direction, to be brought to unit length."""
 
 
 @dataclass(frozen=True)
@@ -46,50 +77,104 @@ class Raster:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """Tiles of one size and heading, which are searched together: a range of the table with an index of its own.
+
+    Args:
+        tile_size_m: side of a tile on the ground, metres.
+        tile_px: side of a tile as it was embedded, pixels.
+        gsd_m: tile_size_m / tile_px.
+        stride_m: from one tile's centre to the next, metres.
+        heading_deg: where up in the tiles points, degrees clockwise from north.
+        first, count: which tiles of the table.
+        index: file name of the index.
+        ef: search effort of the index.
+    """
+
+    tile_size_m: float
+    tile_px: int
+    gsd_m: float
+    stride_m: float
+    heading_deg: float
+    first: int
+    count: int
+    index: str
+    ef: int
+
+    @property
+    def stop(self) -> int:
+        """Number of the first tile after the layer's."""
+        return self.first + self.count
+
+
+@dataclass(frozen=True)
 class GalleryManifest:
     """What a gallery says of itself.
 
     Args:
         path: of the gallery.
+        version: of its format.
         model_name, model_fingerprint: of the model that embedded the tiles.
         dimension: length of a descriptor.
         count: number of tiles.
-        tile_size_m: side of a tile on the ground, metres.
-        tile_px: side of a tile as it was embedded, pixels.
-        tile_gsd_m: tile_size_m / tile_px.
-        stride_m: from one tile's centre to the next, metres.
+        layers: tiles by size and heading; the first is what is searched unless another one is asked for.
         local: the local tangent plane of all eastings and northings.
         bounds: (west, south, east, north) of the map in metres of ``local``.
         source, attribution: of the imagery.
+        stored: how descriptors are stored, a key of :data:`STORED`.
         basemap, overview: where these images lie.
-        ef: search effort of the index.
+        basemap_tiles: number of tiles of the basemap that have data.
         files: size in bytes and SHA-256 by name.
         data: the whole manifest as it is written.
     """
 
     path: Path
+    version: int
     model_name: str
     model_fingerprint: str
     dimension: int
     count: int
-    tile_size_m: float
-    tile_px: int
-    tile_gsd_m: float
-    stride_m: float
+    layers: tuple[Layer, ...]
     local: LocalFrame
     bounds: tuple[float, float, float, float]
     source: str
     attribution: str
+    stored: str
     basemap: Raster
+    basemap_tiles: int
     overview: Raster
-    ef: int
     files: dict[str, dict[str, Any]]
     data: dict[str, Any]
+
+    @property
+    def tile_size_m(self) -> float:
+        """Of the first layer: side of a tile on the ground, metres."""
+        return self.layers[0].tile_size_m
+
+    @property
+    def tile_px(self) -> int:
+        """Of the first layer: side of a tile as it was embedded, pixels."""
+        return self.layers[0].tile_px
+
+    @property
+    def tile_gsd_m(self) -> float:
+        """Of the first layer: m/px."""
+        return self.layers[0].gsd_m
+
+    @property
+    def stride_m(self) -> float:
+        """Of the first layer: from one tile's centre to the next, metres."""
+        return self.layers[0].stride_m
 
     @property
     def bytes_on_disk(self) -> int:
         """Of all files but the manifest."""
         return sum(entry["bytes"] for entry in self.files.values())
+
+
+def index_name(layer: int) -> str:
+    """File name of a layer's index."""
+    return INDEX if layer == 0 else f"index-{layer}.hnsw"
 
 
 def seal(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,24 +199,38 @@ def read_manifest(path: str | Path) -> GalleryManifest:
     file = path / MANIFEST
     data = read_json(file, GalleryError)
     fields = Fields(data, file, GalleryError)
-    fields.version(FORMAT_VERSION)
+    version = fields.version(FORMAT_VERSION)
     if fields.text("sha256") != seal(data)["sha256"]:
         raise GalleryError("altered", file=file, field="sha256", found=fields.text("sha256")[:16])
     if fields.text("metric") != "cosine":
         raise fields.refuse("metric", "'cosine'")
-    model, tiling, index = fields.section("model"), fields.section("tiling"), fields.section("index")
-    origin, bounds = fields.section("local"), fields.section("bounds")
+    model, origin, bounds = fields.section("model"), fields.section("local"), fields.section("bounds")
     fields.section("built_with")
+    count = fields.integer("count")
+    if version == 1:
+        layers: tuple[Layer, ...] = (_only_layer(fields, count),)
+        stored, basemap_tiles = "float16", 0
+        files = fields.files(TILES, DESCRIPTORS, INDEX, BASEMAP, OVERVIEW)
+    else:
+        layers = _layers(fields, count)
+        stored, basemap_tiles = _stored(fields), _tiled(fields.section("basemap"))
+        if fields.integer("block_bytes") != BLOCK_BYTES:
+            raise fields.refuse("block_bytes", str(BLOCK_BYTES))
+        required = (TILES, DESCRIPTORS, BASEMAP, BASEMAP_TILES, OVERVIEW, BLOCKS)
+        files = fields.files(*required, *(layer.index for layer in layers))
+        for name, entry in files.items():
+            head = fields.section("files").section(name).integer("head", 0)
+            if head > entry["bytes"]:
+                raise GalleryError("not usable", file=file, field=f"files.{name}.head", found=head)
+            entry["head"] = head
     return GalleryManifest(
         path=path,
+        version=version,
         model_name=model.text("name"),
         model_fingerprint=model.text("fingerprint"),
         dimension=fields.integer("dimension"),
-        count=fields.integer("count"),
-        tile_size_m=tiling.positive("tile_size_m"),
-        tile_px=tiling.integer("tile_px"),
-        tile_gsd_m=tiling.positive("gsd_m"),
-        stride_m=tiling.positive("stride_m"),
+        count=count,
+        layers=layers,
         local=LocalFrame(origin.number("latitude", -90, 90), origin.number("longitude", -180, 180)),
         bounds=(
             bounds.number("west_m"),
@@ -141,12 +240,70 @@ def read_manifest(path: str | Path) -> GalleryManifest:
         ),
         source=fields.text("source"),
         attribution=fields.text("attribution"),
+        stored=stored,
         basemap=_raster(fields.section("basemap"), BASEMAP),
+        basemap_tiles=basemap_tiles,
         overview=_raster(fields.section("overview"), OVERVIEW),
-        ef=index.integer("ef"),
-        files=fields.files(TILES, DESCRIPTORS, INDEX, BASEMAP, OVERVIEW),
+        files=files,
         data=data,
     )
+
+
+def _only_layer(fields: Fields, count: int) -> Layer:
+    """What version 1 says in other places."""
+    tiling, index = fields.section("tiling"), fields.section("index")
+    return Layer(
+        tile_size_m=tiling.positive("tile_size_m"),
+        tile_px=tiling.integer("tile_px"),
+        gsd_m=tiling.positive("gsd_m"),
+        stride_m=tiling.positive("stride_m"),
+        heading_deg=0.0,
+        first=0,
+        count=count,
+        index=INDEX,
+        ef=index.integer("ef"),
+    )
+
+
+def _layers(fields: Fields, count: int) -> tuple[Layer, ...]:
+    layers: list[Layer] = []
+    for number, layer in enumerate(fields.sections("layers")):
+        index = layer.section("index")
+        if index.text("file") != index_name(number):
+            raise index.refuse("file", repr(index_name(number)))
+        first = layer.integer("first", 0)
+        if first != (layers[-1].stop if layers else 0):
+            raise layer.refuse("first", "the number of the tile after the last layer's")
+        layers.append(
+            Layer(
+                tile_size_m=layer.positive("tile_size_m"),
+                tile_px=layer.integer("tile_px"),
+                gsd_m=layer.positive("gsd_m"),
+                stride_m=layer.positive("stride_m"),
+                heading_deg=layer.number("heading_deg", 0, 360),
+                first=first,
+                count=layer.integer("count"),
+                index=index.text("file"),
+                ef=index.integer("ef"),
+            )
+        )
+    if not layers or layers[-1].stop != count:
+        raise fields.refuse("layers", f"layers with {count} tiles in all")
+    return tuple(layers)
+
+
+def _stored(fields: Fields) -> str:
+    descriptors = fields.section("descriptors")
+    stored = descriptors.text("stored")
+    if stored not in STORED:
+        raise descriptors.refuse("stored", " or ".join(STORED))
+    return stored
+
+
+def _tiled(fields: Fields) -> int:
+    if fields.integer("tile_px") != TILE_PX:
+        raise fields.refuse("tile_px", str(TILE_PX))
+    return fields.integer("tiles")
 
 
 def _raster(fields: Fields, file: str) -> Raster:

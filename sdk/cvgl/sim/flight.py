@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -24,6 +25,9 @@ from .shapes import along, arc_length, densify, tangents
 
 if TYPE_CHECKING:
     from cvgl.camera import Camera
+
+WORLD_TAG = "CVGL_WORLD"
+"""Tag of a map's file that tells seed, size, style and place of the world that it shows, as JSON."""
 
 SPEED_M_S = 10.0
 """Ground speed of a simulated survey flight; together with the distance between frames it gives their
@@ -99,8 +103,12 @@ def write_map(
         ) as file,
     ):
         file.write(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
+        place = {"seed": world.seed, "size_m": world.size_m, "style": world.style}
         file.update_tags(
-            SOURCE=f"procedural world {world.style} {world.seed}", ATTRIBUTION="generated, no rights reserved"
+            SOURCE=f"procedural world {world.style} {world.seed}",
+            ATTRIBUTION="generated, no rights reserved",
+            # From this the world itself can be made again, to be flown over (cvgl.sim.closed.ground).
+            **{WORLD_TAG: json.dumps({**place, "latitude": latitude, "longitude": longitude})},
         )
     return path
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from cvgl.camera import Camera
 from cvgl.errors import MapError
+from cvgl.footprint import border_rays
 from cvgl.geometry import camera_to_enu
 
 __all__ = [
@@ -75,7 +76,7 @@ class ViewSettings:
 
     def __post_init__(self) -> None:
         # The image border as rays: with lens distortion its sides are curves, so eight points a side.
-        object.__setattr__(self, "border", _border_rays(self.camera))
+        object.__setattr__(self, "border", border_rays(self.camera, _POINTS_A_SIDE))
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def footprint_on_ground(camera: Camera, height_m: float, heading_deg: float = 0.
 
     Order: image upper left, upper right, lower right, lower left.
     """
-    rays = _border_rays(camera)[::_POINTS_A_SIDE]
+    rays = border_rays(camera, _POINTS_A_SIDE)[::_POINTS_A_SIDE]
     return _to_ground(rays @ camera_to_enu(camera.mount, heading_deg).T, height_m)
 
 
@@ -216,8 +217,21 @@ def drone_view(
     return rgb, mask, center
 
 
-def relight(rgb: NDArray[np.uint8], rng: np.random.Generator, strength: float = 1.0) -> NDArray[np.uint8]:
-    """The same patch (H, W, 3) under other light, in another season and through another sensor."""
+def relight(
+    rgb: NDArray[np.uint8],
+    rng: np.random.Generator,
+    strength: float = 1.0,
+    moment: np.random.Generator | None = None,
+) -> NDArray[np.uint8]:
+    """The same patch (H, W, 3) under other light, in another season and through another sensor.
+
+    Args:
+        rgb: no side longer than 512 pixels.
+        rng: draws light, season and sensor; the same state twice gives the same day and sensor.
+        strength: of all changes.
+        moment: draws what is new in every frame of a day, things that move and the sensor's noise; by default ``rng``.
+    """
+    moment = rng if moment is None else moment
     patch: NDArray[Any] = rgb.astype(np.float32) * (1 / 255)
     chance = rng.random(12)
     if chance[0] < 0.5:
@@ -228,7 +242,7 @@ def relight(rgb: NDArray[np.uint8], rng: np.random.Generator, strength: float = 
         patch = patch * _smooth_field(rng, patch.shape[:2], 3, 0.3 * strength, exponential=True)[..., None]
     patch = _colour(patch, rng, strength)
     if chance[3] < 0.5:
-        _clutter(patch, rng)
+        _clutter(patch, moment)
     if chance[4] < 0.65:
         sigma = float(rng.uniform(0.3, 1.3))
         soft = cv2.GaussianBlur(patch, (0, 0), sigma)
@@ -238,8 +252,8 @@ def relight(rgb: NDArray[np.uint8], rng: np.random.Generator, strength: float = 
     level = float(rng.uniform(0, 0.045)) * strength
     noise = _noise_bank()
     top, left = (
-        rng.integers(0, noise.shape[0] - patch.shape[0] + 1),
-        rng.integers(0, noise.shape[1] - patch.shape[1] + 1),
+        moment.integers(0, noise.shape[0] - patch.shape[0] + 1),
+        moment.integers(0, noise.shape[1] - patch.shape[1] + 1),
     )
     patch = patch + level * noise[top : top + patch.shape[0], left : left + patch.shape[1]]
     out: NDArray[Any] = cv2.convertScaleAbs(np.clip(patch, 0, 1, out=patch), alpha=255.0)
@@ -252,15 +266,6 @@ def relight(rgb: NDArray[np.uint8], rng: np.random.Generator, strength: float = 
 
 
 _POINTS_A_SIDE = 8
-
-
-def _border_rays(camera: Camera) -> NDArray[np.float64]:
-    """(4 * 8, 3) rays of the image's border, clockwise from the upper left corner."""
-    right, bottom = camera.width - 0.5, camera.height - 0.5
-    corners = np.array([[-0.5, -0.5], [right, -0.5], [right, bottom], [-0.5, bottom]])
-    steps = np.arange(_POINTS_A_SIDE)[:, None] / _POINTS_A_SIDE
-    sides = [a + (b - a) * steps for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True)]
-    return camera.rays(np.vstack(sides))
 
 
 def _to_ground(enu: NDArray[np.float64], height_m: float) -> NDArray[np.float64]:

@@ -1,0 +1,107 @@
+"""The HNSW index of a layer: built to the same bytes however often the work was interrupted, and loaded verified."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvgl.errors import GalleryError
+from cvgl.files import atomic_path
+from cvgl.gallery.parts import Part
+
+__all__ = ["EF", "EF_CONSTRUCTION", "ELEMENT_BYTES", "SETTINGS", "M", "build_index", "load_index"]
+
+M, EF_CONSTRUCTION, EF, _SEED = 16, 200, 64, 20
+SETTINGS = {"M": M, "ef_construction": EF_CONSTRUCTION, "ef": EF}
+ELEMENT_BYTES = 120
+"""What hnswlib takes for an element in memory beyond its file: a lock, a label in a hash table, a pointer, marks."""
+
+_CHUNK = 1000
+# hnswlib saves the graph but not the state of its random numbers. So the build saves and loads itself at fixed places,
+# interrupted or not, and goes on alike from there.
+_SNAPSHOT = 50_000
+_SNAPSHOT_SUFFIX = ".growing"
+
+
+def build_index(
+    path: Path, rows: Callable[[int, int], NDArray[np.float32]], count: int, dimension: int, tell: Callable[[int], None]
+) -> None:
+    """Write the index of some descriptors; goes on from the last snapshot beside ``path``.
+
+    Args:
+        path: of the index, which appears whole.
+        rows: gives descriptors ``start`` to ``stop``, (stop - start, dimension) of unit length.
+        count: of descriptors.
+        dimension: of a descriptor.
+        tell: called with how many are in.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    import hnswlib
+
+    snapshot = path.with_name(path.name + _SNAPSHOT_SUFFIX)
+    index = hnswlib.Index(space="ip", dim=dimension)
+    if snapshot.exists():
+        index.load_index(str(snapshot), max_elements=count)
+    else:
+        index.init_index(max_elements=count, M=M, ef_construction=EF_CONSTRUCTION, random_seed=_SEED)
+    start = index.get_current_count()
+    while start < count:
+        stop = min(start + _CHUNK, count)
+        # One thread: with more, the graph depends on who comes first.
+        index.add_items(rows(start, stop), np.arange(start, stop), num_threads=1)
+        start = stop
+        if start % _SNAPSHOT == 0 and start < count:
+            _save(index, snapshot)
+            index = hnswlib.Index(space="ip", dim=dimension)
+            index.load_index(str(snapshot), max_elements=count)
+        tell(start)
+    _save(index, path)
+    snapshot.unlink(missing_ok=True)
+
+
+def load_index(part: Part | None, path: Path, dimension: int, count: int) -> Any:
+    """Load an index.
+
+    Args:
+        part: the file, which is verified here; None if that is done.
+        path: of the file.
+        dimension, count: what is to be in it.
+
+    Raises:
+        GalleryError: altered, or not what it should be.
+    """
+    import hnswlib
+
+    if part is not None:
+        # Before hnswlib sees it, which crashes on some damaged files and takes others for whole.
+        part.verify()
+    index = hnswlib.Index(space="ip", dim=dimension)
+    try:
+        index.load_index(str(path) if part is None else part.same_file(), max_elements=count)
+    except RuntimeError as reason:
+        raise GalleryError(f"hnswlib does not load it: {reason}", file=path) from reason
+    if index.get_current_count() != count:
+        raise GalleryError(
+            "the index holds other tiles than the table",
+            file=path,
+            field="count",
+            found=index.get_current_count(),
+            expected=str(count),
+        )
+    return index
+
+
+def _save(index: Any, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        index.save_index(str(temporary))
+        # hnswlib writes on without a word when the disk is full.
+        if os.path.getsize(temporary) != index.index_file_size():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

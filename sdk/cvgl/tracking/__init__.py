@@ -1,0 +1,8 @@
+"""The filter over frames: from what each of them says to where the aircraft is, at any time."""
+
+from __future__ import annotations
+
+from cvgl.tracking.evidence import Sight, distinct
+from cvgl.tracking.tracker import Answer, Tracker
+
+__all__ = ["Answer", "Sight", "Tracker", "distinct"]

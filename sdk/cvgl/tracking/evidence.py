@@ -1,0 +1,69 @@
+"""What a frame's registered places say to the filter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvgl.fix import Alternative
+
+__all__ = ["Sight", "distinct", "log_ratio"]
+
+# However well a place matches, a frame's word counts at most so much, e-folds: places that look alike, or a map that is
+# wrong, are not in the laws of chance. So a second frame has to agree before a certain filter gives way.
+_LARGEST_LOG_RATIO = math.log(300.0)
+# Two registered places closer than this (metres) are one.
+_SAME_PLACE_M = 15.0
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What one frame adds to the filter.
+
+    Args:
+        time: of the exposure, seconds.
+        height: above ground as given, metres.
+        heading: of the vehicle as given, degrees; None where unknown.
+        velocity: (east, north) m/s, mean since the frame before; None where unknown.
+        velocity_sigma: of each component, m/s.
+        places: what was registered, likeliest first, each place once.
+        area: square metres in which the frame was looked for; infinite for all of the map.
+    """
+
+    time: float
+    height: float = math.nan
+    heading: float | None = None
+    velocity: tuple[float, float] | None = None
+    velocity_sigma: float = 1.0
+    places: tuple[Alternative, ...] = ()
+    area: float = math.inf
+
+
+def distinct(alternatives: Sequence[Alternative]) -> tuple[Alternative, ...]:
+    """Registered places, each once: of those that lie together the likeliest, which comes first."""
+    kept: list[Alternative] = []
+    for place in alternatives:
+        numbers = [place.easting, place.northing, place.heading_deg, place.height_m, place.log10_odds]
+        usable = bool(np.isfinite([*numbers, *place.covariance.ravel(), *place.center_covariance.ravel()]).all())
+        apart = (math.hypot(place.easting - k.easting, place.northing - k.northing) for k in kept)
+        if usable and place.height_m > 0 and all(distance > _SAME_PLACE_M for distance in apart):
+            kept.append(place)
+    return tuple(kept)
+
+
+def log_ratio(place: Alternative) -> float:
+    """How much likelier what was seen is with a place right than with none of those searched right: natural logarithm.
+
+    Before any prior on the position, and with retrieval's word in it: over a frame's places it shares one probability.
+    """
+    return min(place.log10_odds * math.log(10.0), _LARGEST_LOG_RATIO)
+
+
+def rotation(heading_deg: float) -> NDArray[np.float64]:
+    """(2, 2): forward and right of a vehicle, as columns, east and north."""
+    sine, cosine = math.sin(math.radians(heading_deg)), math.cos(math.radians(heading_deg))
+    return np.array([[sine, cosine], [cosine, -sine]])

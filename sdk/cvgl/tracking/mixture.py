@@ -1,0 +1,379 @@
+"""What is believed at one time: a mixture of Gaussians, and the probability of being somewhere else altogether.
+
+Each component is a Kalman filter's state. A frame splits every component into the cases that one of its places is
+right and that none is; components that say the same are merged again. What is lost is spread evenly over the map, so
+that a frame's places can also begin anew.
+
+Sources: the mixture, Sorenson and Alspach, Automatica 7 (1971); the cases and their probabilities, Bar-Shalom and
+Tse, Automatica 11 (1975), with the strength of a match as in Lerro and Bar-Shalom, IEEE Trans. AES 29 (1993); merging,
+Runnalls, IEEE Trans. AES 43 (2007), equation 21.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvgl.fix import Alternative
+from cvgl.geometry import wrap_degrees
+from cvgl.tracking.evidence import Sight, log_ratio, rotation
+from cvgl.tracking.motion import MAP, POSITION, SCALE, SIZE, TILT, TURN, VELOCITY, Dynamics, Motion
+
+__all__ = ["LASTING_TILT", "Chances", "Mixture", "advance", "lasting_errors", "merge", "moments", "see"]
+
+Array = NDArray[np.float64]
+
+# Of the tilt's variance, the share that stays from frame to frame: a mount is wrong in the same way for long.
+LASTING_TILT = 0.8
+# Of the smallest variance of a match, the share that may be common to all matches in a place.
+_MOST_COMMON = 0.8
+# A fitted heading (degrees) and scale are never surer than this: photos' own headings scatter, and so does the ground.
+_TURN_FLOOR_DEG = 1.0
+_SCALE_FLOOR = 0.02
+# Whether a view matches by chance is new once the camera has moved by this share of its height, or by time.
+_NEW_VIEW_HEIGHTS = 0.5
+_NEW_VIEW_S = 20.0
+# Its scatter within metres, as far as it is not the map's, is new much sooner.
+_NEW_SCATTER_HEIGHTS = 0.1
+_NEW_SCATTER_S = 2.0
+# How much a frame registers the right place at all is learnt over so many frames of the flight.
+_MEMORY = 30.0
+# What the chance of it that is stated beforehand counts for, frames.
+_STATED = 2.0
+_COMPONENTS = 20
+# After a day all is lost.
+_LONGEST_S = 86400.0
+_LOST_SHARE = 0.5
+_NEGLIGIBLE = 1e-7
+
+
+@dataclass(frozen=True)
+class Chances:
+    """Probabilities that the filter takes as given.
+
+    Args:
+        found: that the right place is among those that a frame registered.
+        lost_per_s: that within a second the aircraft turns out to be elsewhere: carried off, or mistaken before.
+        bounds: (west, south, east, north) of the map, over which a lost aircraft is spread, metres.
+    """
+
+    found: float
+    lost_per_s: float
+    bounds: tuple[float, float, float, float]
+
+    @property
+    def map_area(self) -> float:
+        """Square metres."""
+        west, south, east, north = self.bounds
+        return (east - west) * (north - south)
+
+    def anywhere(self) -> tuple[Array, Array]:
+        """Mean (2,) and covariance (2, 2) of a position that is evenly spread over the map."""
+        west, south, east, north = self.bounds
+        sides = np.array([east - west, north - south])
+        return np.array([west + east, south + north]) / 2, np.diag(sides**2 / 12)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What is believed at one time.
+
+    Args:
+        time: seconds; minus infinity before anything was seen.
+        weights: (N,) probabilities of the components; with ``lost`` they sum to 1.
+        means: (N, 10) of the state, see `cvgl.tracking.motion`.
+        covariances: (N, 10, 10).
+        paces: (N,) at which of the motion's paces each flies.
+        own: (N,) whether the component holds that a place of the frame at this time is right.
+        lost: probability of being anywhere on the map.
+        velocity: (2,) that was given for this time, m/s; None where the state holds the velocity itself.
+        seen: (K, 2) places of the last frame that had any, metres.
+        seen_at: its time.
+        hits, frames: of the frames with places, how many had the right one, as believed; old ones count for less.
+    """
+
+    time: float
+    weights: Array = field(default_factory=lambda: np.empty(0))
+    means: Array = field(default_factory=lambda: np.empty((0, SIZE)))
+    covariances: Array = field(default_factory=lambda: np.empty((0, SIZE, SIZE)))
+    paces: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    own: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
+    lost: float = 1.0
+    velocity: Array | None = None
+    seen: Array = field(default_factory=lambda: np.empty((0, 2)))
+    seen_at: float = -math.inf
+    hits: float = 0.0
+    frames: float = 0.0
+
+    @classmethod
+    def around(
+        cls, time: float, circles: Sequence[tuple[float, float, float]], lost: float, model: Dynamics
+    ) -> Mixture:
+        """Somewhere in circles (easting, northing, sigma), each as likely, or lost."""
+        paces = np.tile(np.arange(len(model.speed_sigmas)), len(circles))
+        states = [model.start(pace) for pace in paces]
+        means, covariances = np.empty((len(paces), SIZE)), np.empty((len(paces), SIZE, SIZE))
+        for row, (mean, covariance) in enumerate(states):
+            easting, northing, sigma = circles[row // len(model.speed_sigmas)]
+            means[row], covariances[row] = mean, covariance
+            means[row, POSITION] = easting, northing
+            covariances[row, POSITION, POSITION] = max(sigma, 0.1) ** 2 * np.eye(2)
+        weights = np.full(len(paces), (1.0 - lost) / max(len(paces), 1))
+        return cls(time, weights, means, covariances, paces, np.zeros(len(paces), bool), lost if circles else 1.0)
+
+
+def advance(mixture: Mixture, time: float, motion: Motion | None, model: Dynamics, chances: Chances) -> Mixture:
+    """What is believed at a later time, before anything is seen there."""
+    # A start has no time of its own: it holds when the first frame comes.
+    elapsed = min(max(time - mixture.time, 0.0), _LONGEST_S) if math.isfinite(mixture.time) else 0.0
+    weights, states, paces = mixture.weights, (mixture.means, mixture.covariances), mixture.paces
+    count, change = len(model.speed_sigmas), model.change_of_pace(elapsed)
+    if motion is None and change > 0.0 and len(weights):
+        # Every component may fly on at each pace.
+        to = np.repeat(np.arange(count), len(weights))
+        parts = np.where(to == np.tile(paces, count), 1.0 - change * (count - 1), change)
+        weights, paces = np.tile(weights, count) * parts, to
+        states = (np.tile(mixture.means, (count, 1)), np.tile(mixture.covariances, (count, 1, 1)))
+    means, covariances = model.move(*states, paces, elapsed, motion, mixture.velocity)
+    weights = weights * math.exp(-chances.lost_per_s * elapsed)
+    # What has spread over as much as the map says no more than that the aircraft is somewhere on it.
+    spread = 2 * math.pi * np.exp(0.5 * _log_det(covariances[:, POSITION, POSITION]))
+    keep = spread < _LOST_SHARE * chances.map_area
+    weights = weights[keep]
+    return replace(
+        mixture,
+        time=time,
+        weights=weights,
+        means=means[keep],
+        covariances=covariances[keep],
+        paces=paces[keep],
+        own=np.zeros(len(weights), bool),
+        lost=1.0 - float(weights.sum()),
+        velocity=None if motion is None else np.array([motion.east, motion.north]),
+    )
+
+
+def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mixture:
+    """What is believed once a frame has been seen, at the frame's time."""
+    places = sight.places
+    if not places:
+        return mixture
+    new = _novelty(mixture, sight, _NEW_VIEW_HEIGHTS, _NEW_VIEW_S)
+    scatter = _novelty(mixture, sight, _NEW_SCATTER_HEIGHTS, _NEW_SCATTER_S)
+    looks = [_look(place, sight, model, scatter) for place in places]
+    found = (_STATED * chances.found + mixture.hits) / (_STATED + mixture.frames)
+    weights, means, covariances, paces, own = [], [], [], [], []
+    lost_log = math.log(mixture.lost) if mixture.lost > 0 else -math.inf
+    searched = min(sight.area, chances.map_area)
+    # Of a component's cases: none of the places is right, or one of them.
+    cases = [np.full(len(mixture.weights), math.log1p(-found))]
+    updated = []
+    for look, place in zip(looks, places, strict=True):
+        mean, covariance, density = _correct(mixture.means, mixture.covariances, look)
+        cases.append(math.log(found) + log_ratio(place) + density - look.clutter + math.log(searched))
+        updated.append((mean, covariance))
+    ratio = np.stack(cases)
+    total = np.logaddexp.reduce(ratio, axis=0)
+    with np.errstate(divide="ignore"):
+        ratio = ratio + (new - 1.0) * total + np.log(mixture.weights)
+    anew = np.array([math.log(found) + log_ratio(place) + math.log(searched / chances.map_area) for place in places])
+    heard = np.logaddexp(math.log1p(-found), np.logaddexp.reduce(anew))
+    # A view that is repeated has had its chance to begin anew.
+    anew += lost_log + (new - 1.0) * heard + math.log(new)
+    still = lost_log + new * heard
+    still = float(np.log(max(np.exp(still) - np.exp(anew).sum(), 1e-300)))
+    for row, (mean, covariance) in enumerate([(mixture.means, mixture.covariances), *updated]):
+        weights.append(ratio[row])
+        means.append(mean)
+        covariances.append(covariance)
+        paces.append(mixture.paces)
+        own.append(np.full(len(mean), row > 0))
+    count = len(model.speed_sigmas)
+    for log_weight, look in zip(anew, looks, strict=True):
+        for pace in range(count):
+            mean, covariance = _begin(look, model, pace, sight.velocity_sigma if mixture.velocity is not None else None)
+            weights.append(np.array([log_weight - math.log(count)]))
+            means.append(mean[None])
+            covariances.append(covariance[None])
+            paces.append(np.array([pace]))
+            own.append(np.ones(1, bool))
+    logs = np.append(np.concatenate(weights), still)
+    shares = np.exp(logs - np.logaddexp.reduce(logs))
+    believing = np.concatenate(own)
+    fading = 1.0 - new / _MEMORY
+    seen = replace(
+        mixture,
+        weights=shares[:-1],
+        means=np.concatenate(means),
+        covariances=np.concatenate(covariances),
+        paces=np.concatenate(paces),
+        own=believing,
+        hits=fading * mixture.hits + new * float(shares[:-1][believing].sum()),
+        frames=fading * mixture.frames + new,
+        lost=float(shares[-1]),
+        seen=np.array([[place.easting, place.northing] for place in places]),
+        seen_at=sight.time,
+    )
+    return merge(seen, _COMPONENTS)
+
+
+def merge(mixture: Mixture, most: int) -> Mixture:
+    """At most so many components: negligible ones go, and those whose merging changes least become one."""
+    keep = mixture.weights > _NEGLIGIBLE * mixture.weights.max(initial=0.0)
+    weights, means, covariances = mixture.weights[keep], mixture.means[keep], mixture.covariances[keep]
+    paces, own = mixture.paces[keep], mixture.own[keep]
+    gone = float(mixture.weights.sum() - weights.sum())
+    while len(weights) > most:
+        first, second = _cheapest(weights, means, covariances, 2 * paces + own)
+        pair = [first, second]
+        weights[first], means[first], covariances[first] = moments(weights[pair], means[pair], covariances[pair])
+        rest = np.arange(len(weights)) != second
+        weights, means, covariances, paces, own = (v[rest] for v in (weights, means, covariances, paces, own))
+    lost = min(mixture.lost + gone, 1.0)
+    return replace(mixture, weights=weights, means=means, covariances=covariances, paces=paces, own=own, lost=lost)
+
+
+def moments(weights: Array, means: Array, covariances: Array) -> tuple[float, Array, Array]:
+    """Weight, mean and covariance of several components together."""
+    total = float(weights.sum())
+    share = weights / total
+    mean = share @ means
+    apart = means - mean
+    return total, mean, np.asarray(np.einsum("n,nij->ij", share, covariances) + (share * apart.T) @ apart)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A place as a measurement of the state: its value, how the state makes it, its noise, and the density by chance.
+
+    Args:
+        value: (4,) easting and northing of the aircraft, turn in radians, logarithm of the scale.
+        design: (4, 10).
+        noise: (4, 4).
+        clutter: logarithm of the density of turn and scale at wrong places.
+    """
+
+    value: Array
+    design: Array
+    noise: Array
+    clutter: float
+
+
+def _look(place: Alternative, sight: Sight, model: Dynamics, new: float) -> _Look:
+    design, noise = np.zeros((4, SIZE)), np.zeros((4, 4))
+    lean, common = lasting_errors(place, model)
+    design[:2, POSITION] = np.eye(2)
+    design[:2, TILT] = lean * rotation(place.heading_deg)
+    design[:2, MAP] = common / model.map_sigma * np.eye(2)
+    # What one view got wrong by itself, the same view gets wrong again.
+    noise[:2, :2] = (place.covariance - (common**2 + lean**2) * np.eye(2)) / new
+    turn = 0.0
+    if sight.heading is None:
+        noise[2, 2] = 1.0
+        spread = 1.0
+    else:
+        design[2, TURN] = 1.0
+        turn = math.radians(wrap_degrees(place.heading_deg - sight.heading))
+        noise[2, 2] = math.radians(math.hypot(place.heading_sigma_deg, _TURN_FLOOR_DEG)) ** 2
+        spread = model.turn_sigma**2 + noise[2, 2]
+    design[3, SCALE] = 1.0
+    scale = math.log(place.height_m / sight.height)
+    noise[3, 3] = _SCALE_FLOOR**2
+    clutter = _log_normal(turn, spread) + _log_normal(scale, model.scale_sigma**2 + noise[3, 3])
+    return _Look(np.array([place.easting, place.northing, turn, scale]), design, noise, clutter)
+
+
+def lasting_errors(place: Alternative, model: Dynamics) -> tuple[float, float]:
+    """Sigmas in metres of the aircraft's position by the camera's lasting tilt, and of the match by the map's error.
+
+    They are parts of the covariances that the place came with: what the aircraft's has beyond the middle's is tilt.
+    """
+    lean = LASTING_TILT * _least(place.covariance - place.center_covariance)
+    common = min(model.map_sigma**2, _MOST_COMMON * _least(place.center_covariance))
+    room = _MOST_COMMON * _least(place.covariance)
+    shrink = min(1.0, room / (lean + common)) if lean + common > 0 else 0.0
+    return math.sqrt(lean * shrink), math.sqrt(common * shrink)
+
+
+def _correct(means: Array, covariances: Array, look: _Look) -> tuple[Array, Array, Array]:
+    """Kalman's update of every component (Joseph's form), and the logarithm of the density of what was measured."""
+    apart = look.value - means @ look.design.T
+    spread = look.design @ covariances @ look.design.T + look.noise
+    gain = covariances @ look.design.T @ np.linalg.inv(spread)
+    left = np.eye(SIZE) - gain @ look.design
+    updated = left @ covariances @ left.transpose(0, 2, 1) + gain @ look.noise @ gain.transpose(0, 2, 1)
+    squared = np.einsum("ni,ni->n", apart, np.linalg.solve(spread, apart[..., None])[..., 0])
+    density = -0.5 * (squared + np.linalg.slogdet(2 * math.pi * spread)[1])
+    return means + np.einsum("nij,nj->ni", gain, apart), (updated + updated.transpose(0, 2, 1)) / 2, density
+
+
+def _begin(look: _Look, model: Dynamics, pace: int, velocity_sigma: float | None) -> tuple[Array, Array]:
+    """The state of an aircraft of which only one place is known: what a position without a prior becomes."""
+    mean, covariance = model.start(pace)
+    if velocity_sigma is not None:
+        covariance[VELOCITY, VELOCITY] = velocity_sigma**2 * np.eye(2)
+    other = look.design.copy()
+    other[:, POSITION] = 0.0
+    mean[POSITION] = look.value[:2]
+    crossed = covariance @ other[:2].T
+    covariance[:, POSITION] = -crossed
+    covariance[POSITION, :] = -crossed.T
+    covariance[POSITION, POSITION] = other[:2] @ crossed + look.noise[:2, :2]
+    # Turn and scale say nothing of the position, so they can be taken in by themselves.
+    rest = replace(look, value=look.value[2:], design=look.design[2:], noise=look.noise[2:, 2:])
+    means, covariances, _ = _correct(mean[None], covariance[None], rest)
+    return means[0], covariances[0]
+
+
+def _novelty(mixture: Mixture, sight: Sight, heights: float, seconds: float) -> float:
+    """How much of a frame's word is its own, 0 to 1: the same view again says the same again, right or wrong.
+
+    Args:
+        heights: how far the camera has to move, in its heights above ground, until a view is new but for 1 / e.
+        seconds: the same by time alone.
+    """
+    if not len(mixture.seen):
+        return 1.0
+    now = np.array([[place.easting, place.northing] for place in sight.places])
+    moved = float(np.hypot(*(now[:, None] - mixture.seen[None]).T).min())
+    elapsed = max(sight.time - mixture.seen_at, 0.0)
+    return max(-math.expm1(-moved / (heights * sight.height) - elapsed / seconds), 1e-3)
+
+
+def _cheapest(weights: Array, means: Array, covariances: Array, kinds: NDArray[np.int64]) -> tuple[int, int]:
+    """The two components of one kind whose merging costs least, judged by their positions and velocities.
+
+    Those that believe the frame and those that do not are kept apart, so that both can be told; and so are paces.
+    """
+    first, second = np.triu_indices(len(weights), 1)
+    alike = kinds[first] == kinds[second]
+    first, second = first[alike], second[alike]
+    share = weights[first] / (weights[first] + weights[second])
+    cost = np.zeros(len(first))
+    for part in (POSITION, VELOCITY):
+        own = covariances[:, part, part]
+        apart = means[first, part] - means[second, part]
+        joint = share[:, None, None] * own[first] + (1 - share)[:, None, None] * own[second]
+        joint = joint + (share * (1 - share))[:, None, None] * apart[:, :, None] * apart[:, None, :]
+        logs = _log_det(own)
+        cost += (weights[first] + weights[second]) * _log_det(joint)
+        cost -= weights[first] * logs[first] + weights[second] * logs[second]
+    best = int(np.argmin(cost))
+    return int(first[best]), int(second[best])
+
+
+def _log_det(matrices: Array) -> Array:
+    value = matrices[:, 0, 0] * matrices[:, 1, 1] - matrices[:, 0, 1] * matrices[:, 1, 0]
+    return np.asarray(np.log(np.maximum(value, 1e-30)))
+
+
+def _log_normal(value: float, variance: float) -> float:
+    return -0.5 * (value**2 / variance + math.log(2 * math.pi * variance))
+
+
+def _least(covariance: Array) -> float:
+    return max(float(np.linalg.eigvalsh(covariance)[0]), 0.0)

@@ -1,0 +1,140 @@
+"""What the filter estimates, and how it changes from one time to another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvgl.settings import Settings
+
+__all__ = ["MAP", "POSITION", "SCALE", "SIZE", "TILT", "TURN", "VELOCITY", "Dynamics", "Motion"]
+
+Array = NDArray[np.float64]
+
+# The state: metres and m/s in the local tangent plane, and errors that last longer than one frame.
+POSITION = slice(0, 2)  # of the aircraft, east and north
+VELOCITY = slice(2, 4)  # over ground; where a velocity is given, its error
+TILT = slice(4, 6)  # of the camera, forward and right, in standard deviations of the frame's tilt
+MAP = slice(6, 8)  # what is wrong with every match here: georeference, leaning buildings; metres
+TURN = 8  # error of the given heading, radians
+SCALE = 9  # logarithm of the true height above ground over the given one
+SIZE = 10
+
+# How long errors last, seconds: e-folding times of first-order Gauss-Markov processes.
+_SPEED_S = 20.0  # an aircraft of which nothing is known keeps its velocity for so long
+_VELOCITY_ERROR_S = 30.0  # wind, and the drift of an inertial solution
+_TILT_S = 600.0  # mount and gimbal
+_MAP_S = 300.0  # light and season change slowly, yet hovering for hours must not make a map exact
+_MAP_M = 200.0  # metres over which a basemap's errors are alike
+_TURN_S = 300.0
+_SCALE_S = 100.0  # the ground rises and falls
+# How long an aircraft keeps its pace on average, seconds.
+_PACE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A velocity over ground that was given: mean since the frame before, (east, north) m/s, and its sigma."""
+
+    east: float
+    north: float
+    sigma: float
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """How the state spreads with time; every error is a first-order Gauss-Markov process of a stationary spread.
+
+    Source: Maybeck, Stochastic Models, Estimation, and Control, volume 1 (1979), 4.11; for a velocity and the position
+    that it integrates to, Singer, IEEE Trans. AES 6 (1970), one order lower.
+
+    Args:
+        speed_sigmas: of each component of an unknown velocity, m/s, at each pace: whether an aircraft crawls or hurries
+            is not known, but it does so for a while.
+        map_sigma: of what all matches in a place have wrong in common, metres.
+        turn_sigma: of a given heading, radians.
+        scale_sigma: of a given height, relative.
+    """
+
+    speed_sigmas: tuple[float, ...]
+    map_sigma: float
+    turn_sigma: float
+    scale_sigma: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Dynamics:
+        """As a mission's settings state it; the greatest speed is taken as two sigma of the faster pace."""
+        return cls(
+            (settings.max_speed_m_s / 8, settings.max_speed_m_s / 2),
+            settings.registration_sigma_m,
+            math.radians(settings.heading_sigma_deg),
+            settings.height_sigma,
+        )
+
+    def change_of_pace(self, elapsed: float) -> float:
+        """Probability that after some seconds an aircraft flies at another pace, the same for each of the others."""
+        count = len(self.speed_sigmas)
+        return -math.expm1(-elapsed / _PACE_S * count / max(count - 1, 1)) / count if count > 1 else 0.0
+
+    def start(self, pace: int) -> tuple[Array, Array]:
+        """Mean (10,) and covariance (10, 10) of the state before anything was seen; of the position it says nothing."""
+        speed = self.speed_sigmas[pace]
+        spread = [0.0, 0.0, speed, speed, 1.0, 1.0, self.map_sigma, self.map_sigma]
+        return np.zeros(SIZE), np.diag(np.square([*spread, self.turn_sigma, self.scale_sigma]))
+
+    def move(
+        self,
+        means: Array,
+        covariances: Array,
+        paces: NDArray[np.int64],
+        elapsed: float,
+        motion: Motion | None,
+        velocity: Array | None,
+    ) -> tuple[Array, Array]:
+        """Means (N, 10) and covariances (N, 10, 10) after some seconds.
+
+        Args:
+            paces: (N,) of each component.
+            elapsed: seconds, 0 or more.
+            motion: the velocity that was given for this time, or None.
+            velocity: (2,) the velocity that was given for the time before it, whose error the state now holds, or
+                None where the state holds the velocity itself.
+        """
+        means, covariances = means.copy(), covariances.copy()
+        if motion is None:
+            if velocity is not None:
+                means[:, VELOCITY] += velocity
+            sigma, lasts, carried = np.array(self.speed_sigmas)[paces], _SPEED_S, np.zeros(2)
+        else:
+            if velocity is None:
+                means[:, VELOCITY] = 0.0
+                covariances[:, VELOCITY, :] = covariances[:, :, VELOCITY] = 0.0
+                covariances[:, VELOCITY, VELOCITY] = motion.sigma**2 * np.eye(2)
+            sigma, lasts = np.full(len(means), motion.sigma), _VELOCITY_ERROR_S
+            carried = np.array([motion.east, motion.north])
+        if elapsed <= 0.0:
+            return means, covariances
+        keep = math.exp(-elapsed / lasts)
+        reach = lasts * (1.0 - keep)
+        shift = carried * elapsed + reach * means[:, VELOCITY]
+        kept = np.exp(-elapsed / np.array([1, 1, lasts, lasts, _TILT_S, _TILT_S, _MAP_S, _MAP_S, _TURN_S, _SCALE_S]))
+        kept[POSITION] = 1.0
+        decay = np.tile(kept, (len(means), 1))
+        decay[:, MAP] *= np.exp(-np.hypot(*shift.T) / _MAP_M)[:, None]
+        step = decay[:, :, None] * np.eye(SIZE)
+        step[:, POSITION, VELOCITY] = reach * np.eye(2)
+        stationary = np.zeros((len(means), SIZE))
+        stationary[:, VELOCITY] = sigma[:, None]
+        stationary[:, TILT], stationary[:, MAP] = 1.0, self.map_sigma
+        stationary[:, TURN], stationary[:, SCALE] = self.turn_sigma, self.scale_sigma
+        noise = (stationary**2 * (1 - decay**2))[:, :, None] * np.eye(SIZE)
+        variance = (sigma**2)[:, None, None] * np.eye(2)
+        grown = max(2 * elapsed / lasts - 3 + 4 * keep - keep**2, 0.0)
+        noise[:, POSITION, POSITION] = lasts**2 * grown * variance
+        noise[:, POSITION, VELOCITY] = noise[:, VELOCITY, POSITION] = lasts * (1 - keep) ** 2 * variance
+        moved = np.einsum("nij,nj->ni", step, means)
+        moved[:, POSITION] += carried * elapsed
+        return moved, step @ covariances @ step.transpose(0, 2, 1) + noise

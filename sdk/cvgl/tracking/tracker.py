@@ -1,0 +1,280 @@
+"""A sequence of frames as one aircraft that moves: what each frame says is weighed by where the aircraft can be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvgl.fix import Alternative
+from cvgl.frame import Prior
+from cvgl.geo import LocalFrame
+from cvgl.settings import Settings
+from cvgl.tracking.evidence import Sight, log_ratio, rotation
+from cvgl.tracking.history import History
+from cvgl.tracking.mixture import LASTING_TILT, Chances, Mixture, advance, moments, see
+from cvgl.tracking.motion import POSITION, SCALE, SIZE, TILT, TURN, Dynamics, Motion
+
+__all__ = ["Answer", "Tracker"]
+
+Array = NDArray[np.float64]
+
+# An answer is given where the filter is at least this sure of it.
+_SURE = 0.99
+# Below that, the answer covers all that is possible, if one place is at least this likely.
+_LIKELY = 0.9
+# Components this many sigmas from the likeliest are another place.
+_SAME_MODE_SIGMAS = 4.0
+# A start that was given is mistaken this often.
+_WRONG_START = 0.02
+# So many frames in a row that are older than all that is kept: the clock was set back.
+_SET_BACK = 3
+# A match this strong (e-folds) that is not accepted is told apart from one that says nothing.
+_STRONG = math.log(20.0)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Where the aircraft is at one time.
+
+    Args:
+        time: seconds.
+        accepted: whether the frame of this time found a place of its own that the filter agrees with.
+        reason: why there is no position, or why none of the frame's places was accepted; may be empty.
+        implausible: whether a strong match was refused because the aircraft cannot have come there.
+        probability: that the aircraft is about where the position says, rather than somewhere else altogether.
+        protection_radius_m: the position is off by more than this with at most the settings' risk.
+        mean: (10,) of the state, None where the position is not known well enough to be of use.
+        covariance: (10, 10), None with it.
+        place: the accepted one.
+    """
+
+    time: float
+    accepted: bool = False
+    reason: str = ""
+    implausible: bool = False
+    probability: float = 0.0
+    protection_radius_m: float = math.inf
+    mean: Array | None = None
+    covariance: Array | None = None
+    place: Alternative | None = None
+
+    @property
+    def sigma_m(self) -> float:
+        """Standard deviation of the position along its worst direction, metres; infinite without a position."""
+        return math.inf if self.covariance is None else _worst(self.covariance[POSITION, POSITION])
+
+    @property
+    def turn_deg(self) -> tuple[float, float]:
+        """What a given heading has to be corrected by, degrees, and its sigma."""
+        if self.mean is None or self.covariance is None:
+            return 0.0, math.inf
+        return math.degrees(self.mean[TURN]), math.degrees(math.sqrt(self.covariance[TURN, TURN]))
+
+    @property
+    def scale(self) -> float:
+        """What a given height has to be multiplied by."""
+        return 1.0 if self.mean is None else math.exp(self.mean[SCALE])
+
+    def middle(self, offset: Array, heading_deg: float, lean_m: float) -> tuple[Array, Array]:
+        """Where a camera that found no place of its own looks: position (2,) and covariance (2, 2), metres.
+
+        Args:
+            offset: (2,) east and north from the aircraft to the image's middle, as its attitude was given.
+            heading_deg: of the vehicle.
+            lean_m: what the tilt's sigma is on the ground.
+        """
+        if self.mean is None or self.covariance is None:
+            raise ValueError("an answer without a position")
+        to_middle = np.zeros((2, SIZE))
+        to_middle[:, POSITION] = np.eye(2)
+        to_middle[:, TILT] = math.sqrt(LASTING_TILT) * lean_m * rotation(heading_deg)
+        swing = math.radians(self.turn_deg[1]) * np.array([offset[1], -offset[0]])
+        passing = (1.0 - LASTING_TILT) * lean_m**2 * np.eye(2) + np.outer(swing, swing)
+        return to_middle @ self.mean + offset, to_middle @ self.covariance @ to_middle.T + passing
+
+
+class Tracker:
+    """A Bayes filter over position, velocity, and the errors of heading, height, tilt and map.
+
+    It never raises on what flight brings. A frame that comes late is taken in at its own time if that is no further
+    back than the settings' history; one that is older is left out, and the third such in a row is taken as a clock
+    that was set back: the sequence begins anew, lost. Of frames with the same time the first that found any place
+    counts. The same frames in another order of arrival give the same answers, once all have come.
+
+    Args:
+        local: the local tangent plane.
+        settings: of the mission.
+        bounds: (west, south, east, north) of the map, metres.
+    """
+
+    def __init__(self, local: LocalFrame, settings: Settings, bounds: tuple[float, float, float, float]) -> None:
+        self._local = local
+        self._settings = settings
+        self._model = Dynamics.of(settings)
+        self._chances = Chances(settings.match_probability, settings.loss_per_s, bounds)
+        self._older = 0
+        self._accepted = False
+        self._history = self._begin(())
+
+    def reset(self, prior: Prior | Sequence[Prior] | None = None) -> None:
+        """Begin a sequence: at a known start, at one of several, or lost."""
+        circles = () if prior is None else (prior,) if isinstance(prior, Prior) else tuple(prior)
+        at = []
+        for circle in circles:
+            easting, northing = self._local.to_local(circle.latitude, circle.longitude)
+            at.append((float(easting), float(northing), circle.sigma_m))
+        self._older = 0
+        self._accepted = bool(at)
+        self._history = self._begin(at)
+
+    def prior(self, time: float, velocity: tuple[float, float] | None = None, sigma: float = 1.0) -> Prior | None:
+        """Where to look at a time: a circle where the last frame was accepted, None for all of the map."""
+        if not self._accepted or not math.isfinite(time):
+            return None
+        mixture = self._history.at(time)
+        if mixture is None:
+            return None
+        motion = None if velocity is None else Motion(*velocity, sigma)
+        mixture = advance(mixture, time, motion, self._model, self._chances)
+        if not len(mixture.weights):
+            return None
+        mode = _together(mixture, np.ones(len(mixture.weights), bool))
+        weight, mean, covariance = moments(mixture.weights[mode], mixture.means[mode], mixture.covariances[mode])
+        if weight < _LIKELY:
+            return None
+        latitude, longitude = self._local.to_wgs84(*mean[POSITION])
+        return Prior(float(latitude), float(longitude), _worst(covariance[POSITION, POSITION]))
+
+    def update(self, sight: Sight) -> Answer:
+        """Take in a frame, and say where the aircraft was at its time."""
+        if not math.isfinite(sight.time):
+            return Answer(sight.time, reason="time: not a finite number")
+        if not self._history.takes(sight):
+            seen = self._history.at(sight.time)
+            if seen is not None and seen.time == sight.time:
+                return replace(self._answer(seen), accepted=False, reason="the same time as a frame before")
+            self._older += 1
+            if self._older < _SET_BACK:
+                return Answer(sight.time, reason=f"older than the {self._settings.track_history_s:g} s that are kept")
+            self.reset()
+        self._older = 0
+        earlier, after = self._history.add(sight)
+        reason = _implausible(earlier, sight)
+        answer = self._answer(after)
+        if not answer.accepted and reason:
+            answer = replace(answer, implausible=True, reason=_and(reason, answer.reason))
+        if answer.accepted and answer.mean is not None:
+            east, north = answer.mean[POSITION]
+            nearest = min(sight.places, key=lambda place: math.hypot(place.easting - east, place.northing - north))
+            answer = replace(answer, place=nearest)
+        if after is self._history.last:
+            self._accepted = answer.accepted
+        return answer
+
+    def estimate(self, time: float) -> Answer:
+        """Where the aircraft is at a time at or after the last frame's, or at one within the history."""
+        mixture = self._history.at(time) if math.isfinite(time) else None
+        if mixture is None:
+            return Answer(time, reason="a time that nothing is known of")
+        if mixture.time == time:
+            return self._answer(mixture)
+        return self._answer(advance(mixture, time, None, self._model, self._chances))
+
+    def _begin(self, circles: Sequence[tuple[float, float, float]]) -> History:
+        start = Mixture.around(-math.inf, circles, _WRONG_START, self._model)
+        return History(start, self._step, self._settings.track_history_s)
+
+    def _step(self, mixture: Mixture, sight: Sight) -> Mixture:
+        motion = None if sight.velocity is None else Motion(*sight.velocity, sight.velocity_sigma)
+        return see(advance(mixture, sight.time, motion, self._model, self._chances), sight, self._model, self._chances)
+
+    def _answer(self, mixture: Mixture) -> Answer:
+        if not len(mixture.weights):
+            return Answer(mixture.time, reason="no place found yet")
+        every = np.ones(len(mixture.weights), bool)
+        believing = mixture.own & _together(mixture, mixture.own)
+        mode = _together(mixture, every)
+        if float(mixture.weights[believing].sum()) >= _SURE:
+            return self._told(mixture, believing, replace(Answer(mixture.time), accepted=True))
+        if (weight := float(mixture.weights[mode].sum())) >= _SURE:
+            return self._told(mixture, mode, Answer(mixture.time))
+        reason = f"the likeliest place is {100 * weight:.0f} % sure"
+        if weight < _LIKELY:
+            return Answer(mixture.time, reason=reason, probability=weight)
+        # All that is possible, with what is lost anywhere on the map.
+        mean, covariance = self._model.start(-1)
+        mean[POSITION], covariance[POSITION, POSITION] = self._chances.anywhere()
+        everything = replace(
+            mixture,
+            weights=np.append(mixture.weights, mixture.lost),
+            means=np.concatenate([mixture.means, mean[None]]),
+            covariances=np.concatenate([mixture.covariances, covariance[None]]),
+        )
+        told = self._told(everything, np.append(every, True), Answer(mixture.time, reason=reason))
+        return replace(told, probability=weight)
+
+    def _told(self, mixture: Mixture, which: NDArray[np.bool_], answer: Answer) -> Answer:
+        """The answer that some components give together, if it is known well enough to be of use."""
+        weights, means, covariances = mixture.weights[which], mixture.means[which], mixture.covariances[which]
+        probability, mean, covariance = moments(weights, means, covariances)
+        sigma = _worst(covariance[POSITION, POSITION])
+        if sigma > self._settings.track_limit_m:
+            known = f"the position is known to {sigma:.0f} m only"
+            return replace(answer, accepted=False, reason=_and(answer.reason, known), probability=probability)
+        radius = _radius(weights, means - mean, covariances, self._settings.protection_risk - (1.0 - probability))
+        return replace(answer, probability=probability, protection_radius_m=radius, mean=mean, covariance=covariance)
+
+
+def _together(mixture: Mixture, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(N,) which components are about where the likeliest of some is."""
+    if not among.any():
+        return among
+    positions, spreads = mixture.means[:, POSITION], mixture.covariances[:, POSITION, POSITION]
+    lead = int(np.argmax(np.where(among, mixture.weights, -1.0)))
+    apart = positions - positions[lead]
+    squared = np.einsum("ni,ni->n", apart, np.linalg.solve(spreads + spreads[lead], apart[..., None])[..., 0])
+    return np.asarray(squared <= _SAME_MODE_SIGMAS**2)
+
+
+def _radius(weights: Array, apart: Array, covariances: Array, risk: float) -> float:
+    """Around a position, beyond which some components have so much weight together at most: metres.
+
+    Each component counts with the bound of `cvgl.mixture.protection_radius` around its own mean.
+    """
+    if risk <= 0.0:
+        return math.inf
+    distances = np.hypot(*apart[:, POSITION].T)
+    variances = np.linalg.eigvalsh(covariances[:, POSITION, POSITION])[:, -1]
+    low, high = 0.0, float((distances + np.sqrt(-2.0 * variances * math.log(min(risk, 0.5)))).max())
+    for _ in range(40):
+        middle = (low + high) / 2
+        left = np.maximum(middle - distances, 0.0)
+        if float(weights @ np.exp(-(left**2) / (2.0 * np.maximum(variances, 1e-12)))) > risk:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _and(*reasons: str) -> str:
+    return "; ".join(reason for reason in reasons if reason)
+
+
+def _implausible(earlier: Mixture, sight: Sight) -> str:
+    """What to say of a strong match if it is not accepted."""
+    if not sight.places or log_ratio(sight.places[0]) < _STRONG or not len(earlier.weights):
+        return ""
+    place = np.array([sight.places[0].easting, sight.places[0].northing])
+    apart = float(np.hypot(*(place - earlier.means[int(np.argmax(earlier.weights)), POSITION])))
+    elapsed = sight.time - earlier.time
+    if not 0 < elapsed < math.inf:
+        return f"implausible motion: {apart:.0f} m from where the aircraft was"
+    return f"implausible motion: {apart / elapsed:.0f} m/s, {apart:.0f} m in {elapsed:.1f} s"
+
+
+def _worst(covariance: Array) -> float:
+    return math.sqrt(max(float(np.linalg.eigvalsh(covariance)[-1]), 0.0))
