@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cvgl.camera import Camera
 from cvgl.errors import FlightError, FrameError
 from cvgl.frame import Frame
-from cvgl.geometry import gimbal_attitude
+from cvgl.geometry import Attitude, gimbal_attitude
 from cvgl.metadata import PhotoMetadata, read_metadata, scan_position
 
 __all__ = ["DEFAULT_HEIGHT_M", "IMAGE_SUFFIXES", "Flight", "FrameRecord", "is_recording", "read_image"]
@@ -28,6 +28,9 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".
 
 _REQUIRED = ("file", "time", "height_above_takeoff_m")
 _VELOCITY = ("velocity_east_m_s", "velocity_north_m_s")
+# Angles of the optical axis from north and horizon; where they are given they go before the vehicle's.
+_GIMBAL = ("gimbal_yaw_deg", "gimbal_pitch_deg", "gimbal_roll_deg")
+_ALTITUDES = ("altitude_msl_m", "altitude_ellipsoid_m")
 _POSITIONS = (("gps_latitude", "gps_longitude"), ("image_center_latitude", "image_center_longitude"))
 
 
@@ -49,6 +52,7 @@ class FrameRecord:
             are the vehicle's and a gimbal keeps them from the camera.
         time_text: the time as the flight wrote it, so that results can be joined to it.
         problem: why this frame cannot be used; empty if it can.
+        altitude_msl, altitude_ellipsoid: of the camera above mean sea level and above the WGS84 ellipsoid, metres.
     """
 
     name: str
@@ -67,6 +71,8 @@ class FrameRecord:
     attitude_moves_camera: bool = False
     time_text: str = ""
     problem: str = ""
+    altitude_msl: float | None = None
+    altitude_ellipsoid: float | None = None
 
     def picture(self) -> NDArray[np.uint8]:
         """Decode the picture alone, (H, W, 3) BGR or (H, W) grey.
@@ -94,6 +100,8 @@ class FrameRecord:
             name=self.name,
             velocity=self.velocity,
             velocity_sigma=self.velocity_sigma,
+            altitude_msl=self.altitude_msl,
+            altitude_ellipsoid=self.altitude_ellipsoid,
         )
 
 
@@ -274,6 +282,8 @@ def _read_row(
         "roll_deg",
         *_VELOCITY,
         "velocity_sigma_m_s",
+        *_GIMBAL,
+        *_ALTITUDES,
         *(name for pair in _POSITIONS for name in pair),
     )
     for column in columns:
@@ -289,7 +299,8 @@ def _read_row(
         problems.append(str(reason))
     if numbers["height_above_takeoff_m"] is None:
         numbers["height_above_takeoff_m"] = height
-    if numbers["height_above_takeoff_m"] is None and not problems:
+    high = any(numbers[name] is not None for name in _ALTITUDES)
+    if numbers["height_above_takeoff_m"] is None and not high and not problems:
         problems.append("height_above_takeoff_m: missing")
     name = cells.get("file", "")
     path = folder / "frames" / name
@@ -301,21 +312,26 @@ def _read_row(
         if None in (numbers[pair[0]], numbers[pair[1]]):
             numbers[pair[0]] = numbers[pair[1]] = None
     east, north = (numbers[column] for column in _VELOCITY)
+    yaw, pitch, roll = (numbers[name] for name in _GIMBAL)
+    gimbal = None if yaw is None or pitch is None else gimbal_attitude(Attitude(yaw, pitch, roll or 0.0))
+    heading = numbers["yaw_deg"] if gimbal is None else gimbal.heading_deg
     record = FrameRecord(
         name=name or f"row {number}",
         path=path,
         time=time,
         height=math.nan if numbers["height_above_takeoff_m"] is None else numbers["height_above_takeoff_m"],
-        heading=numbers["yaw_deg"],
-        pitch=numbers["pitch_deg"],
-        roll=numbers["roll_deg"],
+        heading=heading,
+        pitch=numbers["pitch_deg"] if gimbal is None else gimbal.pitch_deg,
+        roll=numbers["roll_deg"] if gimbal is None else gimbal.roll_deg,
         gps_latitude=numbers["gps_latitude"],
         gps_longitude=numbers["gps_longitude"],
         center_latitude=numbers["image_center_latitude"],
         center_longitude=numbers["image_center_longitude"],
         velocity=None if east is None or north is None else (east, north),
         velocity_sigma=numbers["velocity_sigma_m_s"],
-        attitude_moves_camera=moves,
+        attitude_moves_camera=moves or gimbal is not None,
+        altitude_msl=numbers["altitude_msl_m"],
+        altitude_ellipsoid=numbers["altitude_ellipsoid_m"],
         time_text=cells.get("time", ""),
         problem=f"frames.csv row {number}: {'; '.join(problems)}" if problems else "",
     )
@@ -405,6 +421,7 @@ def _read_photos(path: Path, moves: bool, height: float | None, notes: list[str]
                 gps_latitude=about.latitude,
                 gps_longitude=about.longitude,
                 attitude_moves_camera=moves or gimbal is not None,
+                altitude_msl=about.absolute_altitude_m,
                 time_text="" if about.time is None else _iso(clock),
             )
         )
