@@ -2,6 +2,7 @@
 
     python benchmarks/dds_flight.py                    # ten minutes at 10 Hz
     python benchmarks/dds_flight.py --minutes 1        # an impression
+    python benchmarks/dds_flight.py --faults           # 70 seconds in which one thing after the other goes wrong
 
 Three processes on the loopback interface: the vehicle (here), which sends images at 10 Hz, attitude at 50 Hz and range
 at 25 Hz; the bridge, as the command ``cvgl-ros``; and a stranger who receives what it publishes and decodes it with the
@@ -22,7 +23,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +68,69 @@ class Heard:
 
     fixes: dict[int, tuple[int, Any]] = field(default_factory=dict)
     statuses: dict[int, str] = field(default_factory=dict)
-    reports: list[dict[str, str]] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Report:
+    """One message of ``/diagnostics``.
+
+    Args:
+        at: nanoseconds, when it arrived.
+        level, message: of the bridge.
+        values: by key.
+    """
+
+    at: int
+    level: int
+    message: str
+    values: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong, from one second of the flight to another, and what /diagnostics must then show.
+
+    Args:
+        name: for people.
+        begins, ends: seconds.
+        shows: from the reports between the fault's begin and a little after its end to whether it can be seen.
+    """
+
+    name: str
+    begins: float
+    ends: float
+    shows: Callable[[list[Report]], bool]
+
+
+def _grew(*names: str) -> Callable[[list[Report]], bool]:
+    """Whether one of some counters grew."""
+    return lambda reports: any(int(reports[-1].values[name]) > int(reports[0].values[name]) for name in names)
+
+
+def _slower(reports: list[Report]) -> bool:
+    """Images came at two thirds of the rate for a while; the rate is over the last twenty seconds."""
+    images = [int(report.values["images"]) for report in reports]
+    seconds = (reports[-1].at - reports[0].at) * 1e-9
+    return (images[-1] - images[0]) / seconds < 8.5
+
+
+DROPS, LATE, CLOCK, DEAD, RESTART = (
+    "images dropped",
+    "late attitude",
+    "clock set back",
+    "dead camera",
+    "bridge restarted",
+)
+LATE_S, BACK_S = 0.8, 60.0
+FAULTS_S = 70.0
+FAULTS = (
+    Fault(DROPS, 10.0, 15.0, _slower),
+    Fault(LATE, 20.0, 25.0, _grew("without_attitude")),
+    Fault(CLOCK, 30.0, 35.0, _grew("clock_jumps")),
+    Fault(DEAD, 42.0, 46.0, lambda reports: any(r.level == 2 and "no image" in r.message for r in reports)),
+    Fault(RESTART, 55.0, 55.0, lambda reports: int(reports[-1].values["images"]) < int(reports[0].values["images"])),
+)
 
 
 @app.command()
@@ -76,6 +140,7 @@ def main(
     work: Annotated[Path, typer.Option(help="The mission is made here, and used again.")] = ROOT
     / "build"
     / "dds_flight",
+    faults: Annotated[bool, typer.Option("--faults", help="Let things go wrong, one after the other.")] = False,
 ) -> None:
     """Fly, and say what arrived."""
     about = machine()
@@ -83,15 +148,20 @@ def main(
     mission = _mission(work)
     frames = _frames(view)
     domain = random.SystemRandom().randint(1, 101)
-    with _bridge(mission, domain), _stranger(domain) as heard:
-        sent = _fly(domain, frames, minutes * 60.0)
+    with _bridge(mission, domain) as bridge, _stranger(domain) as heard:
+        seconds = FAULTS_S if faults else minutes * 60.0
+        sent, began = _fly(domain, frames, seconds, bridge if faults else None)
         # The last frame's answer, and one more report.
         time.sleep(3.0)
     about_it = {"load": os.getloadavg()[0], "commit": commit(), "machine": about, "versions": versions()}
-    data = {**_figures(sent, heard, minutes), **about_it}
-    page = _page(data)
+    if faults:
+        data = {"faults": [_survived(fault, sent, heard, began) for fault in FAULTS], **about_it}
+        page = _faults_page(data)
+    else:
+        data = {**_figures(sent, heard, minutes), **about_it}
+        page = _page(data)
     print(page)
-    write_record(out, on_machine("dds-flight", about), data, page)
+    write_record(out, on_machine("dds-faults" if faults else "dds-flight", about), data, page)
 
 
 def _view(world: World) -> MapImage:
@@ -134,17 +204,35 @@ def _round_s() -> float:
     return 2 * math.pi * RADIUS_M / SPEED_M_S
 
 
+class Running:
+    """The bridge as a process."""
+
+    def __init__(self, mission: Path, domain: int) -> None:
+        # Ground and ellipsoid meet in this town: the altitude is the height that the range finder measures.
+        settings = ["altitude_source=ground", "ground_ellipsoid_m=0.0", "altitude_sigma_m=1.0", "height_sigma_m=2.0"]
+        command = [sys.executable, "-m", "cvgl_ros.cli", str(mission), "--domain", str(domain)]
+        self._command = [*command, *(word for one in settings for word in ("--set", one))]
+        self._process = subprocess.Popen(self._command)
+
+    def stop(self) -> None:
+        """End it as a service manager does."""
+        self._process.terminate()
+        self._process.wait(timeout=30)
+
+    def restart(self) -> None:
+        """End it and start another, without waiting for that."""
+        self._process.kill()
+        self._process.wait(timeout=30)
+        self._process = subprocess.Popen(self._command)
+
+
 @contextmanager
-def _bridge(mission: Path, domain: int) -> Iterator[None]:
-    # Ground and ellipsoid meet in this town: the altitude is the height that the range finder measures.
-    settings = ["altitude_source=ground", "ground_ellipsoid_m=0.0", "altitude_sigma_m=1.0", "height_sigma_m=2.0"]
-    command = [sys.executable, "-m", "cvgl_ros.cli", str(mission), "--domain", str(domain)]
-    process = subprocess.Popen([*command, *(word for one in settings for word in ("--set", one))])
+def _bridge(mission: Path, domain: int) -> Iterator[Running]:
+    running = Running(mission, domain)
     try:
-        yield
+        yield running
     finally:
-        process.terminate()
-        process.wait(timeout=30)
+        running.stop()
 
 
 @contextmanager
@@ -166,7 +254,9 @@ def _stranger(domain: int) -> Iterator[Heard]:
                 values = {pair["key"]: pair["value"] for pair in message["status"][0]["values"]}
                 heard.statuses[stamp] = values["status"] + (f": {values['reason']}" if values["reason"] else "")
             else:
-                heard.reports.append({pair["key"]: pair["value"] for pair in message["status"][0]["values"]})
+                state = message["status"][0]
+                values = {pair["key"]: pair["value"] for pair in state["values"]}
+                heard.reports.append(Report(arrival, state["level"], state["message"], values))
 
     thread = threading.Thread(target=listen)
     thread.start()
@@ -178,8 +268,20 @@ def _stranger(domain: int) -> Iterator[Heard]:
         process.wait()
 
 
-def _fly(domain: int, frames: list[NDArray[np.uint8]], seconds: float) -> dict[int, tuple[float, float]]:
-    """Send a flight; where the vehicle was (easting, northing) by the stamp of each image."""
+def _fly(
+    domain: int, frames: list[NDArray[np.uint8]], seconds: float, faulty: Running | None = None
+) -> tuple[dict[int, tuple[float, float]], int]:
+    """Send a flight.
+
+    Args:
+        domain: of the bus.
+        frames: one round.
+        seconds: to fly.
+        faulty: the bridge, where ``FAULTS`` are to happen.
+
+    Returns:
+        Where the vehicle was (easting, northing) by the stamp of each image, and when (nanoseconds) the flight began.
+    """
     vehicle = peer.Peer(domain)
     types = peer.store().types
     for topic, name in (("rt/image", IMAGE), ("rt/imu", IMU), ("rt/range", RANGE)):
@@ -196,14 +298,23 @@ def _fly(domain: int, frames: list[NDArray[np.uint8]], seconds: float) -> dict[i
 
     zero, nine = types["geometry_msgs/msg/Vector3"](x=0.0, y=0.0, z=0.0), np.zeros(9)
     sent: dict[int, tuple[float, float]] = {}
+    held: deque[tuple[float, Any]] = deque()  # attitudes on their way, and when they arrive
+    restarted = False
     began, origin = time.monotonic(), time.time_ns()
     for tick in range(round(seconds / TICK_S)):
         time.sleep(max(0.0, began + tick * TICK_S - time.monotonic()))
-        stamp = origin + round((time.monotonic() - began) * 1e9)
-        heading = _where((stamp - origin) * 1e-9)[2]
+        into = time.monotonic() - began
+        wrong = {fault.name for fault in FAULTS if fault.begins <= into < fault.ends} if faulty else set()
+        if faulty is not None and not restarted and into >= FAULTS[-1].begins:
+            restarted = True
+            faulty.restart()
+        stamp = origin + round((into - (BACK_S if CLOCK in wrong else 0.0)) * 1e9)
+        heading = _where(into)[2]
         if tick % TICKS_AN_IMAGE == TICKS_AN_IMAGE // 2:
             # The nearest image of the circle; telemetry says the same to within half a frame.
-            index = round((stamp - origin) * 1e-9 / _round_s() * len(frames)) % len(frames)
+            if DEAD in wrong or (DROPS in wrong and tick // TICKS_AN_IMAGE % 2):
+                continue
+            index = round(into / _round_s() * len(frames)) % len(frames)
             easting, northing, _ = _where(_round_s() * index / len(frames))
             image = frames[index]
             height, width = image.shape[:2]
@@ -213,10 +324,58 @@ def _fly(domain: int, frames: list[NDArray[np.uint8]], seconds: float) -> dict[i
             continue
         half = math.radians(90.0 - heading) / 2
         turn = types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=math.sin(half), w=math.cos(half))
-        vehicle.send("rt/imu", types[IMU](header(stamp), turn, nine, zero, nine, zero, nine))
+        attitude = types[IMU](header(stamp), turn, nine, zero, nine, zero, nine)
+        held.append((into + (LATE_S if LATE in wrong else 0.0), attitude))
+        while held and held[0][0] <= into:
+            vehicle.send("rt/imu", held.popleft()[1])
         if tick % 2:
             vehicle.send("rt/range", types[RANGE](header(stamp), 0, 0.01, 0.5, 200.0, HEIGHT_M))
-    return sent
+    return sent, origin
+
+
+def _survived(fault: Fault, sent: dict[int, tuple[float, float]], heard: Heard, began: int) -> dict[str, Any]:
+    """What a fault did: whether /diagnostics showed it, and when fixes came again."""
+    first, last = (began + round(seconds * 1e9) for seconds in (fault.begins, fault.ends))
+    following = [later.begins for later in FAULTS if later.begins > fault.begins]
+    until = began + round((following[0] if following else FAULTS_S) * 1e9)
+    during = [report for report in heard.reports if first - 1_500_000_000 <= report.at < until]
+    arrivals = sorted(arrival for arrival, _ in heard.fixes.values())
+    after = [arrival for arrival in arrivals if last < arrival < until]
+    images = [stamp for stamp in sent if last < stamp < until]
+    return {
+        "fault": fault.name,
+        "seconds": [fault.begins, fault.ends],
+        "seen_in_diagnostics": len(during) > 1 and fault.shows(during),
+        "said": sorted({f"{report.level}: {report.message}" for report in during if report.level == 2}),
+        "fixes_meanwhile": sum(first <= arrival <= last for arrival in arrivals),
+        "next_fix_s": (after[0] - last) * 1e-9 if after else None,
+        "images_afterwards": len(images),
+        "fixes_afterwards": sum(stamp in heard.fixes for stamp in images),
+    }
+
+
+def _faults_page(data: dict[str, Any]) -> str:
+    about = data["machine"]
+    lines = [
+        "# Faults on the bus",
+        "",
+        f"{about['processor']}, {about['cores']} cores, load {data['load']:.1f}; commit {data['commit']}.",
+        f"One flight of {FAULTS_S:g} seconds, images at 10 Hz. Dropped: every second image. Late: attitude arrives "
+        f"{LATE_S:g} s after its stamp. Set back: all stamps of the vehicle by {BACK_S:g} s, and forward again at the "
+        "end. Restarted: killed, and started as a new process, which has to open the mission.",
+        "",
+        "| fault | seconds | seen in /diagnostics | fixes meanwhile | next fix, s after | fixes of images afterwards |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in data["faults"]:
+        begins, ends = one["seconds"]
+        again = "none" if one["next_fix_s"] is None else f"{one['next_fix_s']:.2f}"
+        seen = "yes" if one["seen_in_diagnostics"] else "no"
+        lines.append(
+            f"| {one['fault']} | {begins:g} to {ends:g} | {seen} | {one['fixes_meanwhile']} | {again} "
+            f"| {one['fixes_afterwards']} of {one['images_afterwards']} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _figures(sent: dict[int, tuple[float, float]], heard: Heard, minutes: float) -> dict[str, Any]:
@@ -238,7 +397,7 @@ def _figures(sent: dict[int, tuple[float, float]], heard: Heard, minutes: float)
             and min(covariance[0], covariance[4], covariance[8]) > 0
             and abs(message["altitude"] - HEIGHT_M) < 1.0
         )
-    last = heard.reports[-1] if heard.reports else {}
+    last = heard.reports[-1].values if heard.reports else {}
     return {
         "minutes": minutes,
         "images_sent": len(sent),

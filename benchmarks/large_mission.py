@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 import cvgl
 from cvgl.camera import Camera
 from cvgl.files import atomic_folder
+from cvgl.footprint import footprint_sides
 from cvgl.gallery import build_gallery
 from cvgl.gallery.build import Grid, plan_grid
 from cvgl.geo import LocalFrame
 from cvgl.mission import CAMERA, GALLERY, MODEL, write_mission_file
 from cvgl.model import Model
-from cvgl.refine import footprint_sides
 from cvgl.settings import Decision, Settings
 from cvgl.sim import World, render_map, write_flight
 from cvgl.sim.views import choose_tile_size

@@ -32,7 +32,7 @@ from cvgl.mission import CAMERA, GALLERY, MISSION, MODEL, write_mission_file
 from cvgl.model import Model
 from cvgl.sim import STYLES, World, render_map
 
-__all__ = ["Plane", "make_missions"]
+__all__ = ["Plane", "make_missions", "open_plane"]
 
 # Towns: strides of a tile's grid on a side (about a kilometre), and rows and columns of towns before they repeat.
 _CELL_STRIDES, _PERIOD = 48, 5
@@ -196,6 +196,25 @@ def make_missions(
                 )
                 _calibrate(work, plane, area, threads, report)
     return made
+
+
+def open_plane(mission: Path, map_file: Path, folder: Path) -> Plane:
+    """The plane that a mission of :func:`make_missions` was made of, to be flown over.
+
+    Args:
+        mission: made by it.
+        map_file: of the real map in the middle.
+        folder: that holds the towns.
+
+    Raises:
+        CvglError: the mission or the map cannot be used.
+    """
+    sample = read_manifest(mission / GALLERY)
+    cell_m = _CELL_STRIDES * sample.stride_m
+    towns = _towns(folder, cell_m, sample.basemap.gsd_m, lambda _stage, _done, _total: None)
+    real = MapSource.open(map_file)
+    west, _, east, _ = sample.bounds
+    return Plane(real, towns, cell_m, east - west, sample.tile_gsd_m)
 
 
 def _towns(folder: Path, cell_m: float, gsd: float, report: Report) -> list[list[NDArray[np.uint8]]]:

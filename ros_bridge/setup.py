@@ -12,6 +12,7 @@ setup(
         ("share/cvgl_ros", ["package.xml", "README.md"]),
         ("share/cvgl_ros/launch", ["launch/localizer.launch.py"]),
         ("share/cvgl_ros/config", ["cvgl_ros/localizer.yaml", "config/robot_localization.yaml"]),
+        ("share/cvgl_ros/docs", ["docs/robot_localization.md", "docs/px4.md", "docs/ardupilot.md"]),
         ("share/cvgl_ros/rviz", ["rviz/localizer.rviz"]),
     ],
     install_requires=["setuptools"],

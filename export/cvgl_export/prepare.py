@@ -33,15 +33,16 @@ from cvgl.camera import Camera
 from cvgl.errors import MapError, MissingDependencyError, MissionError
 from cvgl.files import read_json, sha256_file, write_json
 from cvgl.fix import FixStatus
+from cvgl.footprint import footprint_sides
 from cvgl.frame import Frame
 from cvgl.gallery import Gallery, build_gallery
 from cvgl.imagery import MapSource
 from cvgl.localizer import Localizer
-from cvgl.mission import CAMERA, GALLERY, MISSION, MODEL, Mission, write_mission_file
+from cvgl.mission import CAMERA, GALLERY, MISSION, MODEL, TERRAIN, Mission, write_mission_file
 from cvgl.model import Model
-from cvgl.refine import footprint_sides
 from cvgl.settings import Decision, Settings
 from cvgl.sim.views import MapImage, ViewSettings, choose_tile_size, drone_view
+from cvgl.terrain import DATUMS, Terrain
 from cvgl.versions import versions
 
 __all__ = [
@@ -63,6 +64,7 @@ _PLAN, _LOCK, _REPLACED, _GROWING = "plan.json", "lock", "replaced", "mission"
 _PROOF_TILES = 64
 _BASEMAP_PIXELS = 172
 """Pixels of the basemap across the footprint's short side: finer ones cost time and do not register better."""
+_AROUND_M = 500.0
 _NEEDED_TO_ADAPT = ("torch", "onnx", "onnxscript")
 _FRAME_SIDE = 500
 _WITHIN_M = 10.0
@@ -149,6 +151,9 @@ def prepare(
     stride_m: float | None = None,
     threads: int | None = None,
     check: CheckSize | None = None,
+    terrain: str | Path | None = None,
+    terrain_datum: str = DATUMS[0],
+    geoid_separation: float | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Make a mission folder.
@@ -167,6 +172,11 @@ def prepare(
         stride_m: from tile to tile, metres; None for a fifth of a tile.
         threads: of one inference; None for two.
         check: how much is measured at the end.
+        terrain: elevation model of the map's area and around it, a raster in metres; None for a mission that is told
+            heights above ground.
+        terrain_datum: what its heights are counted from, "mean_sea_level" or "ellipsoid".
+        geoid_separation: height of mean sea level above the ellipsoid there, metres, so that altitudes in the other
+            datum can be used as well; None if it is not known.
         reporter: is told about progress.
 
     Returns:
@@ -208,9 +218,18 @@ def prepare(
             "check": asdict(size),
             "cvgl": versions()["cvgl"],
         }
+        ground: Terrain | None = None
+        if terrain is not None:
+            # What an oblique camera sees from over the map's edge, and where it starts from, lies around it.
+            around = (west - _AROUND_M, south - _AROUND_M, east + _AROUND_M, north + _AROUND_M)
+            ground = Terrain.from_raster(
+                terrain, source.local, around, datum=terrain_datum, geoid_separation=geoid_separation
+            )
+            said = {"sha256": sha256_file(terrain), "datum": terrain_datum, "geoid_separation": geoid_separation}
+            plan["terrain"] = said
         tell.end("map", f"{east - west:.0f} x {north - south:.0f} m, {source.native_gsd:.2g} m/px")
         with _Work.open(out, plan, tell) as work:
-            job = _Job(work, source, camera, height_m, seed, threads, size, tell)
+            job = _Job(work, source, camera, height_m, seed, threads, size, tell, ground)
             return job.run(start, None if model is None else Path(model), minutes, device, stride_m, plan)
 
 
@@ -321,6 +340,7 @@ class _Job:
     threads: int | None
     size: CheckSize
     tell: Reporter
+    terrain: Terrain | None = None
 
     def run(
         self,
@@ -347,6 +367,8 @@ class _Job:
             "gallery", lambda: self._gallery(model, tile, stride), lambda g: f"{g['tiles']} of {g['tile_size_m']:g} m"
         )
         self.camera.to_yaml(mission / CAMERA)
+        if self.terrain is not None:
+            self.terrain.save(mission / TERRAIN)
         settings = Settings()
         # Calibration and check run what will fly, on the folder that will be carried.
         write_mission_file(mission, self.height_m, settings, Decision(), {})

@@ -68,6 +68,18 @@ def prepare(
         int | None, typer.Option("--threads", min=1, help="Threads of one inference.", show_default="2")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="That trains: auto, cpu, cuda.")] = "auto",
+    terrain: Annotated[
+        Path | None,
+        typer.Option("--terrain", metavar="DEM", help="Elevation model in metres, for frames that tell an altitude."),
+    ] = None,
+    terrain_datum: Annotated[
+        str,
+        typer.Option("--terrain-datum", help="What its heights are counted from: mean_sea_level, ellipsoid."),
+    ] = "mean_sea_level",
+    geoid_separation: Annotated[
+        float | None,
+        typer.Option("--geoid-separation", help="Mean sea level above the ellipsoid there, metres."),
+    ] = None,
 ) -> None:
     """Make a mission: what the drone carries to find itself on this map.
 
@@ -109,6 +121,9 @@ def prepare(
                 stride_m=stride,
                 threads=threads,
                 check=CheckSize.of(trials),
+                terrain=terrain,
+                terrain_datum=terrain_datum,
+                geoid_separation=geoid_separation,
                 reporter=bars,
             )
     except KeyboardInterrupt:

@@ -25,9 +25,10 @@ from cvgl.node.health import WARN
 from cvgl.node.tracks import Track, linear
 from cvgl.node.video import VideoCamera
 from cvgl.node.worker import Answer, Locator, Pace, Paired, Worker
-from cvgl_ros import incoming, msgs, outgoing
+from cvgl.ros import incoming
+from cvgl.ros.images import image_from_fields, image_from_file, to_bgr
+from cvgl_ros import msgs, outgoing
 from cvgl_ros.debug import debug_image
-from cvgl_ros.images import image_from_fields, image_from_file, to_bgr
 from cvgl_ros.outgoing import PLANAR, Altitude, MapFrame, PoseSigmas
 from cvgl_ros.parameters import LIVE, ParameterError, Parameters
 

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ def rectify(
     out_h: int,
     out_w: int,
     threads: int = 0,
+    lens: str = "pinhole",
+    slant: float = inf,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Resample a raw frame to a rectified patch, once, with an antialiasing footprint.
 
@@ -26,14 +29,18 @@ def rectify(
         map3x3: (3, 3), invertible; output pixel (u, v, 1) -> ideal (undistorted, normalised) camera
             coordinates, scaled so that points in front of the camera have a positive third component.
         fx, fy, cx, cy: intrinsics of ``image``, pixels; the centre of the first pixel is (0, 0).
-        distortion: k1, k2, p1, p2[, k3[, k4, k5, k6]] as OpenCV orders them; empty for none.
+        distortion: of a pinhole k1, k2, p1, p2[, k3[, k4, k5, k6]] as OpenCV orders them, of a fisheye k1, k2, k3, k4;
+            empty for none.
         out_h, out_w: size of the patch, pixels, 1 to 16384.
         threads: 1 to 64; 0 for one per core. The answer does not depend on it.
+        lens: "pinhole", or "fisheye" for OpenCV's equidistant one.
+        slant: how far from the camera a point of the map's plane may lie to be seen, in distances of the plane itself,
+            1 or more: 2 for 60 degrees off the plane's normal.
 
     Returns:
         The patch, (out_h, out_w) or (out_h, out_w, 3) uint8, zero where nothing is seen; and the mask,
         (out_h, out_w) uint8, 255 where the source position of the pixel's centre is in front of the camera,
-        where the distortion is one-to-one, and inside [-0.5, W - 0.5] x [-0.5, H - 0.5], else 0.
+        no further than ``slant``, where the lens is one-to-one, and inside [-0.5, W - 0.5] x [-0.5, H - 0.5], else 0.
 
     Raises:
         ValueError: an array of another type or shape, a singular or non-finite map, unusable intrinsics or
@@ -56,6 +63,8 @@ def warp_into(
     offset: Sequence[float],
     channels: str = "rgb",
     threads: int = 0,
+    lens: str = "pinhole",
+    slant: float = inf,
 ) -> None:
     """Resample a raw frame straight into a network's input, once for each map; see `rectify` for the resampling.
 
@@ -68,7 +77,7 @@ def warp_into(
             pairs of chroma; "yuyv": (H, W, 2). YUV is ITU-R BT.601, limited range, with the chroma in the middle of
             the pixels that share it; averages are converted, and clipped to 0..255.
         maps: (B, 3, 3), each as `rectify` takes it.
-        fx, fy, cx, cy, distortion: as `rectify` takes them.
+        fx, fy, cx, cy, distortion, lens, slant: as `rectify` takes them.
         scale, offset: (3,) by output channel.
         channels: order of the output's channels, "rgb" or "bgr".
         threads: 1 to 64; 0 for one per core. The answer does not depend on it.
@@ -104,6 +113,8 @@ def gpu_warp_arguments(
     half: bool,
     out: int,
     mask: int,
+    lens: str = "pinhole",
+    slant: float = inf,
 ) -> None:
     """Write the arguments of the GPU's warp and its maps, in single precision, in front of a frame.
 
@@ -117,6 +128,7 @@ def gpu_warp_arguments(
         half: the output is float16, else float32.
         out: device address of the output, (B, 3, out_h, out_w).
         mask: device address of (B, out_h, out_w) uint8.
+        lens, slant: as `rectify` takes them.
 
     Raises:
         ValueError: an array of another type, shape, layout or place, a singular or non-finite map, unusable numbers.
@@ -261,13 +273,21 @@ def standardise(surfaces: NDArray[np.float32]) -> int:
     """
 
 def pose_design(
-    corners: NDArray[np.int64], side: int, size: int, gsd: float, height: float, east: float, north: float
+    corners: NDArray[np.int64],
+    side: int,
+    size: int,
+    gsd: float,
+    height: float,
+    east: float,
+    north: float,
+    ahead_east: float = 0.0,
+    ahead_north: float = 0.0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How blocks are displaced by a camera's pose, and by their height above the ground.
 
-    To first order a camera that leans by (a, b) more than assumed sees the point drawn at (x, y) from the patch's
-    middle displaced by (a x + b y) (x, y) / height; what stands above the ground is seen away from the point below the
-    camera, by its height over the camera's.
+    To first order a camera that leans by (a, b) more than assumed sees the point at (p, q) from below it displaced by
+    (a, b) height + (a p + b q) (p, q) / height, of which the part of the patch's middle is a shift; what stands above
+    the ground is seen away from the point below the camera, by its height over the camera's.
 
     Args:
         corners: (B, 2) rows and columns of the blocks' upper left corners.
@@ -275,7 +295,9 @@ def pose_design(
         size: of the patch, pixels.
         gsd: metres a pixel.
         height: of the camera above the ground, metres.
-        east, north: of the patch's middle from the point below the camera, metres.
+        east, north: of the patch's middle from the point below the camera, metres: away from there what stands above
+            the ground leans.
+        ahead_east, ahead_north: the same, as the tilts take it.
 
     Returns:
         (B, 2, 6) derivative of each block's displacement (east, north) by shift east, shift north (metres), turn

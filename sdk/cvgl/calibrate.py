@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from cvgl.camera import Camera
 from cvgl.errors import MapError
+from cvgl.footprint import footprint_sides
 from cvgl.geometry import camera_to_enu
+from cvgl.ground import ground_offset, ground_points
 from cvgl.imagery import MapSource
 from cvgl.localizer import Localizer
-from cvgl.rectify import ground_offset
-from cvgl.refine import REACH_STRIDES, TURNS_DEG, examine, footprint_sides, look, view_of
+from cvgl.refine import REACH_STRIDES, TURNS_DEG, ask_features, examine, look, view_of
 from cvgl.register import PoseSigmas
 from cvgl.settings import Decision
 from cvgl.sim.views import MapImage, relight
@@ -33,6 +34,8 @@ _FRAME_SIDE = 512
 # A frame that looks past the map's edge has an edge of its own there, which matches other edges of the map and which
 # no real frame has: at most this share of a trial's surroundings may lie beyond.
 _BEYOND = 0.02
+# Where a pixel looks that sees no ground: far off any map.
+_UNSEEN = 1e6
 # Places searched a frame: about what retrieval's candidates merge into.
 _PLACES = 10
 
@@ -57,21 +60,22 @@ def simulated_frame(
         height: above ground, metres.
         heading_deg: of the vehicle, clockwise from true north.
         camera: its size is the frame's.
-        tilt_deg: pitch and roll.
+        tilt_deg: pitch and roll. What the camera sees further than 60 degrees off nadir, and beyond the map, is black.
         light: how much light, season and sensor differ from the map's (see :func:`cvgl.sim.views.relight`).
     """
     rotation = camera_to_enu(camera.mount, heading_deg, *tilt_deg)
     offset = ground_offset(camera, rotation, height)
     columns, rows = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
-    rays = camera.rays(np.column_stack([columns.ravel(), rows.ravel()])) @ rotation.T
-    ground = rays[:, :2] / -rays[:, 2:] * height - offset + (easting, northing)
+    seen = ground_points(camera, rotation, height, np.column_stack([columns.ravel(), rows.ravel()]))
+    ground = seen - offset + (easting, northing)
     x = ((ground[:, 0] - image.west) / image.gsd_m - 0.5).reshape(columns.shape).astype(np.float32)
     y = ((image.north - ground[:, 1]) / image.gsd_m - 0.5).reshape(columns.shape).astype(np.float32)
-    left, top = max(0, math.floor(x.min()) - 1), max(0, math.floor(y.min()) - 1)
-    part = image.rgba[top : math.ceil(y.max()) + 2, left : math.ceil(x.max()) + 2, :3]
+    left, top = max(0, math.floor(np.nanmin(x)) - 1), max(0, math.floor(np.nanmin(y)) - 1)
+    part = image.rgba[top : math.ceil(np.nanmax(y)) + 2, left : math.ceil(np.nanmax(x)) + 2, :3]
     if part.size == 0:
         raise MapError("the simulated frame looks past the map")
-    frame = cv2.remap(np.ascontiguousarray(part), x - left, y - top, cv2.INTER_LINEAR)
+    x, y = (np.nan_to_num(places, nan=-_UNSEEN) for places in (x - left, y - top))
+    frame = cv2.remap(np.ascontiguousarray(part), x, y, cv2.INTER_LINEAR)
     lit = relight(frame, rng, light) if light > 0 else frame
     return np.ascontiguousarray(lit[..., ::-1])
 
@@ -119,7 +123,7 @@ def fit_decision(
     settings = mission.settings
     sigmas = PoseSigmas(settings.heading_sigma_deg, settings.height_sigma, settings.tilt_sigma_deg)
     tiles = gallery.tiles
-    peaks_scores, evidences = [], []
+    peaks_scores, evidences, features_scores = [], [], []
     for trial in range(trials):
         if progress is not None:
             progress(trial, trials)
@@ -147,6 +151,9 @@ def fit_decision(
         if found:
             peaks_scores.append(max(h.peak.score for h in found))
             evidences.append(max(h.registration.evidence for h in found))
+        if found and localizer.features is not None:
+            asked = ask_features(gallery.basemap, found, localizer.features, sigmas, None)
+            features_scores.append(max(h.features.score for h in asked if h.features is not None))
     if progress is not None:
         progress(trials, trials)
     record: dict[str, Any] = {"trials": trials, "used": len(evidences), "seed": seed}
@@ -164,4 +171,9 @@ def fit_decision(
         evidence_scale=round(max(evidence_law[1], 0.8 * default.evidence_scale), 3),
     )
     record["largest"] = {"peak": round(max(peaks_scores), 2), "evidence": round(max(evidences), 2)}
+    if features_scores:
+        location, scale = fit_gumbel(np.array(features_scores))
+        scale = max(scale, 0.8 * default.features_scale)
+        decision = replace(decision, features_location=round(location, 3), features_scale=round(scale, 3))
+        record["largest"]["features"] = round(max(features_scores), 2)
     return decision, record

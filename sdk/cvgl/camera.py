@@ -15,24 +15,32 @@ from numpy.typing import ArrayLike, NDArray
 from cvgl.errors import CameraError
 from cvgl.files import atomic_path
 from cvgl.geometry import Mount
+from cvgl.lens import MODELS, fisheye_angle, fisheye_distort, fisheye_undistort, pinhole_radius
 
 __all__ = ["Camera"]
 
-_LENGTHS = (0, 4, 5, 8)
+_LENGTHS = {"pinhole": (0, 4, 5, 8), "fisheye": (0, 4)}
+# A pixel whose ray is drawn further away than this (pixels) has none: the iteration that looked for it found no end.
+_LOST_PX = 0.5
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera with OpenCV's distortion model.
+    """A pinhole or fisheye camera with OpenCV's distortion models.
+
+    A lens sees where it is one-to-one: as far as its distorted radius grows with the angle off its axis, and a fisheye
+    to less than 90 degrees. Beyond, polynomials fold back and would draw what is outside the picture a second time.
 
     Args:
         width, height: image size the intrinsics belong to, pixels.
         fx, fy: focal lengths, pixels.
         cx, cy: principal point, pixels; the centre of the first pixel is (0, 0).
-        distortion: k1, k2, p1, p2[, k3[, k4, k5, k6]] as OpenCV orders them; empty for none.
+        distortion: of a pinhole k1, k2, p1, p2[, k3[, k4, k5, k6]] as OpenCV orders them, of a fisheye k1, k2, k3, k4;
+            empty for none.
         mount: how the camera sits on the vehicle or its gimbal.
         stabilized: True where a gimbal holds the camera level, so that the vehicle's roll and pitch do not move it.
             Heading always does.
+        model: of the lens, "pinhole" or "fisheye" (OpenCV's, equidistant).
     """
 
     width: int
@@ -44,6 +52,7 @@ class Camera:
     distortion: tuple[float, ...] = ()
     mount: Mount = field(default_factory=Mount)
     stabilized: bool = True
+    model: str = "pinhole"
 
     def __post_init__(self) -> None:
         for name in ("width", "height", "fx", "fy"):
@@ -53,10 +62,13 @@ class Camera:
         for name in ("cx", "cy"):
             if not math.isfinite(getattr(self, name)):
                 raise CameraError("not usable", field=name, found=getattr(self, name), expected="a number")
-        if len(self.distortion) not in _LENGTHS or not all(map(math.isfinite, self.distortion)):
-            raise CameraError(
-                "not usable", field="distortion", found=list(self.distortion), expected="0, 4, 5 or 8 finite numbers"
-            )
+        if self.model not in MODELS:
+            raise CameraError("unknown lens", field="model", found=self.model, expected=" or ".join(MODELS))
+        lengths = _LENGTHS[self.model]
+        if len(self.distortion) not in lengths or not all(map(math.isfinite, self.distortion)):
+            *few, most = map(str, lengths)
+            expected = f"{', '.join(few)} or {most} finite numbers"
+            raise CameraError("not usable", field="distortion", found=list(self.distortion), expected=expected)
 
     @classmethod
     def from_field_of_view(cls, width: int, height: int, horizontal_deg: float) -> Camera:
@@ -102,6 +114,9 @@ class Camera:
         stabilized = data.get("stabilized", True)
         if not isinstance(stabilized, bool):
             raise CameraError("not usable", file=file, field="stabilized", found=stabilized, expected="true or false")
+        model = data.get("model", MODELS[0])
+        if not isinstance(model, str):
+            raise CameraError("unknown lens", file=file, field="model", found=model, expected=" or ".join(MODELS))
         try:
             return cls(
                 width=int(numbers["width"]),
@@ -113,6 +128,7 @@ class Camera:
                 distortion=tuple(_number({"distortion": value}, "distortion", file) for value in distortion),
                 mount=Mount(**{name: _number(mount, name, file) for name in mount}),
                 stabilized=stabilized,
+                model=model,
             )
         except CameraError as reason:
             if reason.file is not None or file is None:
@@ -130,6 +146,7 @@ class Camera:
             "fy": self.fy,
             "cx": self.cx,
             "cy": self.cy,
+            "model": self.model,
             "distortion": list(self.distortion),
             "mount": {
                 "roll_deg": self.mount.roll_deg,
@@ -182,24 +199,49 @@ class Camera:
         """(2,) pixel at the middle of the image (not the principal point)."""
         return np.array([(self.width - 1) / 2, (self.height - 1) / 2])
 
+    @property
+    def reach(self) -> float:
+        """Largest ideal radius that the lens draws, the tangent of the angle off its axis; infinite for all of them."""
+        if self.model == "fisheye":
+            angle = fisheye_angle(self.distortion)
+            return math.tan(angle) if angle < math.pi / 2 else math.inf
+        return pinhole_radius(self.distortion) if any(self.distortion) else math.inf
+
     def rays(self, pixels: ArrayLike) -> NDArray[np.float64]:
-        """Pixels (N, 2) to rays (N, 3) in camera coordinates with z = 1; lens distortion removed."""
+        """Pixels (N, 2) to rays (N, 3) in camera coordinates with z = 1; lens distortion removed.
+
+        NaN for pixels to which the lens draws no ray.
+        """
         points = np.asarray(pixels, dtype=np.float64).reshape(-1, 1, 2)
-        if not any(self.distortion):
-            flat = (points[:, 0] - (self.cx, self.cy)) / (self.fx, self.fy)
+        flat = (points[:, 0] - (self.cx, self.cy)) / (self.fx, self.fy)
+        if self.model == "fisheye":
+            return np.column_stack([fisheye_undistort(flat, self.distortion), np.ones(len(points))])
+        if not any(self.distortion) or not len(points):
             return np.column_stack([flat, np.ones(len(points))])
         # OpenCV's default of five iterations leaves tenths of a pixel at the corners of wide lenses.
         criteria = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 40, 1e-12)
         # OpenCV 5 merged the two functions.
         undistort: Any = getattr(cv2, "undistortPointsIter", cv2.undistortPoints)
         ideal = undistort(points, self.matrix, self._coefficients, R=None, P=None, criteria=criteria)
-        return np.column_stack([ideal.reshape(-1, 2), np.ones(len(points))])
+        rays = np.column_stack([ideal.reshape(-1, 2), np.ones(len(points))])
+        rays[~(np.abs(self.project(rays) - points[:, 0]).max(axis=1, initial=0.0) <= _LOST_PX), :2] = np.nan
+        return rays
 
     def project(self, points: ArrayLike) -> NDArray[np.float64]:
-        """Points (N, 3) in camera coordinates, z > 0, to pixels (N, 2); lens distortion applied."""
+        """Points (N, 3) in camera coordinates to pixels (N, 2); lens distortion applied.
+
+        NaN for points that the lens does not see: behind the camera, or where the lens is not one-to-one.
+        """
         xyz = np.asarray(points, dtype=np.float64).reshape(-1, 3)
+        if self.model == "fisheye":
+            return fisheye_distort(xyz, self.distortion) * (self.fx, self.fy) + (self.cx, self.cy)
+        if not len(xyz):  # OpenCV takes no empty arrays
+            return np.empty((0, 2))
         pixels, _ = cv2.projectPoints(xyz.reshape(-1, 1, 3), np.zeros(3), np.zeros(3), self.matrix, self._coefficients)
-        return pixels.reshape(-1, 2)
+        seen = xyz[:, 2] > 0
+        if any(self.distortion):
+            seen &= np.hypot(xyz[:, 0], xyz[:, 1]) <= self.reach * xyz[:, 2]
+        return np.where(seen[:, None], pixels.reshape(-1, 2), np.nan)
 
     @property
     def _coefficients(self) -> NDArray[np.float64]:

@@ -17,9 +17,15 @@ from cvgl.errors import CameraError
 __all__ = ["read_calibration"]
 
 # In OpenCV's order; what is left away at the end is zero.
-_LENGTHS = (0, 4, 5, 8)
-# ROS's names of the models that are OpenCV's pinhole with polynomial or rational distortion.
-_ROS_MODELS = ("plumb_bob", "rational_polynomial")
+_LENGTHS = {"pinhole": (0, 4, 5, 8), "fisheye": (0, 4)}
+_COEFFICIENTS = {"pinhole": "k1, k2, p1, p2, k3, k4, k5, k6", "fisheye": "k1, k2, k3, k4"}
+# ROS's names of OpenCV's lenses. The standard's name of the fisheye is "equidistant"; drivers write the other as well.
+_ROS_MODELS = {
+    "plumb_bob": "pinhole",
+    "rational_polynomial": "pinhole",
+    "equidistant": "fisheye",
+    "fisheye": "fisheye",
+}
 
 
 def read_calibration(path: str | Path) -> Camera:
@@ -28,7 +34,7 @@ def read_calibration(path: str | Path) -> Camera:
     The camera is taken to look straight down, since such files do not say how it is mounted.
 
     Raises:
-        CameraError: no such file, no known format, or a lens model that is not OpenCV's pinhole.
+        CameraError: no such file, no known format, or a lens model that is neither OpenCV's pinhole nor its fisheye.
     """
     path = Path(path)
     if not path.is_file():
@@ -58,11 +64,10 @@ def _from_opencv(path: Path) -> Camera:
         matrix = _node_matrix(storage, ("camera_matrix", "cameraMatrix"), path)
         distortion = _node_matrix(storage, ("distortion_coefficients", "dist_coeffs", "distCoeffs"), path)
         fisheye = storage.getNode("fisheye_model")
-        if not fisheye.empty() and fisheye.real() != 0:
-            raise CameraError("another lens model", file=path, field="fisheye_model", found=1, expected="0, a pinhole")
+        model = "pinhole" if fisheye.empty() or fisheye.real() == 0 else "fisheye"
     finally:
         storage.release()
-    return _camera(size[0], size[1], matrix, distortion, path)
+    return _camera(size[0], size[1], matrix, distortion, model, path)
 
 
 def _node_number(storage: Any, name: str, path: Path) -> float:
@@ -84,8 +89,8 @@ def _node_matrix(storage: Any, names: tuple[str, ...], path: Path) -> NDArray[np
 
 
 def _from_ros(data: dict[str, Any], path: Path) -> Camera:
-    model = data.get("distortion_model", _ROS_MODELS[0])
-    if model not in _ROS_MODELS:
+    model = data.get("distortion_model", next(iter(_ROS_MODELS)))
+    if not isinstance(model, str) or model not in _ROS_MODELS:
         raise CameraError(
             "another lens model", file=path, field="distortion_model", found=model, expected=" or ".join(_ROS_MODELS)
         )
@@ -103,11 +108,11 @@ def _from_ros(data: dict[str, Any], path: Path) -> Camera:
         except (TypeError, KeyError, ValueError):
             raise CameraError("not usable", file=path, field=name, expected="rows, cols and data") from None
         arrays.append(numbers)
-    return _camera(sizes[0], sizes[1], arrays[0], arrays[1], path)
+    return _camera(sizes[0], sizes[1], arrays[0], arrays[1], _ROS_MODELS[model], path)
 
 
 def _camera(
-    width: float, height: float, matrix: NDArray[np.float64], distortion: NDArray[np.float64], path: Path
+    width: float, height: float, matrix: NDArray[np.float64], distortion: NDArray[np.float64], model: str, path: Path
 ) -> Camera:
     if matrix.size != 9 or not np.isfinite(matrix).all():
         raise CameraError(
@@ -126,14 +131,14 @@ def _camera(
     # Longer models (thin prism, tilted sensor) are readable as long as those terms are zero.
     used = np.flatnonzero(values)
     needed = 0 if not len(used) else int(used[-1]) + 1
-    length = next((n for n in _LENGTHS if n >= needed), None)
+    length = next((n for n in _LENGTHS[model] if n >= needed), None)
     if length is None or not np.isfinite(values).all():
         raise CameraError(
             "another lens model",
             file=path,
             field="distortion_coefficients",
             found=values.tolist(),
-            expected="finite k1, k2, p1, p2, k3, k4, k5, k6, and nothing but zeros after them",
+            expected=f"finite {_COEFFICIENTS[model]}, and nothing but zeros after them",
         )
     values = np.pad(values, (0, max(0, length - len(values))))[:length]
     fields = {
@@ -143,6 +148,7 @@ def _camera(
         "fy": float(k[1, 1]),
         "cx": float(k[0, 2]),
         "cy": float(k[1, 2]),
+        "model": model,
         "distortion": values.tolist(),
     }
     return Camera.from_dict(fields, file=path)

@@ -72,7 +72,7 @@ def reduce_patch(patch: Patch, reduction: int) -> Patch:
     # A reduced pixel counts only if all of it was seen.
     image, mask = reduce(patch.image, patch.mask, reduction)
     grow = np.array([[reduction, 0, (reduction - 1) / 2], [0, reduction, (reduction - 1) / 2], [0, 0, 1.0]])
-    return Patch(image, mask, patch.gsd * reduction, patch.offset, patch.to_camera @ grow)
+    return Patch(image, mask, patch.gsd * reduction, patch.offset, patch.to_camera @ grow, patch.aim)
 
 
 def find_peaks(

@@ -10,19 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.belief import Belief, believe, prior_factor, protection_radius, retrieval_share
-from cvgl.correlate import Peak
 from cvgl.fix import Alternative, Candidate, Fix, FixStatus, ReasonCode, Witnesses
 from cvgl.frame import Frame
 from cvgl.geo import LocalFrame
+from cvgl.ground import ground_from_aircraft
 from cvgl.refine import Hypothesis
+from cvgl.register import Correction
 from cvgl.settings import Decision, Settings
 
-__all__ = ["Scene", "SearchPrior", "decide"]
+__all__ = ["Scene", "SearchPrior", "beyond_doubt", "decide"]
 
 # Two hypotheses closer than this (metres) are the same answer.
 _SAME_ANSWER_M = 10.0
 # A coarse fix is good to about the reach of the search around a tile, metres per axis.
 _COARSE_SIGMA_M = 15.0
+# Registration and local features mean the same place up to here, pixels of the basemap: both are off by some where
+# buildings lean.
+_AGREE_PX = 8.0
 # A place this many times less probable than the likeliest is still its rival.
 _RIVAL = 0.02
 
@@ -83,19 +87,13 @@ def decide(
             candidates=tuple(candidates),
             name=frame.name,
         )
-    witnesses = [decision.log10_chances(h.peak.score, h.registration.evidence) for h in hypotheses]
-    places = [_alternative(h, scene, settings) for h in hypotheses]
-    beliefs = believe(
-        witnesses,
-        [retrieval_share(h.peak.order, h.peak.listed, h.peak.lists, decision.miss_share) for h in hypotheses],
-        [_prior_factor(place, scene.prior) for place in places],
-        _answers(places),
-        decision,
-    )
+    witnesses = _chances(hypotheses, decision)
+    places = [_alternative(h, scene, settings, decision) for h in hypotheses]
+    beliefs = _believe(hypotheses, places, scene, decision)
     order = sorted(range(len(hypotheses)), key=lambda index: (-beliefs[index].probability, index))
     first, belief = order[0], beliefs[order[0]]
     found = places[first]
-    status, code, reason = _status(belief, witnesses[first], hypotheses[first].peak, decision)
+    status, code, reason = _status(belief, witnesses[first], hypotheses[first], decision)
     if status is FixStatus.NO_FIX:
         rivals = [places[i] for i in order[1:] if beliefs[i].probability > _RIVAL * belief.probability]
         apart = [math.hypot(r.easting - found.easting, r.northing - found.northing) for r in rivals]
@@ -162,6 +160,53 @@ def decide(
     )
 
 
+def beyond_doubt(hypotheses: Sequence[Hypothesis], scene: Scene, settings: Settings, decision: Decision) -> bool:
+    """Whether no second opinion on a frame's places is needed: the likeliest is surer than the risk that is taken, and
+    where exactly it is as well. Without any place there is nothing to have an opinion on.
+    """
+    places = [_alternative(h, scene, settings, decision) for h in hypotheses]
+    beliefs = _believe(hypotheses, places, scene, decision)
+    best = max(range(len(places)), key=lambda index: beliefs[index].probability, default=None)
+    if best is None:
+        return True
+    sure = beliefs[best].probability >= 1.0 - settings.protection_risk
+    return sure and _chances(hypotheses, decision)[best][1] <= math.log10(decision.witness_chance)
+
+
+def _chances(hypotheses: Sequence[Hypothesis], decision: Decision) -> list[tuple[float, ...]]:
+    """How often chance reaches what each place's witnesses say (log10): peak, blocks, and features where asked."""
+    return [decision.log10_chances(h.peak.score, h.registration.evidence, _support(h)) for h in hypotheses]
+
+
+def _believe(
+    hypotheses: Sequence[Hypothesis], places: Sequence[Alternative], scene: Scene, decision: Decision
+) -> list[Belief]:
+    return believe(
+        _chances(hypotheses, decision),
+        [retrieval_share(h.peak.order, h.peak.listed, h.peak.lists, decision.miss_share) for h in hypotheses],
+        [_prior_factor(place, scene.prior) for place in places],
+        _answers(places),
+        decision,
+    )
+
+
+def _support(hypothesis: Hypothesis) -> float | None:
+    """What local features speak for a place with: nothing where they see none, or another."""
+    features = hypothesis.features
+    if features is None:
+        return None
+    return 0.0 if features.reason or _apart(hypothesis) > 0.0 else features.score
+
+
+def _apart(hypothesis: Hypothesis) -> float:
+    """How far away local features put a place, metres; 0 where they were not asked, or mean the same place."""
+    place, features = hypothesis.registration, hypothesis.features
+    if features is None or features.reason:
+        return 0.0
+    apart = math.hypot(features.easting - place.easting, features.northing - place.northing)
+    return 0.0 if apart <= _AGREE_PX * hypothesis.view.patch.gsd else apart
+
+
 def _answers(places: Sequence[Alternative]) -> list[int]:
     """The number of each place's answer: places closer together than ``_SAME_ANSWER_M`` share one."""
     answers: list[int] = []
@@ -187,16 +232,21 @@ def _prior_factor(place: Alternative, prior: SearchPrior | None) -> float:
     return prior_factor(apart, sigma, prior.radius_m)
 
 
-def _alternative(hypothesis: Hypothesis, scene: Scene, settings: Settings) -> Alternative:
+def _alternative(hypothesis: Hypothesis, scene: Scene, settings: Settings, decision: Decision) -> Alternative:
     """What a registered place says of the aircraft, if it is right; nothing yet of whether it is."""
-    place, peak = hypothesis.registration, hypothesis.peak
+    place, peak, features = hypothesis.registration, hypothesis.peak, hypothesis.features
     center_covariance = place.covariance + settings.registration_sigma_m**2 * np.eye(2)
+    if features is not None and decision.log10_features(features.score) <= math.log10(decision.witness_chance):
+        # Two opinions, each of which is more than chance, that do not agree.
+        center_covariance = center_covariance + _apart(hypothesis) ** 2 * np.eye(2)
     offset, offset_covariance = _offset(hypothesis, scene.tilt_sigma_deg, settings)
+    # At a large tilt the patch's centre is not the image's.
+    middle = hypothesis.view.middle(place.correction)
     return Alternative(
         easting=place.easting - float(offset[0]),
         northing=place.northing - float(offset[1]),
-        center_easting=place.easting,
-        center_northing=place.northing,
+        center_easting=place.easting + float(middle[0]),
+        center_northing=place.northing + float(middle[1]),
         covariance=center_covariance + offset_covariance,
         center_covariance=center_covariance,
         heading_deg=(hypothesis.view.heading_deg + place.correction.turn_deg) % 360.0,
@@ -204,41 +254,45 @@ def _alternative(hypothesis: Hypothesis, scene: Scene, settings: Settings) -> Al
         height_m=hypothesis.view.height * (1 + place.correction.scale),
         score=place.votes,
         log10_chance=0.0,
-        witnesses=Witnesses(peak.score, place.evidence, peak.order, peak.listed, peak.lists),
+        witnesses=Witnesses(peak.score, place.evidence, peak.order, peak.listed, peak.lists, _support(hypothesis)),
     )
 
 
 def _offset(
     best: Hypothesis, tilt_sigma_deg: float, settings: Settings
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(2,) east and north from the aircraft to the image's middle on the ground, and its (2, 2) covariance.
+    """(2,) east and north from the aircraft to the patch's centre on the ground, and its (2, 2) covariance.
 
     The direction of the optical axis is the one that was assumed. The tilt that registration fits is not used: among
     buildings it cannot be told from their lean (on real photos it made the aircraft's position worse), so the tilt's
     own uncertainty, times the height, is what the aircraft's position is uncertain by.
     """
     correction = best.registration.correction
-    turn, height = np.radians(correction.turn_deg), best.view.height * (1 + correction.scale)
-    east, north = best.view.patch.offset * (1 + correction.scale)
-    offset = np.array([east * np.cos(turn) + north * np.sin(turn), north * np.cos(turn) - east * np.sin(turn)])
+    view, height = best.view, best.view.height * (1 + correction.scale)
+    rotation = Correction(turn_deg=correction.turn_deg).rotation(view.rotation)
+    offset = ground_from_aircraft((0.0, 0.0), view.camera, rotation, height, view.patch.aim)
     swing = np.radians(best.registration.turn_sigma_deg) * np.array([offset[1], -offset[0]])
     stretch = settings.height_sigma * offset
-    lean = height * np.tan(np.radians(tilt_sigma_deg))
-    return offset, lean**2 * np.eye(2) + np.outer(swing, swing) + np.outer(stretch, stretch)
+    # A tilt moves what is seen at an offset by more, and by more still along the offset.
+    lean = height * np.tan(np.radians(tilt_sigma_deg)) * (np.eye(2) + np.outer(offset, offset) / height**2)
+    return offset, lean @ lean + np.outer(swing, swing) + np.outer(stretch, stretch)
 
 
 def _status(
-    belief: Belief, witnesses: tuple[float, float], peak: Peak, decision: Decision
+    belief: Belief, witnesses: Sequence[float], hypothesis: Hypothesis, decision: Decision
 ) -> tuple[FixStatus, ReasonCode, str]:
     """The status for what is believed of the likeliest place, and what to say of it."""
-    told = (
-        f"chance reaches its peak at 10^{witnesses[0]:.1f}, its blocks at 10^{witnesses[1]:.1f}; "
-        f"retrieval's number {peak.order} of {peak.listed}"
-    )
+    names, peak, features = ("peak", "blocks", "local features"), hypothesis.peak, hypothesis.features
+    reached = ", ".join(f"its {name} at 10^{chance:.1f}" for name, chance in zip(names, witnesses, strict=False))
+    told = f"chance reaches {reached}; retrieval's number {peak.order} of {peak.listed}"
+    if features is not None and features.reason:
+        told += f"; {features.reason}"
+    elif _apart(hypothesis) > 0.0:
+        told += f"; local features put it {_apart(hypothesis):.1f} m away"
     if belief.log10_chance > math.log10(decision.fix_chance) or belief.probability < decision.fix_probability:
         reason = f"no place stands out, the likeliest is right with {_percent(belief.probability)}: {told}"
         return FixStatus.NO_FIX, ReasonCode.NOT_FOUND, reason
-    if witnesses[1] <= math.log10(decision.witness_chance):
+    if min(witnesses[1:]) <= math.log10(decision.witness_chance):
         return FixStatus.REFINED, ReasonCode.NONE, ""
     # The place stands out as a whole, but its parts do not say where exactly.
     return FixStatus.COARSE, ReasonCode.BLOCKS_DISAGREE, f"the place is sure, but not to metres: {told}"

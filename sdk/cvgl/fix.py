@@ -66,6 +66,7 @@ class Witnesses:
         peak: height of the correlation peak of the whole frame, see :class:`cvgl.correlate.Peak`.
         blocks: agreement of the frame's blocks, see :class:`cvgl.register.Registration`.
         order, listed, lists: the place's number in retrieval's list, from 1, places in that list, and lists searched.
+        features: what local features speak for it with, 0 where they see another place; None where nobody asked them.
     """
 
     peak: float
@@ -73,6 +74,7 @@ class Witnesses:
     order: int = 1
     listed: int = 1
     lists: int = 1
+    features: float | None = None
 
 
 @dataclass(frozen=True)

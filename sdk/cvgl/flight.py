@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -18,15 +18,19 @@ from numpy.typing import NDArray
 from cvgl.camera import Camera
 from cvgl.errors import FlightError, FrameError
 from cvgl.frame import Frame
-from cvgl.metadata import PhotoMetadata, gimbal_attitude, read_metadata, scan_position
+from cvgl.geometry import Attitude, gimbal_attitude
+from cvgl.metadata import PhotoMetadata, read_metadata, scan_position
 
-__all__ = ["DEFAULT_HEIGHT_M", "IMAGE_SUFFIXES", "Flight", "FrameRecord", "read_image"]
+__all__ = ["DEFAULT_HEIGHT_M", "IMAGE_SUFFIXES", "Flight", "FrameRecord", "is_recording", "read_image"]
 
 DEFAULT_HEIGHT_M = 50.0
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
 
 _REQUIRED = ("file", "time", "height_above_takeoff_m")
 _VELOCITY = ("velocity_east_m_s", "velocity_north_m_s")
+# Angles of the optical axis from north and horizon; where they are given they go before the vehicle's.
+_GIMBAL = ("gimbal_yaw_deg", "gimbal_pitch_deg", "gimbal_roll_deg")
+_ALTITUDES = ("altitude_msl_m", "altitude_ellipsoid_m")
 _POSITIONS = (("gps_latitude", "gps_longitude"), ("image_center_latitude", "image_center_longitude"))
 
 
@@ -48,6 +52,7 @@ class FrameRecord:
             are the vehicle's and a gimbal keeps them from the camera.
         time_text: the time as the flight wrote it, so that results can be joined to it.
         problem: why this frame cannot be used; empty if it can.
+        altitude_msl, altitude_ellipsoid: of the camera above mean sea level and above the WGS84 ellipsoid, metres.
     """
 
     name: str
@@ -66,6 +71,16 @@ class FrameRecord:
     attitude_moves_camera: bool = False
     time_text: str = ""
     problem: str = ""
+    altitude_msl: float | None = None
+    altitude_ellipsoid: float | None = None
+
+    def picture(self) -> NDArray[np.uint8]:
+        """Decode the picture alone, (H, W, 3) BGR or (H, W) grey.
+
+        Raises:
+            FrameError: the file is absent, unreadable or truncated.
+        """
+        return read_image(self.path)
 
     def load(self) -> Frame:
         """Decode the picture.
@@ -76,7 +91,7 @@ class FrameRecord:
         if self.problem:
             raise FrameError(self.problem)
         return Frame(
-            image=read_image(self.path),
+            image=self.picture(),
             time=self.time,
             height=self.height,
             heading=self.heading,
@@ -85,6 +100,8 @@ class FrameRecord:
             name=self.name,
             velocity=self.velocity,
             velocity_sigma=self.velocity_sigma,
+            altitude_msl=self.altitude_msl,
+            altitude_ellipsoid=self.altitude_ellipsoid,
         )
 
 
@@ -113,17 +130,19 @@ class Flight:
         height: float | None = None,
         heading: float | None = None,
         ignore_heading: bool = False,
+        topics: Mapping[str, str] | None = None,
     ) -> Flight:
-        """Read a flight folder (``frames/``, ``frames.csv``, ``camera.yaml`` or not), or photos.
+        """Read a flight folder (``frames/``, ``frames.csv``, ``camera.yaml`` or not), photos, or a recording of ROS 2.
 
         Photos tell time, position, height and attitude by EXIF and DJI's XMP. No picture is decoded yet.
 
         Args:
-            path: the folder, its ``frames.csv``, or a photo.
+            path: the folder, its ``frames.csv``, a photo, or a rosbag2 (``cvgl.ros.bag``).
             camera: the mission's camera; a ``camera.yaml`` in the flight folder goes before it.
             height: metres, for frames that do not say theirs. Without it such photos are taken as 50 m high.
             heading: degrees for the frames that do not say it.
             ignore_heading: take every heading as unknown.
+            topics: a recording's topics by role, where it leaves a choice (see ``cvgl.ros.bag.ROLES``).
 
         Raises:
             FlightError: no such folder, no frames in it, or a ``frames.csv`` that cannot be read.
@@ -149,7 +168,13 @@ class Flight:
                 )
             camera = flown
         moves = camera is not None and not camera.stabilized
-        if table is not None:
+        records: Sequence[FrameRecord]
+        if is_recording(path):
+            from cvgl.ros.bag import read_bag
+
+            records, chosen = read_bag(path, topics, moves=moves, height=height)
+            notes += chosen
+        elif table is not None:
             records = _read_table(table, folder, moves, height, notes)
         else:
             records = _read_photos(path, moves, height, notes)
@@ -172,6 +197,12 @@ class Flight:
     def __repr__(self) -> str:
         usable = sum(not record.problem for record in self.records)
         return f"Flight({str(self.path)!r}, {len(self.records)} frames, {usable} usable)"
+
+
+def is_recording(path: str | Path) -> bool:
+    """Whether a path looks like a rosbag2: a folder with ``metadata.yaml``, or one of its files."""
+    path = Path(path)
+    return path.suffix in (".db3", ".mcap") if path.is_file() else (path / "metadata.yaml").is_file()
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
@@ -251,6 +282,8 @@ def _read_row(
         "roll_deg",
         *_VELOCITY,
         "velocity_sigma_m_s",
+        *_GIMBAL,
+        *_ALTITUDES,
         *(name for pair in _POSITIONS for name in pair),
     )
     for column in columns:
@@ -266,7 +299,8 @@ def _read_row(
         problems.append(str(reason))
     if numbers["height_above_takeoff_m"] is None:
         numbers["height_above_takeoff_m"] = height
-    if numbers["height_above_takeoff_m"] is None and not problems:
+    high = any(numbers[name] is not None for name in _ALTITUDES)
+    if numbers["height_above_takeoff_m"] is None and not high and not problems:
         problems.append("height_above_takeoff_m: missing")
     name = cells.get("file", "")
     path = folder / "frames" / name
@@ -278,21 +312,26 @@ def _read_row(
         if None in (numbers[pair[0]], numbers[pair[1]]):
             numbers[pair[0]] = numbers[pair[1]] = None
     east, north = (numbers[column] for column in _VELOCITY)
+    yaw, pitch, roll = (numbers[name] for name in _GIMBAL)
+    gimbal = None if yaw is None or pitch is None else gimbal_attitude(Attitude(yaw, pitch, roll or 0.0))
+    heading = numbers["yaw_deg"] if gimbal is None else gimbal.heading_deg
     record = FrameRecord(
         name=name or f"row {number}",
         path=path,
         time=time,
         height=math.nan if numbers["height_above_takeoff_m"] is None else numbers["height_above_takeoff_m"],
-        heading=numbers["yaw_deg"],
-        pitch=numbers["pitch_deg"],
-        roll=numbers["roll_deg"],
+        heading=heading,
+        pitch=numbers["pitch_deg"] if gimbal is None else gimbal.pitch_deg,
+        roll=numbers["roll_deg"] if gimbal is None else gimbal.roll_deg,
         gps_latitude=numbers["gps_latitude"],
         gps_longitude=numbers["gps_longitude"],
         center_latitude=numbers["image_center_latitude"],
         center_longitude=numbers["image_center_longitude"],
         velocity=None if east is None or north is None else (east, north),
         velocity_sigma=numbers["velocity_sigma_m_s"],
-        attitude_moves_camera=moves,
+        attitude_moves_camera=moves or gimbal is not None,
+        altitude_msl=numbers["altitude_msl_m"],
+        altitude_ellipsoid=numbers["altitude_ellipsoid_m"],
         time_text=cells.get("time", ""),
         problem=f"frames.csv row {number}: {'; '.join(problems)}" if problems else "",
     )
@@ -382,6 +421,7 @@ def _read_photos(path: Path, moves: bool, height: float | None, notes: list[str]
                 gps_latitude=about.latitude,
                 gps_longitude=about.longitude,
                 attitude_moves_camera=moves or gimbal is not None,
+                altitude_msl=about.absolute_altitude_m,
                 time_text="" if about.time is None else _iso(clock),
             )
         )

@@ -50,7 +50,8 @@ class Frame:
     Args:
         image: uint8, as the camera delivers it (not undistorted), in the format that ``pixels`` names.
         time: of the exposure, seconds (Unix time, or any clock that the caller keeps to).
-        height: of the camera above the ground it looks at, metres.
+        height: of the camera above the ground it looks at, metres; NaN where only an altitude is known, and then it is
+            the altitude over the mission's terrain.
         heading: of the vehicle, degrees clockwise from true north; None if unknown.
         pitch, roll: of the vehicle (or of the gimbal that carries the camera), degrees, nose up and right side down
             positive; None if unknown, and then taken as level with the uncertainty that the settings state.
@@ -58,6 +59,8 @@ class Frame:
         velocity: (east, north) of the vehicle over ground, m/s, from odometry, airspeed and wind, or an inertial
             solution: the mean since the frame before; None if unknown.
         velocity_sigma: standard deviation of each component, m/s; None for what the settings state.
+        altitude_msl: of the camera above mean sea level, metres; None if unknown. Used where height is not given.
+        altitude_ellipsoid: of the camera above the WGS84 ellipsoid, metres; likewise.
         name: for messages and reports.
         pixels: how ``image`` lies in memory. "bgr": (H, W, 3), or (H, W) grey; "rgb": (H, W, 3); "grey": (H, W);
             "nv12": (H * 3 / 2, W), the luma plane above interleaved U and V of half the resolution; "yuyv":
@@ -75,6 +78,8 @@ class Frame:
     pixels: str = "bgr"
     velocity: tuple[float, float] | None = None
     velocity_sigma: float | None = None
+    altitude_msl: float | None = None
+    altitude_ellipsoid: float | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -120,7 +125,12 @@ class Frame:
         if self.prior is not None and not isinstance(self.prior, Prior):
             raise FrameError("not usable", field="prior", found=self.prior, expected="a Prior or None")
         _check("time", self.time, -math.inf, math.inf)
-        _check("height", self.height, 1.0, 20_000.0)
+        altitudes = {name: getattr(self, name) for name in ("altitude_msl", "altitude_ellipsoid")}
+        for name, value in altitudes.items():
+            if value is not None:
+                _check(name, value, -1000.0, 100_000.0)
+        if not (_is_nan(self.height) and any(value is not None for value in altitudes.values())):
+            _check("height", self.height, 1.0, 20_000.0)
         for name, bound in (("heading", 720.0), ("pitch", 90.0), ("roll", 180.0)):
             value = getattr(self, name)
             if value is not None:
@@ -140,6 +150,10 @@ def _shape_fits(shape: tuple[int, ...], pixels: str) -> bool:
     if pixels == "yuyv":
         return len(shape) == 3 and shape[2] == 2 and shape[1] % 2 == 0
     return len(shape) == 3 and shape[2] == 3
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, (float, np.floating)) and math.isnan(value)
 
 
 def _check(field: str, value: Any, low: float, high: float) -> None:

@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 from cvgl.belief import protection_radius
 from cvgl.camera import Camera
 from cvgl.crew import Crew
-from cvgl.decide import Scene, SearchPrior, decide
+from cvgl.decide import Scene, SearchPrior, beyond_doubt, decide
 from cvgl.engines import RawFrame
 from cvgl.errors import CameraError, FrameError, GalleryError, ModelError
+from cvgl.features import open_refiner
 from cvgl.fix import Candidate, Fix, FixStatus, ReasonCode
 from cvgl.frame import Frame, Prior
 from cvgl.gallery import Gallery
 from cvgl.geometry import camera_to_enu, wrap_degrees
+from cvgl.ground import MAX_SLANT
 from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
-from cvgl.rectify import ground_offset, view_maps, warp_to_input
-from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, examine, look, merge, view_of
+from cvgl.rectify import ground_offset, view_maps, view_offset, warp_to_input
+from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, ask_features, examine, examine_features, look, merge, view_of
 from cvgl.register import PoseSigmas
 from cvgl.tracking import Answer, Sight, Tracker, distinct
 from cvgl.tracking.motion import POSITION
@@ -59,6 +61,8 @@ class Localizer:
         self.threads = threads
         self._executor = Crew(threads) if threads > 1 else None
         self._tracker = Tracker(gallery.local, mission.settings, gallery.manifest.bounds)
+        wanted = mission.settings.refiner != "correlation"
+        self.features = open_refiner(mission.features, mission.path, threads) if wanted else None
         self._inputs: dict[int, tuple[NDArray[np.float32], NDArray[np.uint8]]] = {}
 
     @classmethod
@@ -137,6 +141,10 @@ class Localizer:
         if prior is None:
             prior = self._tracker.prior(frame.time, velocity, sigma)
         measured = self.locate(replace(frame, prior=prior))
+        try:
+            frame = replace(frame, height=self._height(replace(frame, prior=prior))[0])
+        except (FrameError, CameraError):
+            return self._told(self._tracker.estimate(measured.time), measured)
         area = math.inf if prior is None else math.pi * self._search_circle(prior).radius_m ** 2
         heading = None if frame.heading is None else float(frame.heading)
         places = distinct(measured.alternatives)
@@ -238,8 +246,9 @@ class Localizer:
 
     def _locate(self, frame: Frame, clock: _Clock, hidden: tuple[float, float, float] | None) -> Fix:
         frame.check()
-        frame = replace(frame, image=_packed(frame.image))
-        settings = self.mission.settings
+        height, height_sigma = self._height(frame)
+        frame = replace(frame, image=_packed(frame.image), height=height)
+        settings = replace(self.mission.settings, height_sigma=height_sigma)
         camera = self.camera.scaled_to(*frame.size)
         grey = frame.grey()
         pitch, roll = frame.pitch or 0.0, frame.roll or 0.0
@@ -257,7 +266,8 @@ class Localizer:
             return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
         descriptors = self.model.embed_inputs(inputs)
         clock.lap("embed")
-        candidates = self._search(descriptors, headings, frame.prior, hidden)
+        offsets = [view_offset(camera, rotation, frame.height) for rotation in rotations]
+        candidates = self._search(descriptors, headings, frame.prior, hidden, offsets, frame.height)
         clock.lap("search")
         if not candidates:
             reason = "no tile of the gallery lies within the prior"
@@ -274,12 +284,56 @@ class Localizer:
         clock.lap("correlate")
         tilt = self._tilt_sigma(frame)
         sigmas = PoseSigmas(half_step or settings.heading_sigma_deg, settings.height_sigma, tilt)
-        hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
-        clock.lap("register")
-        scene = Scene(self.gallery.local, tilt, None if frame.prior is None else self._search_circle(frame.prior))
-        fix = decide(hypotheses, frame, candidates, scene, settings, self.mission.decision)
+        around = None if frame.prior is None else self._search_circle(frame.prior, offsets[0], frame.height)
+        scene = Scene(self.gallery.local, tilt, around)
+        decision, features = self.mission.decision, self.features
+        if features is not None and settings.refiner == "features":
+            hypotheses = examine_features(basemap, peaks, features, sigmas, self._executor)
+            clock.lap("features")
+        else:
+            hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
+            clock.lap("register")
+            if features is not None and not beyond_doubt(hypotheses, scene, settings, decision):
+                hypotheses = ask_features(basemap, hypotheses, features, sigmas, self._executor)
+                clock.lap("features")
+        fix = decide(hypotheses, frame, candidates, scene, settings, decision)
         clock.lap("decide")
         return replace(fix, timings_ms=clock.stages)
+
+    def _height(self, frame: Frame) -> tuple[float, float]:
+        """A frame's height above the ground it looks at, and its standard deviation as a share of it.
+
+        Where it is not given it is the altitude less the terrain's: where the camera looks from the prior if position
+        and heading are known, around the prior if the heading is not, and over the whole map when lost. How much the
+        ground rises and falls around there is what the height is uncertain by.
+
+        Raises:
+            FrameError: neither height nor an altitude that the mission's terrain can be held against.
+        """
+        settings, terrain = self.mission.settings, self.mission.terrain
+        if math.isfinite(frame.height):
+            return frame.height, settings.height_sigma
+        if terrain is None:
+            expected = "metres above ground, or a mission prepared with terrain"
+            raise FrameError("not given", field="height", found="an altitude alone", expected=expected)
+        altitude = terrain.altitude(frame.altitude_msl, frame.altitude_ellipsoid)
+        easting, northing, radius = 0.0, 0.0, math.inf
+        if frame.prior is not None:
+            place = self.gallery.local.to_local(frame.prior.latitude, frame.prior.longitude)
+            easting, northing, radius = float(place[0]), float(place[1]), 2.0 * frame.prior.sigma_m
+            if frame.heading is not None:
+                camera = self.camera.scaled_to(*frame.size)
+                rotation = camera_to_enu(camera.mount, frame.heading, frame.pitch or 0.0, frame.roll or 0.0)
+                ray = rotation @ camera.rays(camera.center)[0]
+                met = terrain.intersect((easting, northing, altitude), ray)
+                if met is not None:
+                    easting, northing = float(met[0]), float(met[1])
+        ground, spread = terrain.around(easting, northing, radius)
+        height = altitude - ground
+        if not height >= 1.0:
+            found = f"{altitude:.0f} m over ground at {ground:.0f} m"
+            raise FrameError("not above the terrain", field="altitude", found=found, expected="at least 1 m above it")
+        return height, math.hypot(settings.height_sigma, spread / height)
 
     def _network_inputs(
         self, frame: Frame, camera: Camera, rotations: Sequence[NDArray[np.float64]]
@@ -295,7 +349,8 @@ class Localizer:
         if self.model.takes_frames():
             maps = view_maps(camera, rotations, frame.height, gsd, size)[1]
             lens = (camera.fx, camera.fy, camera.cx, camera.cy)
-            return RawFrame(frame.image, frame.layout, maps, lens, camera.distortion, scale, offset, view.channels)
+            looks = (scale, offset, view.channels, camera.model, MAX_SLANT)
+            return RawFrame(frame.image, frame.layout, maps, lens, camera.distortion, *looks)
         if count not in self._inputs:
             shape = (count, size, size)
             self._inputs[count] = np.empty((count, 3, size, size), np.float32), np.empty(shape, np.uint8)
@@ -321,6 +376,8 @@ class Localizer:
         headings: Sequence[float],
         prior: Prior | None,
         hidden: tuple[float, float, float] | None,
+        offsets: Sequence[NDArray[np.float64]],
+        height: float,
     ) -> list[Candidate]:
         """The most similar tiles over all headings, best first, each tile once."""
         count = self.mission.settings.candidates
@@ -330,13 +387,14 @@ class Localizer:
             easting, northing, radius = hidden
             passed = set(np.flatnonzero(np.hypot(at[:, 0] - easting, at[:, 1] - northing) <= radius).tolist())
         if prior is None:
-            tiles, similarities = self.gallery.search(descriptors, count + len(passed))
+            found = list(zip(*self.gallery.search(descriptors, count + len(passed)), strict=True))
         else:
-            around = self._search_circle(prior)
-            within = (around.easting, around.northing, around.radius_m)
-            tiles, similarities = self.gallery.near(descriptors, *within, count)
+            found = [
+                self._near(descriptor, prior, offset, height, count)
+                for descriptor, offset in zip(descriptors, offsets, strict=True)
+            ]
         best: dict[int, tuple[float, float]] = {}
-        for heading, row, values in zip(headings, tiles, similarities, strict=True):
+        for heading, (row, values) in zip(headings, found, strict=True):
             for tile, value in zip(row.tolist(), values.tolist(), strict=True):
                 if tile >= 0 and tile not in passed and value > best.get(tile, (-2.0, 0.0))[0]:
                     best[tile] = (value, heading)
@@ -345,11 +403,27 @@ class Localizer:
             Candidate(tile, float(at[tile, 0]), float(at[tile, 1]), value, heading) for tile, (value, heading) in ranked
         ]
 
-    def _search_circle(self, prior: Prior) -> SearchPrior:
-        """Where a prior lets the search go."""
+    def _near(
+        self, descriptor: NDArray[np.float32], prior: Prior, offset: NDArray[np.float64], height: float, count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The tiles most similar to a view whose centre lies at an offset from the aircraft, and their similarities."""
+        around = self._search_circle(prior, offset, height)
+        place = around.easting + float(offset[0]), around.northing + float(offset[1])
+        tiles, similarities = self.gallery.near(descriptor[None], *place, around.radius_m, count)
+        return tiles[0], similarities[0]
+
+    def _search_circle(
+        self, prior: Prior, offset: NDArray[np.float64] | None = None, height: float = 1.0
+    ) -> SearchPrior:
+        """Where a prior lets the search go, for a view whose centre lies (2,) metres from the aircraft."""
+        settings = self.mission.settings
         easting, northing = self.gallery.local.to_local(prior.latitude, prior.longitude)
-        # The tile is where the image's middle is; three sigma, and the lean of the camera on top.
-        radius = 3.0 * prior.sigma_m + self.gallery.manifest.tile_size_m / 2
+        # The tile is where the view's centre is: three sigma, and on top of it how far heading and tilt may move the
+        # centre of a view that lies ahead. The lean of a camera that looks down is within half a tile.
+        ahead = 0.0 if offset is None else float(np.hypot(*offset))
+        swing = ahead * math.radians(settings.heading_sigma_deg)
+        lean = ahead * math.radians(settings.tilt_sigma_deg) * ahead / height
+        radius = 3.0 * math.hypot(prior.sigma_m, swing, lean) + self.gallery.manifest.tile_size_m / 2
         return SearchPrior(float(easting), float(northing), prior.sigma_m, radius)
 
     def _views(

@@ -16,9 +16,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from cvgl.errors import FlightError
-from cvgl.geometry import rotation_body_to_ned, wrap_degrees
+from cvgl.geometry import Attitude
 
-__all__ = ["Attitude", "PhotoMetadata", "gimbal_attitude", "parse_metadata", "read_metadata", "scan_position"]
+__all__ = ["PhotoMetadata", "parse_metadata", "read_metadata", "scan_position"]
 
 # Segments are at most 64 KiB and cameras write EXIF and XMP first; what lies behind this is previews.
 _HEAD_BYTES = 1 << 20
@@ -37,15 +37,6 @@ _XMP_FIELD = re.compile(
 )
 
 _Value = float | str | tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Attitude:
-    """Heading, pitch and roll in degrees: clockwise from true north, nose up, right side down."""
-
-    heading_deg: float
-    pitch_deg: float
-    roll_deg: float
 
 
 @dataclass(frozen=True)
@@ -139,27 +130,6 @@ def scan_position(data: bytes) -> int | None:
         if marker == 0xDA:
             return end
     return None
-
-
-def gimbal_attitude(gimbal: Attitude) -> Attitude:
-    """A gimbal's angles as the attitude of a camera whose zero is straight down with image-up to the north.
-
-    With no roll this is (yaw, pitch + 90, 0). A gimbal's roll turns about the optical axis, which at nadir is
-    a turn of the heading (some gimbals report a flip that way): angles are composed, not copied.
-    """
-    # Ry(90) takes "optical axis down" (ours) to "optical axis forward" (the gimbal's).
-    rotation = rotation_body_to_ned(gimbal.heading_deg, gimbal.pitch_deg, gimbal.roll_deg) @ rotation_body_to_ned(
-        0, 90, 0
-    )
-    level = math.hypot(rotation[0, 0], rotation[1, 0])
-    # Not by arcsine, which knows a pitch near 90 degrees to eight digits only.
-    pitch = math.atan2(-rotation[2, 0], level)
-    if level < 1e-9:  # looking at the horizon: only heading - roll is defined, so no roll
-        heading, roll = math.atan2(-rotation[0, 1], rotation[1, 1]), 0.0
-    else:
-        heading = math.atan2(rotation[1, 0], rotation[0, 0])
-        roll = math.atan2(rotation[2, 1], rotation[2, 2])
-    return Attitude(wrap_degrees(math.degrees(heading)), math.degrees(pitch), math.degrees(roll))
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:

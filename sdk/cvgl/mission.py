@@ -1,25 +1,28 @@
 """A mission: the folder that is copied to the drone, with everything that localisation needs.
 
-``mission.json``, ``camera.yaml``, ``model.cvgl/`` and ``area.gallery/``.
+``mission.json``, ``camera.yaml``, ``model.cvgl/``, ``area.gallery/`` and, where it was given one, ``terrain/``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cvgl.camera import Camera
 from cvgl.errors import MissionError
+from cvgl.features.choice import FeatureChoice
 from cvgl.files import read_json, write_json
 from cvgl.settings import Decision, Settings
+from cvgl.terrain import Terrain
 
-__all__ = ["CAMERA", "GALLERY", "MISSION", "MODEL", "Mission", "write_mission_file"]
+__all__ = ["CAMERA", "GALLERY", "MISSION", "MODEL", "TERRAIN", "Mission", "write_mission_file"]
 
 MISSION = "mission.json"
 CAMERA = "camera.yaml"
 MODEL = "model.cvgl"
 GALLERY = "area.gallery"
+TERRAIN = "terrain"
 _FORMAT_VERSION = 1
 
 
@@ -34,6 +37,8 @@ class Mission:
         settings: how frames are localised.
         decision: when a fix is believed.
         record: how the mission was made (free form).
+        features: the local features that it uses, where its settings say so.
+        terrain: height of the ground; None where the mission carries none.
     """
 
     path: Path
@@ -42,13 +47,15 @@ class Mission:
     settings: Settings
     decision: Decision
     record: dict[str, Any]
+    features: FeatureChoice = field(default_factory=FeatureChoice)
+    terrain: Terrain | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Mission:
         """Read a mission's description; model and gallery are opened by their own classes.
 
         Raises:
-            MissionError: no such folder, no mission in it, or a field that cannot be used.
+            MissionError: no such folder, no mission in it, a field that cannot be used, or a damaged terrain.
             CameraError: ``camera.yaml`` cannot be used.
         """
         path = Path(path)
@@ -71,11 +78,18 @@ class Mission:
             settings=Settings.from_dict(data.get("settings", {}), file),
             decision=Decision.from_dict(data.get("decision", {}), file),
             record=record if isinstance(record, dict) else {},
+            features=FeatureChoice.from_dict(data.get("features", {}), file),
+            terrain=Terrain.open(path / TERRAIN) if (path / TERRAIN).exists() else None,
         )
 
 
 def write_mission_file(
-    folder: Path, height_m: float, settings: Settings, decision: Decision, record: dict[str, Any]
+    folder: Path,
+    height_m: float,
+    settings: Settings,
+    decision: Decision,
+    record: dict[str, Any],
+    features: FeatureChoice | None = None,
 ) -> None:
     """Write ``mission.json`` atomically."""
     write_json(
@@ -85,6 +99,7 @@ def write_mission_file(
             "height_m": height_m,
             "settings": settings.to_dict(),
             "decision": decision.to_dict(),
+            "features": (features or FeatureChoice()).to_dict(),
             "record": record,
         },
     )

@@ -13,14 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.camera import Camera
-from cvgl.errors import FrameError
+from cvgl.ground import MAX_SLANT, aim, ground_offset
 from cvgl.native import rectify as _rectify
 from cvgl.native import resample, warp_into
 
-__all__ = ["NetworkInput", "Patch", "ground_offset", "rectify", "rectify_again", "view_maps", "warp_to_input"]
+__all__ = [
+    "NetworkInput",
+    "Patch",
+    "ground_offset",
+    "rectify",
+    "rectify_again",
+    "view_maps",
+    "view_offset",
+    "warp_to_input",
+]
 
-# Rays closer to the horizon than this see ground too far away to be of use (60 degrees off nadir).
-_MIN_DOWNWARD = 0.5
+# A corrected attitude may look this much further than a given one before it is refused (70 degrees off nadir): what is
+# beyond 60 by the given one is not in the patch.
+_CORRECTED_SLANT = 3.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,7 @@ class Patch:
         gsd: ground sampling distance, m/px.
         offset: (2,) east and north of the patch's centre from the point below the camera, metres.
         to_camera: (3, 3) from the patch's pixels to ideal camera coordinates (normalised, undistorted).
+        aim: (2,) pixel of the image at the patch's centre; None for the image's middle.
     """
 
     image: NDArray[np.uint8]
@@ -40,6 +51,7 @@ class Patch:
     gsd: float
     offset: NDArray[np.float64]
     to_camera: NDArray[np.float64]
+    aim: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,28 +73,6 @@ class NetworkInput:
     to_camera: NDArray[np.float64]
 
 
-def ground_offset(camera: Camera, rotation: NDArray[np.float64], height: float) -> NDArray[np.float64]:
-    """East and north (2,) from the point below the camera to the ground point at the middle of the image, metres.
-
-    Args:
-        rotation: (3, 3) camera to ENU, see :func:`cvgl.geometry.camera_to_enu`.
-        height: of the camera above the ground, metres.
-
-    Raises:
-        FrameError: the middle of the image looks more than 60 degrees off nadir.
-    """
-    ray = rotation @ camera.rays(camera.center)[0]
-    ray /= np.linalg.norm(ray)
-    if ray[2] > -_MIN_DOWNWARD:
-        raise FrameError(
-            "the camera does not look at the ground",
-            field="attitude",
-            found=f"{np.degrees(np.arccos(np.clip(-ray[2], -1, 1))):.0f} degrees off nadir",
-            expected="at most 60",
-        )
-    return ray[:2] / -ray[2] * height
-
-
 def rectify(
     image: NDArray[np.uint8],
     camera: Camera,
@@ -100,13 +90,14 @@ def rectify(
         rotation: (3, 3) camera to ENU.
         height: above the ground, metres.
         gsd: of the patch, m/px.
-        size: side of the patch, pixels; its centre is the ground point at the middle of the image.
+        size: side of the patch, pixels; its centre is the ground point at the middle of the image or, where parts of
+            the image look further than 60 degrees off nadir, at the middle of the others (:func:`cvgl.ground.aim`).
         threads: 0 for one a core.
 
     Raises:
         FrameError: the camera does not look at the ground.
     """
-    offset = ground_offset(camera, rotation, height)
+    pixel, offset = _center(camera, rotation, height)
     to_camera = _patch_to_camera(rotation, offset, height, gsd, size)
     patch, mask = _rectify(
         image,
@@ -119,8 +110,10 @@ def rectify(
         size,
         size,
         threads,
+        camera.model,
+        MAX_SLANT,
     )
-    return Patch(patch, mask, gsd, offset, to_camera)
+    return Patch(patch, mask, gsd, offset, to_camera, pixel)
 
 
 def warp_to_input(
@@ -147,7 +140,7 @@ def warp_to_input(
         rotations: B of them, (3, 3) camera to ENU.
         height: above the ground, metres.
         gsd: of the views, m/px.
-        size: side of the views, pixels; their centre is the ground point at the middle of the image.
+        size: side of the views, pixels; their centre lies as that of :func:`rectify`'s patch.
         scale, offset: (3,) by channel: the network sees grey * scale + offset of grey levels 0 to 255.
         pixels: how the image lies in memory, see :class:`cvgl.frame.Frame`.
         channels: the order that the network takes them in, "rgb" or "bgr".
@@ -179,6 +172,8 @@ def warp_to_input(
         offset,
         channels,
         threads,
+        camera.model,
+        MAX_SLANT,
     )
     return NetworkInput(tensor, masks, gsd, offsets, to_camera)
 
@@ -194,9 +189,21 @@ def view_maps(
     Raises:
         FrameError: the camera does not look at the ground.
     """
-    offsets = [ground_offset(camera, rotation, height) for rotation in rotations]
+    offsets = [_center(camera, rotation, height)[1] for rotation in rotations]
     maps = [_patch_to_camera(*pair, height, gsd, size) for pair in zip(rotations, offsets, strict=True)]
     return np.array(offsets, np.float64).reshape(-1, 2), np.array(maps, np.float64).reshape(-1, 3, 3)
+
+
+def view_offset(camera: Camera, rotation: NDArray[np.float64], height: float) -> NDArray[np.float64]:
+    """East and north (2,) from the point below the camera to the centre of the view that :func:`rectify` makes, metres.
+
+    Args:
+        camera, rotation, height: as :func:`rectify` takes them.
+
+    Raises:
+        FrameError: the camera does not look at the ground.
+    """
+    return _center(camera, rotation, height)[1]
 
 
 def rectify_again(patch: Patch, camera: Camera, rotation: NDArray[np.float64], height: float) -> Patch:
@@ -205,14 +212,27 @@ def rectify_again(patch: Patch, camera: Camera, rotation: NDArray[np.float64], h
     For small corrections: a fraction of the cost of going back to the frame, at the price of a second interpolation.
 
     Raises:
-        FrameError: the camera does not look at the ground.
+        FrameError: under the other attitude the camera does not look at the ground.
     """
     size = patch.mask.shape[0]
-    offset = ground_offset(camera, rotation, height)
+    offset = ground_offset(camera, rotation, height, patch.aim, _CORRECTED_SLANT)
     to_camera = _patch_to_camera(rotation, offset, height, patch.gsd, size)
     between = np.linalg.inv(patch.to_camera) @ to_camera
     image, mask = resample(patch.image, patch.mask, between)
-    return Patch(image, mask, patch.gsd, offset, to_camera)
+    return Patch(image, mask, patch.gsd, offset, to_camera, patch.aim)
+
+
+def _center(
+    camera: Camera, rotation: NDArray[np.float64], height: float
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]]:
+    """The pixel at a view's centre, None for the image's middle, and its offset (2,).
+
+    Raises:
+        FrameError: the middle of the image looks more than 60 degrees off nadir.
+    """
+    middle = ground_offset(camera, rotation, height)
+    pixel = aim(camera, rotation)
+    return pixel, middle if pixel is None else ground_offset(camera, rotation, height, pixel)
 
 
 def _patch_to_camera(

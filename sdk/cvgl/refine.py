@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -14,11 +14,26 @@ from numpy.typing import NDArray
 from cvgl.basemap import Basemap
 from cvgl.camera import Camera
 from cvgl.correlate import REDUCTION, Peak, Search, find_peaks, reduce_patch
+from cvgl.errors import FrameError
+from cvgl.features.refiner import FeatureMatch, FeatureRefiner
 from cvgl.fix import Candidate
+from cvgl.footprint import footprint, footprint_sides
+from cvgl.ground import aim, ground_offset
 from cvgl.rectify import Patch, rectify, rectify_again
 from cvgl.register import Correction, PoseSigmas, Registration, block_side, register
 
-__all__ = ["REACH_STRIDES", "TURNS_DEG", "Hypothesis", "View", "examine", "footprint_sides", "look", "merge", "view_of"]
+__all__ = [
+    "REACH_STRIDES",
+    "TURNS_DEG",
+    "Hypothesis",
+    "View",
+    "ask_features",
+    "examine",
+    "examine_features",
+    "look",
+    "merge",
+    "view_of",
+]
 
 # A patch larger than this (pixels a side) is cut to its middle: the middle is enough, and time is bounded.
 _LARGEST_PATCH = 480
@@ -41,7 +56,7 @@ class View:
         rotation: (3, 3) camera to ENU that made it.
         height: metres above ground that made it.
         heading_deg: the vehicle's heading that made it.
-        short_px: short side of the camera's footprint, pixels of the patch.
+        short_px: short side of a level camera's footprint, pixels of the patch.
     """
 
     camera: Camera
@@ -62,25 +77,28 @@ class View:
         height = self.height * (1 + correction.scale)
         return self._again(self.patch, correction, height), height
 
+    def middle(self, correction: Correction) -> NDArray[np.float64]:
+        """(2,) east and north from the patch's centre on the ground to the image's middle, by a corrected pose."""
+        if self.patch.aim is None:
+            return np.zeros(2)
+        rotation, height = correction.rotation(self.rotation), self.height * (1 + correction.scale)
+        middle, center = (
+            ground_offset(self.camera, rotation, height, pixel, math.inf) for pixel in (None, self.patch.aim)
+        )
+        return middle - center
+
     def _again(self, patch: Patch, correction: Correction, height: float) -> Patch:
         return rectify_again(patch, self.camera, correction.rotation(self.rotation), height)
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A place that was looked at closely, from a peak."""
+    """A place that was looked at closely, from a peak; with what local features say of it where they were asked."""
 
     view: View
     peak: Peak
     registration: Registration
-
-
-def footprint_sides(camera: Camera, height: float) -> tuple[float, float]:
-    """Short and long side of the ground that a level camera sees, metres."""
-    right, bottom = camera.width - 0.5, camera.height - 0.5
-    corners = camera.rays([[-0.5, -0.5], [right, -0.5], [right, bottom]])[:, :2] * height
-    sides = np.linalg.norm(np.diff(corners, axis=0), axis=1)
-    return float(sides.min()), float(sides.max())
+    features: FeatureMatch | None = None
 
 
 def view_of(
@@ -97,9 +115,13 @@ def view_of(
     Raises:
         FrameError: the camera does not look at the ground.
     """
-    short, long = footprint_sides(camera, height)
+    short, _ = footprint_sides(camera, height)
     group = 2 * REDUCTION
-    size = group * int(min(math.hypot(short, long) / gsd, _LARGEST_PATCH) / group)
+    # Twice as far as the footprint reaches from the patch's centre, whatever the heading.
+    pixel = aim(camera, rotation)
+    corners = footprint(camera, rotation, height, points_a_side=1) - ground_offset(camera, rotation, height, pixel)
+    across = 2 * float(np.hypot(corners[:, 0], corners[:, 1]).max())
+    size = group * int(min(across / gsd, _LARGEST_PATCH) / group)
     patch = rectify(grey, camera, rotation, height, gsd, max(size, group), threads)
     half, third = reduce_patch(patch, 2), reduce_patch(patch, REDUCTION)
     return View(camera, patch, half, third, rotation, height, heading_deg, short / gsd)
@@ -155,14 +177,21 @@ def examine(
         view, peak, turn = entry
         patch = view.turned(view.half, turn)
         start, side = Correction(turn), block_side(view.short_px)
-        found = register(basemap, patch, peak.easting, peak.northing, start, view.height, side, sigmas)
+        found = register(
+            basemap, patch, peak.easting, peak.northing, start, view.height, side, sigmas, view.patch.offset
+        )
         return None if found is None else Hypothesis(view, peak, found)
 
     def study(hypothesis: Hypothesis) -> Hypothesis | None:
         view, before = hypothesis.view, hypothesis.registration
-        patch, height = view.corrected(before.correction)
+        try:
+            patch, height = view.corrected(before.correction)
+        except FrameError:
+            return None  # the fitted pose looks to the horizon
         side = block_side(view.short_px)
-        after = register(basemap, patch, before.easting, before.northing, before.correction, height, side, sigmas)
+        after = register(
+            basemap, patch, before.easting, before.northing, before.correction, height, side, sigmas, view.patch.offset
+        )
         return None if after is None else Hypothesis(view, hypothesis.peak, after)
 
     # The correlation of the whole frame is a poor judge of the heading, so the best peak is looked at under all.
@@ -176,3 +205,81 @@ def examine(
         if len(chosen) < _STUDIED and all(hypothesis.peak is not other.peak for other in chosen):
             chosen.append(hypothesis)
     return [studied for studied in run(study, chosen) if studied is not None]
+
+
+def ask_features(
+    basemap: Basemap,
+    hypotheses: Sequence[Hypothesis],
+    refiner: FeatureRefiner,
+    sigmas: PoseSigmas,
+    executor: Executor | None,
+) -> list[Hypothesis]:
+    """The hypotheses with what local features say of each."""
+    run = executor.map if executor is not None else map
+
+    def ask(hypothesis: Hypothesis) -> Hypothesis:
+        view, place = hypothesis.view, hypothesis.registration
+        try:
+            patch, _ = view.corrected(place.correction)
+        except FrameError:
+            return hypothesis  # the fitted pose looks to the horizon
+        return replace(hypothesis, features=_look(refiner, basemap, view, patch, place, place.correction, sigmas))
+
+    return list(run(ask, hypotheses))
+
+
+def examine_features(
+    basemap: Basemap,
+    peaks: Sequence[tuple[View, Peak]],
+    refiner: FeatureRefiner,
+    sigmas: PoseSigmas,
+    executor: Executor | None,
+) -> list[Hypothesis]:
+    """The best peaks' places by local features alone; those where they find a plausible place.
+
+    Their registration holds what the features found; its evidence is minus infinity, since no blocks were asked.
+    """
+    run = executor.map if executor is not None else map
+
+    def study(entry: tuple[View, Peak]) -> Hypothesis | None:
+        view, peak = entry
+        applied = Correction(peak.turn_deg)
+        found = _look(refiner, basemap, view, view.turned(view.patch, peak.turn_deg), peak, applied, sigmas)
+        if found.reason or found.covariance is None:
+            return None
+        place = Registration(
+            easting=found.easting,
+            northing=found.northing,
+            covariance=found.covariance,
+            correction=found.correction,
+            turn_sigma_deg=found.turn_sigma_deg,
+            blocks=found.matches,
+            votes=found.inliers / found.matches,
+            evidence=-math.inf,
+            residual_m=math.nan,
+        )
+        return Hypothesis(view, peak, place, found)
+
+    return [studied for studied in run(study, peaks[:_STUDIED]) if studied is not None]
+
+
+def _look(
+    refiner: FeatureRefiner,
+    basemap: Basemap,
+    view: View,
+    patch: Patch,
+    place: Peak | Registration,
+    applied: Correction,
+    sigmas: PoseSigmas,
+) -> FeatureMatch:
+    return refiner.look(
+        basemap,
+        patch,
+        place.easting,
+        place.northing,
+        applied,
+        view.rotation,
+        view.height,
+        sigmas,
+        view.patch.offset,
+    )

@@ -124,6 +124,7 @@ def register(
     height: float,
     side: int,
     sigmas: PoseSigmas,
+    ahead: NDArray[np.float64] | None = None,
 ) -> Registration | None:
     """Register a patch around a hypothesis.
 
@@ -136,6 +137,8 @@ def register(
         height: above ground that the patch was made with, metres.
         side: of the blocks, pixels of the basemap.
         sigmas: what the fit may change, and how much.
+        ahead: (2,) east and north of the patch's middle from the point below the camera by the attitude that the frame
+            came with, metres: what a change of tilt does is developed about it. None for a camera that looks down.
 
     Returns:
         The registration, or None where too few blocks see both the frame and the basemap.
@@ -152,7 +155,7 @@ def register(
     if len(corners) < _FEWEST_BLOCKS:
         return None
     surfaces = correlate_blocks(orientation_field(patch.image, patch.mask), ground, corners, side, search, 1)
-    design, lean = pose_design(corners, side, size, gsd, height, *patch.offset)
+    design, lean = pose_design(corners, side, size, gsd, height, *patch.offset, *(0.0, 0.0) if ahead is None else ahead)
     prior_mean = -np.array([0.0, 0.0, math.radians(applied.turn_deg), applied.scale, *applied.lean])
     turn_weight, tilt_weight = math.radians(sigmas.heading_deg) ** -2, math.radians(sigmas.tilt_deg) ** -2
     prior_weight = np.array([0.0, 0.0, turn_weight, sigmas.scale**-2, tilt_weight, tilt_weight])

@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cvgl.camera import Camera
 from cvgl.files import atomic_path
 from cvgl.fix import Fix, FixStatus
 from cvgl.flight import FrameRecord
+from cvgl.footprint import footprint_wgs84
 from cvgl.geo import LocalFrame
+from cvgl.geometry import camera_to_enu
 
 __all__ = [
     "FIX_COLUMNS",
@@ -25,6 +28,7 @@ __all__ = [
     "center_errors",
     "distribution",
     "error_metres",
+    "fix_footprint",
     "fix_row",
     "nees",
     "summarise",
@@ -164,10 +168,13 @@ def write_fixes(path: str | Path, records: Sequence[FrameRecord], fixes: Sequenc
         writer.writerows(fix_row(record, fix) for record, fix in zip(records, fixes, strict=True))
 
 
-def write_geojson(path: str | Path, records: Sequence[FrameRecord], fixes: Sequence[Fix]) -> None:
-    """Write ``track.geojson`` (RFC 7946): the line through the refined fixes and a point for every fix.
+def write_geojson(
+    path: str | Path, records: Sequence[FrameRecord], fixes: Sequence[Fix], camera: Camera | None = None
+) -> None:
+    """Write ``track.geojson`` (RFC 7946): the line through the refined fixes, a point for every fix, its footprint.
 
-    The line is left out where fewer than two fixes are refined: GeoJSON knows no shorter one.
+    The line is left out where fewer than two fixes are refined: GeoJSON knows no shorter one. Footprints are polygons
+    of the ground that a fix's frame sees, by :func:`fix_footprint`; without a camera they are left out.
     """
     line = [_coordinates(fix) for fix in fixes if fix.status is FixStatus.REFINED]
     features: list[dict[str, Any]] = []
@@ -186,9 +193,28 @@ def write_geojson(path: str | Path, records: Sequence[FrameRecord], fixes: Seque
             properties["reason_code"] = fix.reason_code.value
             properties["reason"] = fix.reason
             features.append(_feature("Point", _coordinates(fix), properties))
+            outline = None if camera is None else fix_footprint(camera, record, fix)
+            if outline is not None:
+                ring = [[round(longitude, 8), round(latitude, 8)] for latitude, longitude in outline.tolist()]
+                about = {"file": record.name, "footprint_of": fix.status.value}
+                features.append(_feature("Polygon", [[*ring, ring[0]]], about))
     with atomic_path(path) as temporary:
         collection = {"type": "FeatureCollection", "features": features}
         temporary.write_text(json.dumps(collection, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def fix_footprint(camera: Camera, record: FrameRecord, fix: Fix) -> NDArray[np.float64] | None:
+    """Outline (N, 2) of the ground that a fix's frame sees, WGS84 latitude and longitude; None where it is not known.
+
+    By the fix's position, heading and height, and the pitch and roll of the frame's telemetry where they move the
+    camera.
+    """
+    if not (fix and math.isfinite(fix.heading_deg) and math.isfinite(fix.height_m)):
+        return None
+    pitch, roll = (record.pitch, record.roll) if record.attitude_moves_camera else (None, None)
+    rotation = camera_to_enu(camera.mount, fix.heading_deg, pitch or 0.0, roll or 0.0)
+    outline = footprint_wgs84(camera, rotation, fix.height_m, fix.latitude, fix.longitude, points_a_side=4)
+    return outline if len(outline) else None
 
 
 def summarise(

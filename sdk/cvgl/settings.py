@@ -11,7 +11,10 @@ from typing import Any
 
 from cvgl.errors import MissionError
 
-__all__ = ["Decision", "Settings"]
+__all__ = ["REFINERS", "Decision", "Settings"]
+
+REFINERS = ("correlation", "features", "both")
+"""What can place a frame on the map."""
 
 # Thresholds of missions made before fixes had probabilities.
 _RETIRED = frozenset({"refined_chance", "overwhelming_chance", "coarse_chance", "ambiguity"})
@@ -40,6 +43,8 @@ class Settings:
         protection_risk: probability, per fix, with which the aircraft may be outside the protection radius. A place
             that is wrong altogether counts, so only fixes whose place is surer than this have a radius at all: one in a
             thousand is what one good frame can show, and a filter that asks several frames multiplies it.
+        refiner: what places a frame on the map: ``correlation``; ``features``, local ones; or ``both``, correlation
+            with local features for a second opinion wherever it leaves more doubt than ``protection_risk``.
     """
 
     candidates: int = 20
@@ -57,10 +62,14 @@ class Settings:
     track_limit_m: float = 150.0
     track_history_s: float = 30.0
     protection_risk: float = 1e-3
+    refiner: str = dataclasses.field(default="both", metadata={"choices": REFINERS})
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if "choices" in field.metadata:
+                _one_of(field, value, "settings", None)
+                continue
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
                 raise MissionError("not usable", field=f"settings.{field.name}", found=value, expected="above 0")
 
@@ -82,15 +91,16 @@ class Settings:
 class Decision:
     """When a match is believed: the laws of chance for this mission, and the risks that are taken.
 
-    A place has witnesses that know nothing of each other: the height of the correlation peak of the whole frame, and
-    the agreement of its blocks. ``cvgl-prepare`` measures what they score at the places that retrieval proposes when
-    the right one is not among them, on this very map; the largest of many tries follows a Gumbel law. So each becomes
-    the probability that chance alone reaches it at *one* place. Retrieval and the frame's prior then say how the
-    belief is shared among the places searched, see :mod:`cvgl.belief`.
+    A place has witnesses that know nothing of each other: the height of the correlation peak of the whole frame, the
+    agreement of its blocks and, where they were asked, local features. ``cvgl-prepare`` measures what they score at the
+    places that retrieval proposes when the right one is not among them, on this very map; the largest of many tries
+    follows a Gumbel law. So each becomes the probability that chance alone reaches it at *one* place. Retrieval and the
+    frame's prior then say how the belief is shared among the places searched, see :mod:`cvgl.belief`.
 
     Args:
         peak_location, peak_scale: Gumbel law of the highest correlation peak of ``places`` wrong places.
         evidence_location, evidence_scale: Gumbel law of the blocks' evidence at wrong places.
+        features_location, features_scale: Gumbel law of the local features' score at wrong places.
         places: how many places the law of the peak is the largest of. Missions made before probabilities were
             fitted hold the law of ten.
         chance_factor: how much more often than these laws say chance was seen to match; at least 1.
@@ -101,14 +111,16 @@ class Decision:
         fix_chance: a fix needs a match that chance reaches with at most this probability, whatever right places look
             like: this is the rate of false fixes off the map...
         fix_probability: ...and a probability of at least this that the place is right, which rivals lower.
-        witness_chance: a fix is refined if chance reaches the agreement of its blocks with at most this probability;
-            else only the place is known, and the fix is coarse.
+        witness_chance: a fix is refined if chance reaches the agreement of its blocks, or its local features, with at
+            most this probability; else only the place is known, and the fix is coarse.
     """
 
     peak_location: float = 5.0
     peak_scale: float = 0.5
     evidence_location: float = 1.0
     evidence_scale: float = 0.75
+    features_location: float = 6.0
+    features_scale: float = 2.0
     places: int = 10
     chance_factor: float = 1.0
     right_power: float = 0.08
@@ -125,14 +137,19 @@ class Decision:
                 expected = "a probability between 0 and 1"
                 raise MissionError("not usable", field=f"decision.{name}", found=value, expected=expected)
 
-    def log10_chances(self, peak: float, evidence: float) -> tuple[float, float]:
-        """Decimal logarithms of the probabilities that one wrong place scores at least this."""
+    def log10_chances(self, peak: float, evidence: float, features: float | None = None) -> tuple[float, ...]:
+        """Decimal logarithms of the probabilities that one wrong place scores at least this, of what is given."""
         # The largest of n draws of a Gumbel law follows the same law, n times e-folds of its scale further up.
         location = self.peak_location - self.peak_scale * math.log(self.places)
-        return (
+        chances = (
             _log10_gumbel(peak, location, self.peak_scale),
             _log10_gumbel(evidence, self.evidence_location, self.evidence_scale),
         )
+        return chances if features is None else (*chances, self.log10_features(features))
+
+    def log10_features(self, score: float) -> float:
+        """Decimal logarithm of the probability that local features score at least this at a wrong place."""
+        return _log10_gumbel(score, self.features_location, self.features_scale)
 
     def log10_joint(self, log10_chances: Sequence[float]) -> float:
         """Decimal logarithm of the probability that as many independent witnesses are by chance as rare together.
@@ -170,11 +187,16 @@ class Decision:
 def _from_dict(cls: Any, data: Any, section: str, file: Path) -> Any:
     if not isinstance(data, dict):
         raise MissionError("not usable", file=file, field=section, found=data, expected="an object")
-    kinds = {field.name: field.default for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    kinds = {name: field.default for name, field in fields.items()}
     values = {}
     for name, value in data.items():
         if name not in kinds:
             raise MissionError("unknown", file=file, field=f"{section}.{name}", expected=", ".join(kinds))
+        if "choices" in fields[name].metadata:
+            _one_of(fields[name], value, section, file)
+            values[name] = value
+            continue
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
         whole = isinstance(kinds[name], int)
         if not number or (whole and not isinstance(value, int)):
@@ -182,6 +204,13 @@ def _from_dict(cls: Any, data: Any, section: str, file: Path) -> Any:
             raise MissionError("not usable", file=file, field=f"{section}.{name}", found=value, expected=expected)
         values[name] = value
     return cls(**values)
+
+
+def _one_of(field: dataclasses.Field[Any], value: Any, section: str, file: Path | None) -> None:
+    choices = field.metadata["choices"]
+    if value not in choices:
+        expected = " or ".join(choices)
+        raise MissionError("not usable", file=file, field=f"{section}.{field.name}", found=value, expected=expected)
 
 
 def _log10_gumbel(score: float, location: float, scale: float) -> float:

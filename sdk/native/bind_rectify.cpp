@@ -113,13 +113,17 @@ std::vector<double> homographies(const char* name, const Array& maps, bool batch
   return m;
 }
 
-cvgl::Lens lens_of(double fx, double fy, double cx, double cy, const std::vector<double>& d) {
+cvgl::Lens lens_of(double fx, double fy, double cx, double cy, const std::vector<double>& d, const std::string& model,
+                   double slant) {
   if (!(std::isfinite(fx) && fx > 0.0)) refuse("fx: found " + std::to_string(fx) + ", expected a positive number");
   if (!(std::isfinite(fy) && fy > 0.0)) refuse("fy: found " + std::to_string(fy) + ", expected a positive number");
   if (!std::isfinite(cx) || !std::isfinite(cy)) refuse("cx, cy: expected finite numbers");
+  const bool fisheye = model == "fisheye";
+  if (!fisheye && model != "pinhole") refuse("lens: found '" + model + "', expected pinhole or fisheye");
+  if (!(slant >= 1.0)) refuse("slant: found " + std::to_string(slant) + ", expected 1 or more");
   const std::size_t n = d.size();
-  if (n != 0 && n != 4 && n != 5 && n != 8) {
-    refuse("distortion: found " + std::to_string(n) + " coefficients, expected 0, 4, 5 or 8");
+  if (n != 0 && n != 4 && (fisheye || (n != 5 && n != 8))) {
+    refuse("distortion: found " + std::to_string(n) + " coefficients, expected 0" + (fisheye ? " or 4" : ", 4, 5 or 8"));
   }
   bool distorted = false;
   for (double value : d) {
@@ -127,7 +131,13 @@ cvgl::Lens lens_of(double fx, double fy, double cx, double cy, const std::vector
     distorted = distorted || value != 0.0;
   }
   const auto at = [&](std::size_t i) { return i < n ? d[i] : 0.0; };
-  cvgl::Lens lens{fx, fy, cx, cy, at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), 0.0, distorted};
+  cvgl::Lens lens{fx, fy, cx, cy, at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), 0.0, slant, cvgl::kStraight};
+  if (distorted) lens.model = cvgl::kBent;
+  if (fisheye) {
+    lens.k1 = at(0), lens.k2 = at(1), lens.k3 = at(2), lens.k4 = at(3);
+    lens.p1 = lens.p2 = 0.0;
+    lens.model = cvgl::kFisheye;
+  }
   lens.r2_limit = cvgl::fold_limit(lens);
   return lens;
 }
@@ -140,14 +150,15 @@ int patch_side(const char* name, long long value) {
 }
 
 nb::tuple rectify(const Array& image, const Array& map3x3, double fx, double fy, double cx, double cy,
-                  const std::vector<double>& distortion, long long out_h, long long out_w, int threads) {
+                  const std::vector<double>& distortion, long long out_h, long long out_w, int threads,
+                  const std::string& lens_model, double slant) {
   if (image.ndim() != 2 && !(image.ndim() == 3 && image.shape(2) == 3)) {
     refuse("image: found shape " + shape_of(image) + ", expected (H, W) or (H, W, 3)");
   }
   const bool colour = image.ndim() == 3;
   const cvgl::Plane plane = source_of(image, colour ? cvgl::kBgr : cvgl::kGrey).pixels;
   const std::vector<double> map = homographies("map3x3", map3x3, false);
-  const cvgl::Lens lens = lens_of(fx, fy, cx, cy, distortion);
+  const cvgl::Lens lens = lens_of(fx, fy, cx, cy, distortion, lens_model, slant);
   const int height = patch_side("out_h", out_h), width = patch_side("out_w", out_w);
   check_threads(threads);
 
@@ -202,11 +213,11 @@ bool red_first(const std::string& channels) {
 void warp_into(const Output& out, const Output& mask, const Array& image, const std::string& pixels, const Array& maps,
                double fx, double fy, double cx, double cy, const std::vector<double>& distortion,
                const std::vector<double>& scale, const std::vector<double>& offset, const std::string& channels,
-               int threads) {
+               int threads, const std::string& lens_model, double slant) {
   cvgl::Warp warp;
   warp.source = source_of(image, format_of(pixels));
   warp.yuv = cvgl::bt601_limited();
-  warp.lens = lens_of(fx, fy, cx, cy, distortion);
+  warp.lens = lens_of(fx, fy, cx, cy, distortion, lens_model, slant);
   const std::vector<double> all = homographies("maps", maps, true);
   warp.maps = all.data();
   warp.element = element_of(out.dtype());
@@ -257,14 +268,16 @@ cvgl::LensOf<float> single_precision(const cvgl::Lens& lens) {
   const auto single = [](double value) { return static_cast<float>(value); };
   return {single(lens.fx), single(lens.fy), single(lens.cx), single(lens.cy), single(lens.k1),
           single(lens.k2), single(lens.p1), single(lens.p2), single(lens.k3), single(lens.k4),
-          single(lens.k5), single(lens.k6), single(lens.r2_limit), lens.distorted};
+          single(lens.k5), single(lens.k6), single(lens.r2_limit), single(lens.slant),
+          lens.model};
 }
 
 void gpu_warp_arguments(const Output& staged, std::uint64_t address, const Array& image, const std::string& pixels,
                         const Array& maps, double fx, double fy, double cx, double cy,
                         const std::vector<double>& distortion, const std::vector<double>& scale,
                         const std::vector<double>& offset, const std::string& channels, long long out_h,
-                        long long out_w, bool half, std::uint64_t out, std::uint64_t mask) {
+                        long long out_w, bool half, std::uint64_t out, std::uint64_t mask,
+                        const std::string& lens_model, double slant) {
   if (staged.dtype() != nb::dtype<std::uint8_t>() || staged.ndim() != 1) refuse("staged: expected uint8, one dimension");
   check_packed("staged", staged);
   const std::vector<double> all = homographies("maps", maps, true);
@@ -287,7 +300,7 @@ void gpu_warp_arguments(const Output& staged, std::uint64_t address, const Array
     plane->data = reinterpret_cast<const unsigned char*>(address + static_cast<std::uint64_t>(plane->data - begin));
   }
   warp.yuv = cvgl::bt601_limited();
-  warp.lens = single_precision(lens_of(fx, fy, cx, cy, distortion));
+  warp.lens = single_precision(lens_of(fx, fy, cx, cy, distortion, lens_model, slant));
   warp.maps = reinterpret_cast<const float*>(address + kGpuMapsAt);
   warp.count = static_cast<int>(maps.shape(0));
   warp.height = patch_side("out_h", out_h);
@@ -307,17 +320,18 @@ void gpu_warp_arguments(const Output& staged, std::uint64_t address, const Array
 
 void bind_rectify(nb::module_& module) {
   module.def("rectify", &rectify, "image"_a, "map3x3"_a, "fx"_a, "fy"_a, "cx"_a, "cy"_a, "distortion"_a, "out_h"_a,
-             "out_w"_a, "threads"_a = 0,
+             "out_w"_a, "threads"_a = 0, "lens"_a = "pinhole", "slant"_a = INFINITY,
              "Resample a raw frame to a rectified patch, once, with an antialiasing footprint.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.");
   module.def("warp_into", &warp_into, "out"_a, "mask"_a, "image"_a, "pixels"_a, "maps"_a, "fx"_a, "fy"_a, "cx"_a,
              "cy"_a, "distortion"_a, "scale"_a, "offset"_a, "channels"_a = "rgb", "threads"_a = 0,
+             "lens"_a = "pinhole", "slant"_a = INFINITY,
              "Resample a raw frame straight into a network's input, once for each map.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.");
   module.def("gpu_warp_head", &gpu_warp_head, "maps"_a, "Bytes in front of the frame; see `gpu_warp_arguments`.");
   module.def("gpu_warp_arguments", &gpu_warp_arguments, "staged"_a, "address"_a, "image"_a, "pixels"_a, "maps"_a,
              "fx"_a, "fy"_a, "cx"_a, "cy"_a, "distortion"_a, "scale"_a, "offset"_a, "channels"_a, "out_h"_a, "out_w"_a,
-             "half"_a, "out"_a, "mask"_a,
+             "half"_a, "out"_a, "mask"_a, "lens"_a = "pinhole", "slant"_a = INFINITY,
              "Write the arguments of the GPU's warp and its maps in front of a frame.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.");
 }

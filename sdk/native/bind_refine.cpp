@@ -292,7 +292,8 @@ cvgl::PoseProblem pose_problem(const Array& surfaces, const Array& design, const
   return problem;
 }
 
-nb::tuple pose_design(const Array& corners, int side, int size, double gsd, double height, double east, double north) {
+nb::tuple pose_design(const Array& corners, int side, int size, double gsd, double height, double east, double north,
+                      double ahead_east, double ahead_north) {
   if (corners.dtype() != nb::dtype<std::int64_t>() || corners.ndim() != 2 || corners.shape(1) != 2) {
     refuse("corners: found shape " + shape_of(corners) + ", expected (B, 2) of int64");
   }
@@ -305,7 +306,7 @@ nb::tuple pose_design(const Array& corners, int side, int size, double gsd, doub
     const double middle = 0.5 * (side - size);
     const double x = gsd * (static_cast<double>(corner[corners.stride(1)]) + middle);
     const double y = -gsd * (static_cast<double>(corner[0]) + middle);
-    cvgl::block_design(x, y, height, &design[2 * cvgl::kPose * b]);
+    cvgl::block_design(x, y, ahead_east, ahead_north, height, &design[2 * cvgl::kPose * b]);
     lean[2 * b] = (x + east) / height;
     lean[2 * b + 1] = (y + north) / height;
   }
@@ -380,6 +381,7 @@ void bind_refine(nb::module_& module) {
              "Bring correlation surfaces to one scale, in place.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.");
   module.def("pose_design", &pose_design, "corners"_a, "side"_a, "size"_a, "gsd"_a, "height"_a, "east"_a, "north"_a,
+             "ahead_east"_a = 0.0, "ahead_north"_a = 0.0,
              "How blocks are displaced by a camera's pose, and by their height above the ground.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.");
   module.def("judge_blocks", &judge_blocks, "surfaces"_a, "design"_a, "lean"_a, "rises"_a, "pose"_a, "measured"_a,

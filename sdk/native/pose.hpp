@@ -27,11 +27,13 @@ struct PoseProblem {
 };
 
 // Displacement (east, north) of a block at (x, y) metres from the patch's middle by the pose: shift, turn, scale,
-// tilts. To first order a camera that leans by (a, b) more than assumed sees that point displaced by (a x + b y) (x, y)
-// over its height.
-inline void block_design(double x, double y, double height, double* design) {
-  const double rows[2][kPose] = {{1.0, 0.0, y, x, x * x / height, x * y / height},
-                                 {0.0, 1.0, -x, y, x * y / height, y * y / height}};
+// tilts. To first order a camera that leans by (a, b) more than assumed sees a point at (p, q) from below it displaced by
+// (a, b) times its height and (a p + b q) (p, q) over its height; less what the patch's middle, at (east, north) from
+// below the camera, is displaced by, which is part of the shift.
+inline void block_design(double x, double y, double east, double north, double height, double* design) {
+  const double both = (x * y + (x * north + y * east)) / height;
+  const double rows[2][kPose] = {{1.0, 0.0, y, x, (x * x + 2.0 * east * x) / height, both},
+                                 {0.0, 1.0, -x, y, both, (y * y + 2.0 * north * y) / height}};
   std::copy(&rows[0][0], &rows[0][0] + 2 * kPose, design);
 }
 

@@ -84,16 +84,21 @@ CVGL_HD inline YuvMatrix bt601_limited() {
   return YuvMatrix{16.0f, 255.0f / 219.0f, 1.596027f, -0.391762f, -0.812968f, 2.017232f};
 }
 
-// Pinhole with OpenCV's rational distortion model.
+// How a lens draws a ray: straight through; bent by OpenCV's polynomial or rational distortion model; or as OpenCV's
+// fisheye does, equidistant: at a radius that is a polynomial of the angle between ray and axis.
+enum LensModel : int { kStraight = 0, kBent = 1, kFisheye = 2 };
+
+// A lens, and what counts as seen through it.
 //
 // The arithmetic, `Real`, is double on the host. A GPU takes float: those of desktops and Jetsons do 64 operations on
 // floats in the time of one on doubles, and what a float loses of a position is a thousandth of a source pixel.
 template <typename Real>
 struct LensOf {
   Real fx, fy, cx, cy;                  // pixels
-  Real k1, k2, p1, p2, k3, k4, k5, k6;  // OpenCV's order and meaning
-  Real r2_limit;                        // squared radius up to which the distortion is one-to-one
-  bool distorted;
+  Real k1, k2, p1, p2, k3, k4, k5, k6;  // OpenCV's order and meaning; of a fisheye k1 to k4 alone
+  Real r2_limit;                        // squared ideal radius up to which the lens is one-to-one
+  Real slant;                           // how far a point of a map's plane may be, in the plane's own distances
+  LensModel model;
 };
 using Lens = LensOf<double>;
 
@@ -139,13 +144,42 @@ CVGL_HD inline Radial<Real> radial(const LensOf<Real>& lens, Real r2) {
   return result;
 }
 
+// The same of a fisheye.
+template <typename Real>
+CVGL_HD inline Radial<Real> fisheye_radial(const LensOf<Real>& lens, Real r2) {
+  // On the axis itself the factor is one; a millionth off it, it still is.
+  constexpr Real kAxis = static_cast<Real>(1e-12);
+  const Real safe = r2 > kAxis ? r2 : kAxis;
+  const Real radius = std::sqrt(safe), angle = std::atan(radius), a2 = angle * angle;
+  const Real drawn = angle * (1.0f + a2 * (lens.k1 + a2 * (lens.k2 + a2 * (lens.k3 + a2 * lens.k4))));
+  const Real by_angle =
+      1.0f + a2 * (3.0f * lens.k1 + a2 * (5.0f * lens.k2 + a2 * (7.0f * lens.k3 + a2 * 9.0f * lens.k4)));
+  Radial<Real> result;
+  result.factor = drawn / radius;
+  result.slope = by_angle / (1.0f + safe);
+  result.rate = (result.slope - result.factor) / (2.0f * safe);
+  return result;
+}
+
 // Squared radius (ideal, normalised coordinates) up to which the distorted radius grows with the radius.
 //
 // Beyond it a polynomial fitted inside the image folds back, and points far outside the field of view would seem to lie
-// inside the image. Searched up to a radius of 8 (83 degrees off the axis), which no pinhole model describes anyway.
+// inside the image. Searched up to a radius of 8 (83 degrees off the axis), which no pinhole model describes anyway; of
+// a fisheye, up to a right angle, where the radius is infinite.
 inline double fold_limit(const Lens& lens) {
   constexpr double kMaxRadius = 8.0;
   constexpr int kSteps = 4096;
+  if (lens.model == kFisheye) {
+    constexpr double kRightAngle = 1.57079632679489661923;
+    for (int i = 1; i < kSteps; ++i) {
+      const double ahead = std::tan(kRightAngle * i / kSteps);
+      if (!(fisheye_radial(lens, ahead * ahead).slope > 0.0)) {
+        const double last_good = std::tan(kRightAngle * (i - 1) / kSteps);
+        return last_good * last_good;
+      }
+    }
+    return INFINITY;
+  }
   for (int i = 1; i <= kSteps; ++i) {
     const double radius = kMaxRadius * i / kSteps;
     if (!(radial(lens, radius * radius).slope > 0.0)) {
@@ -164,21 +198,47 @@ struct FootprintOf {
 };
 using Footprint = FootprintOf<double>;
 
+// Squared distance up to which a map's points count as seen, in the scale of the map's own third coordinate.
+//
+// A map takes output pixels to points (not only rays) of a plane; the camera is as far from it as the origin is.
+template <typename Real>
+CVGL_HD inline Real squared_reach(const Real* map, Real slant) {
+  const Real nx = map[3] * map[7] - map[6] * map[4], ny = map[6] * map[1] - map[0] * map[7],
+             nz = map[0] * map[4] - map[3] * map[1];
+  const Real along = nx * map[2] + ny * map[5] + nz * map[8];
+  return slant * slant * along * along / (nx * nx + ny * ny + nz * nz);
+}
+
 // The footprint of the output pixel (column, row); false where the camera does not see it: behind the camera or on its
-// horizon, where the lens is not one-to-one, or outside the frame. Free of branches, so that compilers can compute
-// several at once; `Distorted` is whether the lens is.
-template <bool Distorted, typename Real>
-CVGL_HD inline bool footprint_through(const Real* map, const LensOf<Real>& lens, int width, int height, int column,
-                                      int row, FootprintOf<Real>* f) {
+// horizon, further than `reach2`, where the lens is not one-to-one, or outside the frame. Free of branches, so that
+// compilers can compute several at once; `Model` is the lens's, `reach2` is of `squared_reach`.
+template <LensModel Model, typename Real>
+CVGL_HD inline bool footprint_through(const Real* map, const LensOf<Real>& lens, Real reach2, int width, int height,
+                                      int column, int row, FootprintOf<Real>* f) {
   const Real u = static_cast<Real>(column), v = static_cast<Real>(row);
   const Real w = map[6] * u + map[7] * v + map[8];
   const Real inverse = 1.0f / w;
-  Real x = (map[0] * u + map[1] * v + map[2]) * inverse;
-  Real y = (map[3] * u + map[4] * v + map[5]) * inverse;
+  const Real right = map[0] * u + map[1] * v + map[2], down = map[3] * u + map[4] * v + map[5];
+  Real x = right * inverse;
+  Real y = down * inverse;
   Real ux = (map[0] - x * map[6]) * inverse, uy = (map[3] - y * map[6]) * inverse;
   Real vx = (map[1] - x * map[7]) * inverse, vy = (map[4] - y * map[7]) * inverse;
-  bool seen = w > 0.0f;
-  if (Distorted) {
+  bool seen = (w > 0.0f) & (right * right + down * down + w * w <= reach2);
+  if (Model == kFisheye) {
+    const Real r2 = x * x + y * y;
+    seen = seen & (r2 <= lens.r2_limit);
+    const Radial<Real> r = fisheye_radial(lens, r2);
+    const Real xx = r.factor + 2.0f * x * x * r.rate, yy = r.factor + 2.0f * y * y * r.rate;
+    const Real xy = 2.0f * x * y * r.rate;
+    x *= r.factor;
+    y *= r.factor;
+    const Real u0 = ux, v0 = vx;
+    ux = xx * u0 + xy * uy;
+    uy = xy * u0 + yy * uy;
+    vx = xx * v0 + xy * vy;
+    vy = xy * v0 + yy * vy;
+  }
+  if (Model == kBent) {
     const Real r2 = x * x + y * y;
     seen = seen & (r2 <= lens.r2_limit);
     const Radial<Real> r = radial(lens, r2);
@@ -207,8 +267,12 @@ CVGL_HD inline bool footprint_through(const Real* map, const LensOf<Real>& lens,
 template <typename Real>
 CVGL_HD inline bool footprint_at(const Real* map, const LensOf<Real>& lens, int width, int height, int column, int row,
                                  FootprintOf<Real>* f) {
-  return lens.distorted ? footprint_through<true>(map, lens, width, height, column, row, f)
-                        : footprint_through<false>(map, lens, width, height, column, row, f);
+  const Real reach2 = squared_reach(map, lens.slant);
+  switch (lens.model) {
+    case kBent: return footprint_through<kBent>(map, lens, reach2, width, height, column, row, f);
+    case kFisheye: return footprint_through<kFisheye>(map, lens, reach2, width, height, column, row, f);
+    default: return footprint_through<kStraight>(map, lens, reach2, width, height, column, row, f);
+  }
 }
 
 template <typename Real>

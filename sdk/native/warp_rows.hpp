@@ -28,7 +28,7 @@ struct Stretch {
   Footprint footprint(int i) const { return Footprint{x[i], y[i], ux[i], uy[i], vx[i], vy[i]}; }
 };
 
-template <bool Distorted>
+template <LensModel Model>
 CVGL_INLINE void find_footprints_through(const double* map, const Lens& lens, const Plane& plane, int first,
                                          int v, Stretch* stretch) {
   // Copies, which no store below can change.
@@ -36,9 +36,10 @@ CVGL_INLINE void find_footprints_through(const double* map, const Lens& lens, co
   const int width = plane.width, height = plane.height;
   double own_map[9];
   std::copy(map, map + 9, own_map);
+  const double reach2 = squared_reach(own_map, own_lens.slant);
   for (int i = 0; i < Stretch::length; ++i) {
     Footprint f;
-    const bool seen = footprint_through<Distorted>(own_map, own_lens, width, height, first + i, v, &f);
+    const bool seen = footprint_through<Model>(own_map, own_lens, reach2, width, height, first + i, v, &f);
     stretch->x[i] = f.x;
     stretch->y[i] = f.y;
     stretch->ux[i] = f.ux;
@@ -51,10 +52,10 @@ CVGL_INLINE void find_footprints_through(const double* map, const Lens& lens, co
 
 CVGL_INLINE void find_footprints(const double* map, const Lens& lens, const Plane& plane, int first, int v,
                                  Stretch* stretch) {
-  if (lens.distorted) {
-    find_footprints_through<true>(map, lens, plane, first, v, stretch);
-  } else {
-    find_footprints_through<false>(map, lens, plane, first, v, stretch);
+  switch (lens.model) {
+    case kBent: return find_footprints_through<kBent>(map, lens, plane, first, v, stretch);
+    case kFisheye: return find_footprints_through<kFisheye>(map, lens, plane, first, v, stretch);
+    case kStraight: return find_footprints_through<kStraight>(map, lens, plane, first, v, stretch);
   }
 }
 

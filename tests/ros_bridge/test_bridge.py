@@ -20,9 +20,9 @@ from cvgl.fix import Fix, FixStatus
 from cvgl.frame import Frame
 from cvgl.node.attitude import Attitude, turn_of
 from cvgl.node.tracks import NANOSECONDS
+from cvgl.ros.images import image_from_file
 from cvgl_ros import msgs
 from cvgl_ros.bridge import Bridge
-from cvgl_ros.images import image_from_file
 from cvgl_ros.msgs import Empty, Float64, Header, Image, Imu, NavSatFix, NavSatStatus, Odometry, Time
 from cvgl_ros.outgoing import nanoseconds_of, time_of
 from cvgl_ros.parameters import ParameterError, Parameters

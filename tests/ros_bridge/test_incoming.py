@@ -11,7 +11,8 @@ from cvgl.camera import Camera
 from cvgl.errors import FrameError
 from cvgl.geo import LocalFrame
 from cvgl.geometry import Mount
-from cvgl_ros import incoming, msgs
+from cvgl.ros import incoming
+from cvgl_ros import msgs
 from cvgl_ros.msgs import Header, NavSatFix, NavSatStatus, Point, Pose, PoseWithCovariance, Quaternion, Time
 
 LOCAL = LocalFrame(47.0, 9.5)
@@ -145,7 +146,7 @@ def test_camera_info_gives_the_lens_and_the_mission_the_mount() -> None:
     ("changes", "reason"),
     [
         ({"k": (0.0,) * 9}, "not calibrated"),
-        ({"distortion_model": "equidistant", "d": (0.0,) * 4}, "lens not supported"),
+        ({"distortion_model": "equidistant", "d": (0.0,) * 5}, "lens not supported"),
         ({"d": (0.0,) * 7}, "lens not supported"),
         ({"width": 0}, "width"),
         ({"k": (NAN,) * 9}, "fx"),

@@ -117,7 +117,7 @@ def test_laws_of_chance_are_measured_on_the_map(localizer: Localizer, town: Path
     # A trial from the middle of so small a map has too few places that are far from it.
     assert 30 <= record["used"] <= 76
     before, after = localizer.mission.decision.to_dict(), decision.to_dict()
-    laws = {"peak_location", "peak_scale", "evidence_location", "evidence_scale"}
+    laws = {f"{witness}_{what}" for witness in ("peak", "evidence", "features") for what in ("location", "scale")}
     assert {name for name in after if after[name] != before[name]} == laws, "the risks that are taken stay"
     # A small sample must not make the laws narrower than chance is.
     assert decision.peak_scale >= 0.79 * Decision().peak_scale

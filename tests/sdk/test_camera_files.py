@@ -1,4 +1,4 @@
-"""Calibrations of other tools are read as they mean it, and refused where the lens is not a pinhole's."""
+"""Calibrations of other tools are read as they mean it, and refused where the lens is none of OpenCV's."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def test_coefficients_are_kept_as_far_as_they_are_used(tmp_path: Path, given: An
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"distortion_model": "equidistant"}, "distortion_model"),
+        ({"distortion_model": "omnidirectional"}, "distortion_model"),
+        ({"distortion_model": "equidistant"}, "distortion_coefficients"),
+        ({"distortion_model": ["plumb_bob"]}, "distortion_model"),
         ({"distortion_coefficients": {"data": [*LENS, 0, 0, 0, 0.1]}}, "distortion_coefficients"),
         ({"distortion_coefficients": "none"}, "distortion_coefficients"),
         ({"camera_matrix": {"data": [1, 2, 3]}}, "camera_matrix"),
@@ -100,9 +102,28 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, changes: dict[str, Any], f
     assert (caught.value.field, caught.value.file) == (field, path)
 
 
-def test_a_fisheye_of_opencv_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CameraError, match="fisheye_model"):
-        read_calibration(opencv_file(tmp_path / "c.yml", fisheye_model=1))
+FISHEYE = (-0.012, 0.031, -0.024, 0.006)
+EXPECTED_FISHEYE = Camera(1280, 720, 812.5, 810.0, 640.25, 358.5, FISHEYE, model="fisheye")
+
+
+@pytest.mark.parametrize("suffix", ["yml", "xml", "json"])
+def test_a_fisheye_of_opencv_is_read(tmp_path: Path, suffix: str) -> None:
+    assert read_calibration(opencv_file(tmp_path / f"c.{suffix}", FISHEYE, fisheye_model=1)) == EXPECTED_FISHEYE
+
+
+@pytest.mark.parametrize("name", ["equidistant", "fisheye"])
+def test_a_fisheye_of_ros_is_read(tmp_path: Path, name: str) -> None:
+    lens = {"rows": 1, "cols": 4, "data": list(FISHEYE)}
+    path = ros_file(tmp_path / "c.yaml", distortion_model=name, distortion_coefficients=lens)
+    assert read_calibration(path) == EXPECTED_FISHEYE
+
+
+def test_a_fisheye_is_converted_as_one(tmp_path: Path) -> None:
+    out = tmp_path / "camera.yaml"
+    source = opencv_file(tmp_path / "c.yml", FISHEYE, fisheye_model=1)
+    done = CliRunner().invoke(app, ["convert", str(source), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert Camera.from_yaml(out) == EXPECTED_FISHEYE
 
 
 @pytest.mark.parametrize("text", ["", "%YAML:1.0\n---\nbroken: [", "a: b\n", "{", "<?xml version='1.0'?><nothing/>"])

@@ -76,9 +76,9 @@ def test_answers_and_availability() -> None:
     rows["on_map"][90:] = False
     rows["seen"][50:60] = False
     found = score(rows)
-    assert found["answers"] == {"refined": 50, "coarse": 20, "no_fix": 20}
-    assert found["availability"]["position"]["value"] == pytest.approx(60 / 80)
-    assert found["availability"]["refined"]["value"] == pytest.approx(40 / 80)
+    assert found["answers"] == {"refined": 60, "coarse": 20, "no_fix": 20}
+    assert found["availability"]["position"]["value"] == pytest.approx(70 / 90)
+    assert found["availability"]["refined"]["value"] == pytest.approx(50 / 90)
     assert found["no_fix_reasons"] == {"not_found": 20}
     assert found["protection"] is None
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from cvgl.camera import Camera
 from cvgl.correlate import Peak
-from cvgl.decide import Scene, SearchPrior, decide
+from cvgl.decide import Scene, SearchPrior, beyond_doubt, decide
+from cvgl.features import FeatureMatch
 from cvgl.fix import Candidate, Fix, FixStatus
 from cvgl.frame import Frame
 from cvgl.geo import LocalFrame
@@ -247,8 +248,10 @@ def test_a_leaning_camera_adds_doubt_along_and_across() -> None:
     straight = spread(answer([hypothesis(6.0, 6.0, turn_sigma_deg=3.0)]))
     ahead = spread(answer([hypothesis(6.0, 6.0, seen=view(pitch=30.0), turn_sigma_deg=3.0)]))
     lean = HEIGHT * np.tan(np.radians(30.0))
-    # Along the view by the height's error, across it by the heading's.
+    # Along the view by the height's error, across it by the heading's; and by the tilt's, which moves what is seen
+    # ahead by 1 / cos^2 as much.
     expected = np.diag([(np.radians(3.0) * lean) ** 2, (Settings().height_sigma * lean) ** 2])
+    expected[1, 1] += (HEIGHT * np.tan(np.radians(2.0))) ** 2 * (np.cos(np.radians(30.0)) ** -4 - 1)
     np.testing.assert_allclose(ahead - straight, expected, atol=1e-6)
 
 
@@ -289,3 +292,73 @@ def test_covariances_are_covariances(
 def test_the_mission_s_decision_is_what_counts(change: dict[str, Any], status: FixStatus) -> None:
     decision = Decision(**{**DECISION.to_dict(), **change})
     assert answer([hypothesis(3.0, 3.0)], decision=decision).status is status
+
+
+def seen_by_features(
+    hypothesis: Hypothesis, score: float, apart: tuple[float, float] = (0.0, 0.0), reason: str = ""
+) -> Hypothesis:
+    """The hypothesis with local features that reach a score (chance: 10^-score) somewhere."""
+    place = hypothesis.registration
+    at = (place.easting + apart[0], place.northing + apart[1])
+    match = FeatureMatch("AKAZE", 500, 60, 20, score, *at, np.eye(2) * 0.2, Correction(), 0.3, reason)
+    return replace(hypothesis, features=match)
+
+
+FEATURES = replace(DECISION, features_location=0.0, features_scale=1 / np.log(10))
+
+
+@pytest.mark.parametrize(
+    ("peak", "evidence", "score", "status"),
+    [
+        # A second opinion makes up for a weak first one...
+        (1.0, 1.0, 5.0, REFINED),
+        (0.2, 1.5, 5.0, REFINED),
+        # ...says where exactly as well...
+        (3.0, 0.2, 5.0, REFINED),
+        # ...and, where it has nothing to say, says nothing against a place that is sure without it.
+        (4.0, 4.0, 0.2, REFINED),
+        (1.0, 1.0, 0.2, NO_FIX),
+    ],
+)
+def test_local_features_are_a_witness(peak: float, evidence: float, score: float, status: FixStatus) -> None:
+    assert answer([seen_by_features(hypothesis(peak, evidence), score)], decision=FEATURES).status is status
+
+
+@pytest.mark.parametrize(
+    ("apart", "reason", "said"),
+    [((6.0, 0.0), "", "6.0 m away"), ((0.0, 0.0), "the homography is implausible", "implausible")],
+)
+def test_features_that_disagree_are_no_witness_and_are_told(apart: tuple[float, float], reason: str, said: str) -> None:
+    fix = answer([seen_by_features(hypothesis(1.0, 1.0), 9.0, apart, reason)], decision=FEATURES)
+    assert fix.status is NO_FIX
+    assert said in fix.reason
+    witnesses = fix.alternatives[0].witnesses
+    assert witnesses is not None
+    assert witnesses.features == 0.0
+
+
+def test_a_sure_dissent_widens_the_covariance() -> None:
+    def sigma(score: float, apart: tuple[float, float]) -> float:
+        return answer([seen_by_features(hypothesis(9.0, 9.0), score, apart)], decision=FEATURES).sigma_m
+
+    assert sigma(0.1, (6.0, 0.0)) == pytest.approx(sigma(9.0, (0.0, 0.0)))
+    assert sigma(9.0, (6.0, 0.0)) == pytest.approx(np.hypot(sigma(9.0, (0.0, 0.0)), 6.0))
+
+
+@pytest.mark.parametrize(
+    ("places", "sure"),
+    [
+        ([], True),
+        ([(9.0, 9.0)], True),
+        ([(2.5, 2.5)], False),
+        # The place is sure, but not where in it.
+        ([(12.0, 0.3)], False),
+        # A rival that matches as well is a doubt, however high both stand; one close by is the same place.
+        ([(9.0, 9.0), (9.0, 9.0, 90.0)], False),
+        ([(9.0, 9.0), (9.0, 9.0, 41.0)], True),
+        ([(9.0, 9.0), (1.0, 1.0, 90.0)], True),
+    ],
+)
+def test_features_are_asked_where_correlation_leaves_doubt(places: list[tuple[float, ...]], sure: bool) -> None:
+    given = [hypothesis(peak, blocks, (at[0] if at else 40.0, -25.0)) for peak, blocks, *at in places]
+    assert beyond_doubt(given, Scene(LOCAL, 2.0), Settings(), FEATURES) is sure

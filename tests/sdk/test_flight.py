@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from cvgl.camera import Camera
 from cvgl.errors import CameraError, FlightError, FrameError
-from cvgl.flight import DEFAULT_HEIGHT_M, Flight, read_image
-from cvgl.geometry import Mount, camera_to_enu
-from cvgl.metadata import Attitude, PhotoMetadata, gimbal_attitude, parse_metadata, read_metadata
+from cvgl.flight import DEFAULT_HEIGHT_M, Flight, FrameRecord, read_image
+from cvgl.geometry import Attitude, Mount, camera_to_enu, gimbal_attitude
+from cvgl.metadata import PhotoMetadata, parse_metadata, read_metadata
 
 CAMERA = Camera(64, 48, 60.0, 60.0, 31.5, 23.5)
 HEADER = "file,time,gps_latitude,gps_longitude,height_above_takeoff_m,yaw_deg,pitch_deg,roll_deg\n"
@@ -493,3 +493,36 @@ class TestRealFlights:
         if has_heading:
             assert (first.heading, first.pitch) == pytest.approx((45.0, 0.1))
             assert records["brighton_beach.jpg"].load().height == DEFAULT_HEIGHT_M
+
+
+class TestGimbalAndAltitude:
+    TABLE = "file,time,height_above_takeoff_m,yaw_deg,pitch_deg,roll_deg,{}\na.jpg,1,{},30,2,-3,{}\n"
+
+    def one(self, tmp_path: Path, columns: str, cells: str, height: str = "100") -> FrameRecord:
+        flight_folder(tmp_path, self.TABLE.format(columns, height, cells), "a.jpg")
+        (found,) = Flight.open(tmp_path)
+        return found
+
+    def test_gimbal_angles_go_before_the_vehicle_s(self, tmp_path: Path) -> None:
+        columns = "gimbal_yaw_deg,gimbal_pitch_deg,gimbal_roll_deg"
+        found = self.one(tmp_path, columns, "90,-60,0")
+        assert (found.heading, found.pitch, found.roll) == pytest.approx((90.0, 30.0, 0.0))
+        frame = found.load()
+        assert (frame.heading, frame.pitch, frame.roll) == pytest.approx((90.0, 30.0, 0.0))
+
+    @pytest.mark.parametrize("cells", [",,", "90,,", ",-60,"])
+    def test_where_they_lack_the_vehicle_s_stand(self, tmp_path: Path, cells: str) -> None:
+        found = self.one(tmp_path, "gimbal_yaw_deg,gimbal_pitch_deg,gimbal_roll_deg", cells)
+        assert (found.heading, found.pitch, found.roll) == (30.0, 2.0, -3.0)
+        assert found.load().pitch is None, "a gimbal keeps the vehicle's pitch from the camera"
+
+    def test_an_altitude_does_for_a_height(self, tmp_path: Path) -> None:
+        found = self.one(tmp_path, "altitude_msl_m,altitude_ellipsoid_m", "560.5,608", height="")
+        assert not found.problem
+        frame = found.load()
+        frame.check()
+        assert math.isnan(frame.height)
+        assert (frame.altitude_msl, frame.altitude_ellipsoid) == (560.5, 608.0)
+
+    def test_neither_is_a_problem(self, tmp_path: Path) -> None:
+        assert "height_above_takeoff_m" in self.one(tmp_path, "altitude_msl_m", "", height="").problem

@@ -389,16 +389,21 @@ def test_blocks_move_with_the_camera(count: int, gsd: float, height: float, seed
     """Against the derivative of the exact projection, by differences."""
     size, side, below = 120, 13, (4.0, -7.0)
     corners = block_places(seed, count)
-    design, lean = pose_design(corners, side, size, gsd, height, *below)
+    design, lean = pose_design(corners, side, size, gsd, height, *below, *below)
     x = gsd * (corners[:, 1] + (side - size) / 2)
     y = -gsd * (corners[:, 0] + (side - size) / 2)
 
     def seen(pose: Array) -> Array:
-        """Where the ground at (x, y) from the middle is drawn, for a camera above that middle."""
+        """Where the ground drawn at (x, y) from the middle is, from the middle's place, for a camera not above it."""
         east, north, turn, scale, a, b = pose
-        # A ray (u, v, -1) of a camera that leans by (a, b) more meets the ground where the plane is inclined so.
-        stretch = (1 + scale) / (1 - (a * x + b * y) / height)
-        u, v = x * stretch, y * stretch
+
+        def ground(p: Any, q: Any) -> tuple[Any, Any]:
+            # A ray (p, q, -height) of a camera that leans by (a, b) more meets the ground further that way.
+            stretch = (1 + scale) / (1 - (a * p + b * q) / height)
+            return (p + a * height) * stretch, (q + b * height) * stretch
+
+        (p, q), (p0, q0) = ground(x + below[0], y + below[1]), ground(*below)
+        u, v = p - p0, q - q0
         return np.stack(
             [east + u * np.cos(turn) + v * np.sin(turn), north - u * np.sin(turn) + v * np.cos(turn)], axis=1
         )

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from cvgl.basemap import Basemap
 from cvgl.correlate import reduce_patch
 from cvgl.fix import Candidate
+from cvgl.footprint import footprint_sides
 from cvgl.geometry import Mount, camera_to_enu
 from cvgl.rectify import Patch, ground_offset, rectify_again
-from cvgl.refine import TURNS_DEG, Hypothesis, View, examine, footprint_sides, look, merge, view_of
+from cvgl.refine import TURNS_DEG, Hypothesis, View, examine, look, merge, view_of
 from cvgl.register import Correction, PoseSigmas, Registration, block_side, register
 
 HEIGHT = 80.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from cvgl.camera import Camera
 from cvgl.cli.locate import app, locate_flight, mission_fingerprint, parse_heading, parse_start
 from cvgl.fix import Fix, FixStatus
 from cvgl.flight import Flight, FrameRecord
@@ -179,6 +181,21 @@ class TestFiles:
         assert [point["properties"]["file"] for point in points] == ["a", "c", "d"]
         assert points[1]["properties"]["reason"] == "spread"
         assert points[1]["properties"]["heading_deg"] is None
+
+    def test_geojson_has_the_ground_that_a_fix_s_frame_sees(self, tmp_path: Path) -> None:
+        camera = Camera.from_field_of_view(640, 480, 62.0)
+        fixes = [replace(fix(0), heading_deg=90.0, height_m=100.0), fix(10), NO_FIX]
+        write_geojson(tmp_path / "track.geojson", [record(name) for name in "abc"], fixes, camera)
+        features = json.loads((tmp_path / "track.geojson").read_text())["features"]
+        (outline,) = [feature for feature in features if feature["geometry"]["type"] == "Polygon"]
+        assert outline["properties"] == {"file": "a", "footprint_of": "refined"}
+        (ring,) = outline["geometry"]["coordinates"]
+        assert ring[0] == ring[-1]
+        east, north = ORIGIN.to_local([at[1] for at in ring], [at[0] for at in ring])
+        across = 2 * 100.0 * math.tan(math.radians(31.0))
+        # Heading east, the image's long side lies north and south.
+        assert np.ptp(north) == pytest.approx(across, abs=0.01)
+        assert np.ptp(east) == pytest.approx(across * 0.75, abs=0.01)
 
     @pytest.mark.parametrize("fixes", [[NO_FIX], [fix(0)], []])
     def test_no_line_without_two_points(self, tmp_path: Path, fixes: list[Fix]) -> None:

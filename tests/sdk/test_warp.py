@@ -23,6 +23,13 @@ Lens = tuple[float, ...]
 
 HEIGHT, WIDTH = 120, 164
 FX, FY, CX, CY = 141.0, 139.0, 82.3, 58.9
+
+
+class Fisheye(tuple[float, ...]):
+    """k1 to k4 of a fisheye; any other tuple is a pinhole's."""
+
+
+FISHEYE = Fisheye((-0.02, 0.01, -0.004, 0.0006))
 BARREL = (-0.2, 0.05, 0.001, -0.002, 0.01)
 RATIONAL = (0.1, -0.05, 0.001, 0.0005, 0.01, 0.08, -0.02, 0.005)
 FORMATS = ("bgr", "rgb", "grey", "nv12", "yuyv")
@@ -52,6 +59,13 @@ def source_of(h: Array, u: Array, v: Array, lens: Lens) -> tuple[Array, Array, A
     p = np.einsum("ij,j...->i...", h, np.stack([u, v, np.ones_like(u)]))
     with np.errstate(divide="ignore", invalid="ignore"):
         x, y = p[0] / p[2], p[1] / p[2]
+    if isinstance(lens, Fisheye):
+        radius = np.hypot(x, y)
+        angle = np.arctan(radius)
+        drawn = angle * (1 + sum(k * angle ** (2 * n) for n, k in enumerate(lens, start=1)))
+        with np.errstate(invalid="ignore"):
+            factor = np.where(radius > 0, drawn / radius, 1.0)
+        return FX * factor * x + CX, FY * factor * y + CY, p[2]
     k1, k2, p1, p2, k3, k4, k5, k6 = (*lens, *(0.0,) * (8 - len(lens)))
     r2 = x * x + y * y
     radial = (1 + k1 * r2 + k2 * r2**2 + k3 * r2**3) / (1 + k4 * r2 + k5 * r2**2 + k6 * r2**3)
@@ -169,6 +183,10 @@ def reference(image: Array, pixels: str, h: Array, lens: Lens, size: tuple[int, 
     return answer, seen
 
 
+def model_of(lens: Lens) -> str:
+    return "fisheye" if isinstance(lens, Fisheye) else "pinhole"
+
+
 def run(
     image: Array,
     pixels: str,
@@ -180,10 +198,12 @@ def run(
     offset: tuple[float, ...] = (0.0, 0.0, 0.0),
     channels: str = "rgb",
     threads: int = 1,
+    slant: float = np.inf,
 ) -> tuple[Array, Array]:
     out = np.full((len(maps), 3, *size), 7, dtype)
     mask = np.full((len(maps), *size), 7, np.uint8)
-    warp_into(out, mask, image, pixels, maps, FX, FY, CX, CY, lens, scale, offset, channels, threads)
+    looks = (scale, offset, channels, threads, model_of(lens), slant)
+    warp_into(out, mask, image, pixels, maps, FX, FY, CX, CY, lens, *looks)
     return out, mask
 
 
@@ -203,7 +223,7 @@ def strided(image: Array, way: str) -> Array:
     return np.ascontiguousarray(image[::-1])[::-1]
 
 
-lenses = st.sampled_from([(), BARREL[:4], BARREL, RATIONAL])
+lenses = st.sampled_from([(), BARREL[:4], BARREL, RATIONAL, FISHEYE, Fisheye()])
 formats = st.sampled_from(FORMATS)
 sizes = st.tuples(st.integers(1, 30), st.integers(1, 80))
 views = st.fixed_dictionaries(
@@ -241,6 +261,34 @@ def test_agrees_with_the_same_definition_in_float64(
     assert (found[:, mask == 0] == 0).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(view=views, lens=lenses, slant=st.floats(1.05, 3.0))
+def test_what_lies_further_off_is_not_seen(view: dict[str, float], lens: Lens, slant: float) -> None:
+    image, size = noise(0), (20, 24)
+    h = ground_map(**view, size=size)
+    (whole,), (seen,) = run(image, "bgr", h[None], lens, size)
+    (found,), (mask,) = run(image, "bgr", h[None], lens, size, slant=slant)
+    v, u = np.mgrid[: size[0], : size[1]]
+    points = np.einsum("ij,jvu->vui", h, np.stack([u, v, np.ones_like(u)]))
+    normal = np.cross(h[:, 0], h[:, 1])
+    plane = abs(normal @ h[:, 2]) / np.linalg.norm(normal)
+    far = np.linalg.norm(points, axis=2) / plane
+    assume((np.abs(far - slant) > 1e-9).all())
+    np.testing.assert_array_equal(mask > 0, (seen > 0) & (far <= slant))
+    np.testing.assert_array_equal(found, whole * (mask > 0))
+
+
+def test_a_fisheye_that_folds_shows_nothing_twice() -> None:
+    # Its drawn radius turns back at 1 radian: what lies beyond would be drawn over what lies before.
+    lens = Fisheye((-1 / 3, 0.0, 0.0, 0.0))
+    wide = np.diag([2 * np.tan(1.0) / 100, 1 / 100, 1.0]) @ [[1, 0, -100.0], [0, 1, 0.0], [0, 0, 1]]
+    image = np.full((480, 640, 3), 200, np.uint8)
+    _, mask = native_rectify(image, wide, 200.0, 200.0, 319.5, 239.5, lens, 1, 201, 1, "fisheye")
+    columns = np.flatnonzero(mask[0])
+    assert (columns[0], columns[-1]) in ((50, 150), (51, 149))
+    assert len(columns) == columns[-1] - columns[0] + 1
+
+
 @settings(max_examples=40, deadline=None)
 @given(view=views, lens=lenses, seed=st.integers(0, 3), colour=st.booleans())
 def test_a_patch_and_the_network_s_input_are_one_resampling(
@@ -248,7 +296,7 @@ def test_a_patch_and_the_network_s_input_are_one_resampling(
 ) -> None:
     image = noise(seed) if colour else noise(seed, (HEIGHT, WIDTH))
     h = ground_map(**view, size=(20, 24))
-    patch, seen = native_rectify(image, h, FX, FY, CX, CY, lens, 20, 24, 1)
+    patch, seen = native_rectify(image, h, FX, FY, CX, CY, lens, 20, 24, 1, model_of(lens))
     (found,), (mask,) = run(image, "bgr" if colour else "grey", h[None], lens, channels="bgr")
     np.testing.assert_array_equal(mask, seen)
     for channel in range(3):

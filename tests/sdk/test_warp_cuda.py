@@ -33,6 +33,7 @@ from cvgl.engines.warp import GpuWarp, fat_binary, load_warp
 from cvgl.errors import MissingDependencyError
 from cvgl.flight import Flight
 from cvgl.geometry import Mount, camera_to_enu
+from cvgl.lens import MODELS
 from cvgl.native import gpu_warp_arguments, gpu_warp_head, warp_into
 from cvgl.rectify import view_maps
 
@@ -43,6 +44,8 @@ DOUBLES = ROOT / "tests" / "trt" / "doubles"
 ARCHITECTURES = ("86", "87", "89", "90", "101", "110", "120")
 PIXELS = ("bgr", "rgb", "grey", "nv12", "yuyv")
 LENSES = ((), (-0.12, 0.02, 0.0008, -0.0005), (-0.28, 0.09, -0.001, 0.0007, -0.01), (0.3, 0.1, 0, 0, 0.02, 0.5, 0.2, 0))
+
+FISHEYES = ((), (-0.02, 0.01, -0.004, 0.0006), (0.08, -0.03, 0.01, -0.002))
 
 
 def picture(pixels: str, height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -62,7 +65,10 @@ def flight(seed: int, pixels: str, count: int = 1, side: int = 64) -> RawFrame:
     width, height = (2 * int(n) for n in rng.integers(100, 1000, 2))
     focal = float(rng.uniform(0.5, 1.5)) * width
     distortion = LENSES[int(rng.integers(len(LENSES)))]
-    camera = Camera(width, height, focal, focal * 1.01, width / 2 - 3.3, height / 2 + 2.1, distortion)
+    model = MODELS[seed % 2]
+    if model == "fisheye":
+        distortion = FISHEYES[int(rng.integers(len(FISHEYES)))]
+    camera = Camera(width, height, focal, focal * 1.01, width / 2 - 3.3, height / 2 + 2.1, distortion, model=model)
     above, start = float(rng.uniform(30, 500)), float(rng.uniform(0, 360))
     pitch, roll = rng.uniform(-25, 25, 2)
     turns = [camera_to_enu(Mount(), start + 360 * k / count, float(pitch), float(roll)) for k in range(count)]
@@ -70,7 +76,8 @@ def flight(seed: int, pixels: str, count: int = 1, side: int = 64) -> RawFrame:
     maps = view_maps(camera, turns, above, gsd, side)[1]
     lens = (camera.fx, camera.fy, camera.cx, camera.cy)
     scale, offset = (1 / 58.4, 1 / 57.1, 1 / 57.4), (-2.12, -2.04, -1.80)
-    return RawFrame(picture(pixels, height, width, seed), pixels, maps, lens, distortion, scale, offset)
+    looks = (scale, offset, "rgb", model, 2.0 if seed % 3 else 1.2)
+    return RawFrame(picture(pixels, height, width, seed), pixels, maps, lens, distortion, *looks)
 
 
 def exact(pixels: str) -> RawFrame:
@@ -83,8 +90,8 @@ def exact(pixels: str) -> RawFrame:
 def on_host(frame: RawFrame, size: tuple[int, int], dtype: Any = np.float32) -> tuple[Array, Array]:
     """Tensor and masks from the host's warp, in double precision."""
     tensor, masks = np.empty((len(frame.maps), 3, *size), dtype), np.empty((len(frame.maps), *size), np.uint8)
-    looks = (frame.scale, frame.offset, frame.channels)
-    warp_into(tensor, masks, frame.image, frame.pixels, frame.maps, *frame.intrinsics, frame.distortion, *looks, 1)
+    looks = (frame.scale, frame.offset, frame.channels, 1, frame.lens, frame.slant)
+    warp_into(tensor, masks, frame.image, frame.pixels, frame.maps, *frame.intrinsics, frame.distortion, *looks)
     return tensor, masks
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,7 +12,8 @@ from numpy.typing import NDArray
 
 from cvgl.basemap import Basemap
 from cvgl.bench.peers_map import Place
-from cvgl.errors import MissionError, ModelError
+from cvgl.errors import MissionError
+from cvgl.features.detect import Detector, Features, seen_features, sift, xfeat
 from cvgl.rectify import Patch
 
 __all__ = ["Detector", "FeatureMap", "Features", "sift", "xfeat"]
@@ -28,96 +26,6 @@ _LEAST = 8
 # A homography that shrinks or stretches the frame by more is none of a picture whose scale is known.
 _STRETCH = 1.5
 _MOST_WINDOWS = 800
-_XFEAT_LEAST_COSINE = 0.82
-_XFEAT_LEAST_PX = 224
-
-
-@dataclass(frozen=True)
-class Features:
-    """Local features of a picture.
-
-    Args:
-        points: (N, 2) float32, column and row, pixels.
-        descriptors: (N, D) float32 of unit length.
-    """
-
-    points: NDArray[np.float32]
-    descriptors: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Detector:
-    """A kind of local feature.
-
-    Args:
-        name: in words.
-        detect: features of a grey picture (H, W) uint8.
-        least_cosine: of a match.
-        ratio: largest distance to the nearest descriptor, in distances to the second nearest; 1 for any.
-    """
-
-    name: str
-    detect: Callable[[NDArray[np.uint8]], Features]
-    least_cosine: float = -1.0
-    ratio: float = 1.0
-
-
-def sift(most: int = 2000) -> Detector:
-    """OpenCV's SIFT, upright since pictures are north-up, with root normalisation (Arandjelovic, Zisserman 2012).
-
-    Args:
-        most: features of a picture; the strongest are kept.
-    """
-    # A lower contrast than the default of 0.04: satellite pictures are soft.
-    detector = cv2.SIFT.create(nfeatures=most, contrastThreshold=0.02)
-
-    def detect(grey: NDArray[np.uint8]) -> Features:
-        found = detector.detect(grey, None)
-        # The same place under two orientations is one place here.
-        kept = {(point.pt, point.octave): point for point in found}
-        for point in kept.values():
-            point.angle = 0.0
-        points, values = detector.compute(grey, list(kept.values()))
-        if values is None:
-            return Features(np.empty((0, 2), np.float32), np.empty((0, 128), np.float32))
-        root = np.sqrt(values / np.maximum(values.sum(axis=1, keepdims=True), 1e-9))
-        return Features(np.array([point.pt for point in points], np.float32), root.astype(np.float32))
-
-    return Detector("SIFT", detect, ratio=0.85)
-
-
-def xfeat(path: str | Path, threads: int) -> Detector:
-    """XFeat (Potje et al., CVPR 2024) by ONNX Runtime.
-
-    Args:
-        path: the network: ``images`` (1, 3, H, W) in 0..1 to ``keypoints`` (N, 2) and ``descriptors`` (N, 64).
-        threads: of one inference.
-
-    Raises:
-        ModelError: the file does not load.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as reason:  # the runtime's own exceptions have no common base of their own
-        raise ModelError("ONNX Runtime does not load it", file=path, found=str(reason)[:200]) from reason
-
-    def detect(grey: NDArray[np.uint8]) -> Features:
-        # Its stages halve the picture five times, and the exported network wants more places than features.
-        height, width = (max(_XFEAT_LEAST_PX, math.ceil(extent / 32) * 32) for extent in grey.shape)
-        picture = np.zeros((1, 3, height, width), np.float32)
-        picture[:, :, : grey.shape[0], : grey.shape[1]] = grey.astype(np.float32) / 255
-        points, descriptors = session.run(["keypoints", "descriptors"], {"images": picture})
-        inside = (points[:, 0] < grey.shape[1] - 1) & (points[:, 1] < grey.shape[0] - 1)
-        points, descriptors = points[inside], descriptors[inside]
-        lengths = np.linalg.norm(descriptors, axis=1, keepdims=True)
-        return Features(points.astype(np.float32), (descriptors / np.maximum(lengths, 1e-9)).astype(np.float32))
-
-    return Detector("XFeat", detect, least_cosine=_XFEAT_LEAST_COSINE)
 
 
 class FeatureMap:
@@ -178,7 +86,7 @@ class FeatureMap:
         Args:
             patch: the frame, north-up, grey, at the map's GSD.
         """
-        frame = self._of_frame(patch)
+        frame = seen_features(self.detector, patch.image, patch.mask)
         if len(frame.points) < _LEAST:
             return None
         matched = list(self._run(lambda window: _match(frame, window, self.detector), self.windows))
@@ -195,21 +103,6 @@ class FeatureMap:
                 easting, northing = self.basemap.to_local(found[0], found[1])
                 best = Place(float(easting), float(northing), float(found[2]))
         return best
-
-    def _of_frame(self, patch: Patch) -> Features:
-        """Features of what the camera saw: none on the edge of it."""
-        rows, columns = np.flatnonzero(patch.mask.any(axis=1)), np.flatnonzero(patch.mask.any(axis=0))
-        if not len(rows):
-            return Features(np.empty((0, 2), np.float32), np.empty((0, 1), np.float32))
-        top, left = rows[0], columns[0]
-        part = np.s_[top : rows[-1] + 1, left : columns[-1] + 1]
-        found = self.detector.detect(np.ascontiguousarray(patch.image[part]))
-        inner = cv2.erode(
-            np.ascontiguousarray(patch.mask[part]), np.ones((7, 7), np.uint8), borderType=cv2.BORDER_CONSTANT
-        )
-        x, y = np.round(found.points).astype(int).T if len(found.points) else (np.empty(0, int), np.empty(0, int))
-        kept = inner[np.clip(y, 0, inner.shape[0] - 1), np.clip(x, 0, inner.shape[1] - 1)] > 0
-        return Features(found.points[kept] + np.array([left, top], np.float32), found.descriptors[kept])
 
 
 def _corners(shape: tuple[int, ...], window: int, step: int) -> Iterator[tuple[int, int]]:

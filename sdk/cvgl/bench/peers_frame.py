@@ -16,12 +16,13 @@ from cvgl.camera import Camera
 from cvgl.errors import FrameError
 from cvgl.fix import FixStatus
 from cvgl.flight import FrameRecord
+from cvgl.footprint import footprint_sides
 from cvgl.frame import Frame
 from cvgl.geo import LocalFrame
 from cvgl.geometry import camera_to_enu
 from cvgl.localizer import Localizer
 from cvgl.rectify import Patch, rectify
-from cvgl.refine import TURNS_DEG, View, footprint_sides, view_of
+from cvgl.refine import TURNS_DEG, View, view_of
 
 __all__ = ["Finder", "correlating", "errors_m", "judge", "locating", "matching"]
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cvgl.gallery import Gallery
 
 __all__ = ["app", "app_main", "locate_flight", "mission_fingerprint", "parse_heading", "parse_start"]
+__all__ += ["parse_topics"]
 
 app = typer.Typer(add_completion=False)
 
@@ -129,12 +130,27 @@ def parse_heading(text: str) -> float | None:
     return value
 
 
+def parse_topics(texts: list[str]) -> dict[str, str]:
+    """``ROLE=TOPIC`` as topics by role.
+
+    Raises:
+        typer.BadParameter: without a sign between the two.
+    """
+    pairs = [text.partition("=") for text in texts]
+    for text, (role, sign, topic) in zip(texts, pairs, strict=True):
+        if not (role and sign and topic):
+            raise typer.BadParameter(f"{text!r} is not ROLE=TOPIC, such as image=/camera/image_raw")
+    return {role: topic for role, _, topic in pairs}
+
+
 @app.command()
 def locate(
     mission: Annotated[Path, typer.Argument(metavar="MISSION", help="The mission folder, as cvgl-prepare made it.")],
     flight: Annotated[
         Path,
-        typer.Argument(metavar="FLIGHT", help="A folder with frames/ and frames.csv, a folder of photos, or a photo."),
+        typer.Argument(
+            metavar="FLIGHT", help="A folder with frames/ and frames.csv, a folder of photos, a photo, or a rosbag2."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", file_okay=False, help="The folder to write the results to.")],
     start: Annotated[
@@ -158,6 +174,16 @@ def locate(
             help="Heading for frames that do not tell theirs; 'unknown' ignores recorded ones too.",
         ),
     ] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=TOPIC",
+            help="Of a rosbag2 that leaves a choice: image, attitude, height or position; more than once.",
+        ),
+    ] = None,
+    bag: Annotated[
+        Path | None, typer.Option(help="Write the fixes as a rosbag2 too: MCAP if the name ends so, else sqlite3.")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to compute with. Default: the localiser's own.")
     ] = None,
@@ -170,6 +196,8 @@ def locate(
     """
     prior = None if start is None else parse_start(start)
     direction = None if heading is None else parse_heading(heading)
+    if bag is not None and bag.exists():
+        raise typer.BadParameter(f"{bag} is there already", param_hint="--bag")
     from cvgl import Localizer
 
     began = time.time()
@@ -180,6 +208,7 @@ def locate(
         height=height,
         heading=direction,
         ignore_heading=heading is not None and direction is None,
+        topics=parse_topics(topic or []),
     )
     camera = frames.camera or localizer.camera
     if camera != localizer.camera:
@@ -206,6 +235,10 @@ def locate(
     }
     summary = summarise(frames.records, fixes, decode_ms=decode_ms, run=run)
     _write(out, localizer.gallery, camera, frames, fixes, summary)
+    if bag is not None:
+        from cvgl.ros.bag import write_bag
+
+        write_bag(bag, fixes, [record.time for record in frames])
     _tell(out, summary)
 
 
@@ -241,7 +274,7 @@ def _write(
     from cvgl.report import Overview, write_report
 
     write_fixes(out / "fixes.csv", flight.records, fixes)
-    write_geojson(out / "track.geojson", flight.records, fixes)
+    write_geojson(out / "track.geojson", flight.records, fixes, camera)
     write_json(out / "summary.json", summary)
     place = gallery.manifest.overview
     overview = Overview.read(gallery.verified(OVERVIEW), place.gsd_m, place.west, place.north, gallery.local)

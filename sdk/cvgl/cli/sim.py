@@ -34,14 +34,13 @@ def simulate(
         str,
         typer.Option(
             help="Start from this kind of flight: nominal, wind, clouds, dark, blur, kidnap, wrong-height, "
-            "wrong-heading, heading-unknown, no-velocity, biased-velocity, dropouts, off-map, drift."
+            "wrong-heading, heading-unknown, no-velocity, biased-velocity, dropouts, loose-gimbal, off-map, drift."
         ),
     ] = "nominal",
     map_: Annotated[
         Path | None,
         typer.Option(
             "--map",
-            dir_okay=False,
             help="Fly over this map. One of cvgl-demo --keep is rendered as the world it shows, with all that stands "
             "up. Without it: over the mission's own basemap, which is easier than any real ground.",
         ),
@@ -125,6 +124,10 @@ def simulate(
             help="Of the gimbal's roll and pitch, degrees.", show_default="the mission's", rich_help_panel=_ERRORS
         ),
     ] = None,
+    tilt_wander: Annotated[
+        float | None,
+        typer.Option(help="As much of it comes and goes, degrees; the rest stays.", rich_help_panel=_ERRORS),
+    ] = None,
     velocity: Annotated[
         str | None, typer.Option(metavar="known|unknown", help="Whether frames tell it.", rich_help_panel=_ERRORS)
     ] = None,
@@ -204,6 +207,7 @@ def simulate(
         "height_sigma": height_sigma,
         "height_offset_m": height_offset,
         "tilt_sigma_deg": tilt_sigma,
+        "tilt_wander_deg": tilt_wander,
         "velocity_known": _known(velocity, "--velocity"),
         "velocity_sigma_m_s": velocity_sigma,
         "velocity_bias_m_s": velocity_bias,

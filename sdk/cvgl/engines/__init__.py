@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -20,9 +21,10 @@ class RawFrame:
         image, pixels: as :class:`cvgl.frame.Frame` has them; "grey" for two dimensions.
         maps: (B, 3, 3) float64, from the pixels of the network's input to ideal camera coordinates.
         intrinsics: fx, fy, cx, cy of the image, pixels.
-        distortion: 0, 4, 5 or 8 coefficients, OpenCV's order.
+        distortion: 0, 4, 5 or 8 coefficients of a pinhole, 0 or 4 of a fisheye, OpenCV's order.
         scale, offset: (3,) by channel: the network sees grey * scale + offset of grey levels 0 to 255.
         channels: the order that the network takes them in, "rgb" or "bgr".
+        lens, slant: as :func:`cvgl.native.rectify` takes them.
     """
 
     image: NDArray[np.uint8]
@@ -33,6 +35,8 @@ class RawFrame:
     scale: Sequence[float]
     offset: Sequence[float]
     channels: str = "rgb"
+    lens: str = "pinhole"
+    slant: float = inf
 
 
 class Engine(Protocol):

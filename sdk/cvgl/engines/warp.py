@@ -106,6 +106,8 @@ class GpuWarp:
             self._dtype == np.float16,
             self._out,
             self.masks.address,
+            frame.lens,
+            frame.slant,
         )
 
     def put(self, stream: Stream, count: int) -> None:

@@ -11,7 +11,7 @@ __all__ = ["NANOSECONDS", "Track", "linear"]
 V = TypeVar("V")
 
 NANOSECONDS = 1_000_000_000
-# Samples kept; at 400 Hz five seconds.
+# At 400 Hz five seconds.
 _KEPT = 2000
 
 
@@ -31,12 +31,16 @@ class Track(Generic[V]):
         interpolate: value between two samples at a share from 0 to 1 of the way.
         max_age_s: no sample further from the asked-for time than this is used.
         jump_s: see above.
+        kept: samples, the newest.
     """
 
-    def __init__(self, interpolate: Callable[[V, V, float], V], max_age_s: float, jump_s: float) -> None:
+    def __init__(
+        self, interpolate: Callable[[V, V, float], V], max_age_s: float, jump_s: float, kept: int = _KEPT
+    ) -> None:
         self._interpolate = interpolate
         self._max_age = round(max_age_s * NANOSECONDS)
         self._jump = round(jump_s * NANOSECONDS)
+        self._kept = kept
         self._stamps: list[int] = []
         self._values: list[V] = []
         self.jumps = 0
@@ -52,7 +56,7 @@ class Track(Generic[V]):
             return
         self._stamps.insert(at, stamp)
         self._values.insert(at, value)
-        if len(self._stamps) > _KEPT:
+        if len(self._stamps) > self._kept:
             del self._stamps[0], self._values[0]
 
     def covers(self, stamp: int) -> bool:

@@ -17,7 +17,7 @@ from cvgl.camera import Camera
 from cvgl.errors import FrameError
 from cvgl.files import atomic_path
 from cvgl.fix import Fix, FixStatus
-from cvgl.flight import FrameRecord, read_image
+from cvgl.flight import FrameRecord
 from cvgl.report.charts import error_curve, error_per_frame, stage_bar
 from cvgl.report.mapview import flight_map, frame_crop, places
 from cvgl.report.overview import Overview, jpeg_uri
@@ -71,7 +71,7 @@ def write_report(
         summary=summary,
         primary=primary,
         reference=reference,
-        map=flight_map(overview, where, records, fixes),
+        map=flight_map(overview, where, records, fixes, camera),
         what=where.what,
         has_reference_track=bool(np.isfinite(where.reference).any()),
         curve=_curve(records, centers, aircraft) if reference else None,
@@ -154,7 +154,7 @@ def _card(
     try:
         if record.problem:
             raise FrameError(record.problem)
-        image = read_image(record.path)
+        image = record.picture()
         scale = _THUMBNAIL / max(image.shape[:2])
         size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
         picture = jpeg_uri(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8), 72)

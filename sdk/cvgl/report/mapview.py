@@ -16,6 +16,7 @@ from cvgl.fix import Fix, FixStatus
 from cvgl.flight import FrameRecord
 from cvgl.report.overview import Overview, footprint, jpeg_uri
 from cvgl.report.svg import cross, drawing, element, path
+from cvgl.results import fix_footprint
 
 __all__ = ["FlightMap", "Places", "flight_map", "frame_crop", "places"]
 
@@ -82,8 +83,13 @@ def places(overview: Overview, records: Sequence[FrameRecord], fixes: Sequence[F
     return Places(_to_local(overview, found), references, covariances, what)
 
 
-def flight_map(overview: Overview, where: Places, records: Sequence[FrameRecord], fixes: Sequence[Fix]) -> FlightMap:
-    """The whole flight on the map: tracks, then ellipses, then what must not be covered."""
+def flight_map(
+    overview: Overview, where: Places, records: Sequence[FrameRecord], fixes: Sequence[Fix], camera: Camera
+) -> FlightMap:
+    """The whole flight on the map: tracks, then ellipses, then what must not be covered.
+
+    A fix that is pointed at shows its footprint.
+    """
     view = _view(overview, where)
     unit = max(view.size[0] / _SCREEN[0], view.size[1] / _SCREEN[1])
     found, reference = _to_svg(view, where.found), _to_svg(view, where.reference)
@@ -107,6 +113,10 @@ def flight_map(overview: Overview, where: Places, records: Sequence[FrameRecord]
         place = found[index] if fix else reference[index]
         if np.isfinite(place).all():
             mark = _mark(place, record.name, fix, radius, unit)
+            outline = fix_footprint(camera, record, fix)
+            if outline is not None:
+                ring = path(_to_svg(view, _to_local(overview, outline.tolist()))) + "Z"
+                mark.append(element("path", css="footprint", d=ring, stroke_width=1.6 * unit))
             layers[fix.status].append(element("a", *mark, href=f"#frame-{index}"))
     for status in _DRAWN:
         parts += layers[status]

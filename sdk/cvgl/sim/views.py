@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from cvgl.camera import Camera
 from cvgl.errors import MapError
+from cvgl.footprint import border_rays
 from cvgl.geometry import camera_to_enu
 
 __all__ = [
@@ -75,7 +76,7 @@ class ViewSettings:
 
     def __post_init__(self) -> None:
         # The image border as rays: with lens distortion its sides are curves, so eight points a side.
-        object.__setattr__(self, "border", _border_rays(self.camera))
+        object.__setattr__(self, "border", border_rays(self.camera, _POINTS_A_SIDE))
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def footprint_on_ground(camera: Camera, height_m: float, heading_deg: float = 0.
 
     Order: image upper left, upper right, lower right, lower left.
     """
-    rays = _border_rays(camera)[::_POINTS_A_SIDE]
+    rays = border_rays(camera, _POINTS_A_SIDE)[::_POINTS_A_SIDE]
     return _to_ground(rays @ camera_to_enu(camera.mount, heading_deg).T, height_m)
 
 
@@ -265,15 +266,6 @@ def relight(
 
 
 _POINTS_A_SIDE = 8
-
-
-def _border_rays(camera: Camera) -> NDArray[np.float64]:
-    """(4 * 8, 3) rays of the image's border, clockwise from the upper left corner."""
-    right, bottom = camera.width - 0.5, camera.height - 0.5
-    corners = np.array([[-0.5, -0.5], [right, -0.5], [right, bottom], [-0.5, bottom]])
-    steps = np.arange(_POINTS_A_SIDE)[:, None] / _POINTS_A_SIDE
-    sides = [a + (b - a) * steps for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True)]
-    return camera.rays(np.vstack(sides))
 
 
 def _to_ground(enu: NDArray[np.float64], height_m: float) -> NDArray[np.float64]:

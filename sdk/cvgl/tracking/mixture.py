@@ -33,6 +33,8 @@ LASTING_TILT = 0.8
 _MOST_COMMON = 0.8
 # A fitted heading (degrees) and scale are never surer than this: photos' own headings scatter, and so does the ground.
 _TURN_FLOOR_DEG = 1.0
+# Of a given heading's variance, the share that is new in every frame: an image does not follow its vehicle at once.
+_PASSING_TURN = 0.5
 _SCALE_FLOOR = 0.02
 # Whether a view matches by chance is new once the camera has moved by this share of its height, or by time.
 _NEW_VIEW_HEIGHTS = 0.5
@@ -279,6 +281,7 @@ def _look(place: Alternative, sight: Sight, model: Dynamics, new: float) -> _Loo
         design[2, TURN] = 1.0
         turn = math.radians(wrap_degrees(place.heading_deg - sight.heading))
         noise[2, 2] = math.radians(math.hypot(place.heading_sigma_deg, _TURN_FLOOR_DEG)) ** 2
+        noise[2, 2] += _PASSING_TURN * model.turn_sigma**2
         spread = model.turn_sigma**2 + noise[2, 2]
     design[3, SCALE] = 1.0
     scale = math.log(place.height_m / sight.height)

@@ -15,8 +15,8 @@ from cvgl.geo import LocalFrame
 from cvgl.settings import Settings
 from cvgl.tracking.evidence import Sight, log_ratio, rotation
 from cvgl.tracking.history import History
-from cvgl.tracking.mixture import LASTING_TILT, Chances, Mixture, advance, moments, see
-from cvgl.tracking.motion import POSITION, SCALE, SIZE, TILT, TURN, Dynamics, Motion
+from cvgl.tracking.mixture import LASTING_TILT, Chances, Mixture, advance, lasting_errors, moments, see
+from cvgl.tracking.motion import MAP, POSITION, SCALE, SIZE, TILT, TURN, Dynamics, Motion
 
 __all__ = ["Answer", "Tracker"]
 
@@ -168,12 +168,19 @@ class Tracker:
         if not answer.accepted and reason:
             answer = replace(answer, implausible=True, reason=_and(reason, answer.reason))
         if answer.accepted and answer.mean is not None:
-            east, north = answer.mean[POSITION]
-            nearest = min(sight.places, key=lambda place: math.hypot(place.easting - east, place.northing - north))
-            answer = replace(answer, place=nearest)
+            answer = replace(answer, place=min(sight.places, key=lambda place: self._apart(place, answer)))
         if after is self._history.last:
             self._accepted = answer.accepted
         return answer
+
+    def _apart(self, place: Alternative, answer: Answer) -> float:
+        """Metres between where a place puts the aircraft and where the answer's state, tilt included, expects that."""
+        if answer.mean is None:
+            return math.inf
+        lean, common = lasting_errors(place, self._model)
+        expected = answer.mean[POSITION] + lean * rotation(place.heading_deg) @ answer.mean[TILT]
+        expected = expected + common / self._model.map_sigma * answer.mean[MAP]
+        return math.hypot(place.easting - expected[0], place.northing - expected[1])
 
     def estimate(self, time: float) -> Answer:
         """Where the aircraft is at a time at or after the last frame's, or at one within the history."""

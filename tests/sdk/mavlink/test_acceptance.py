@@ -24,7 +24,6 @@ from cvgl.fix import Fix, FixStatus
 from cvgl.geo import LocalFrame
 from cvgl.mavlink import outgoing
 from cvgl.mavlink.outgoing import Target, Times
-from cvgl.node.claims import own_answer
 
 TARGET = Target(3)
 ORIGIN = LocalFrame(47.0, 9.5)
@@ -141,14 +140,3 @@ def test_rounding_to_four_bytes_is_upward(sigma: float) -> None:
     fix = Fix(FixStatus.REFINED, 1.0, latitude=1.0, longitude=2.0, covariance=np.eye(2) * sigma**2)
     (short,) = struct.unpack("f", struct.pack("f", outgoing.accuracy(fix)))
     assert short >= fix.sigma_m
-
-
-def test_the_frames_own_answer_is_what_a_filter_wants() -> None:
-    own = Fix(FixStatus.REFINED, 1.0, latitude=2.0, longitude=3.0)
-    assert own_answer(own) is own
-    assert own_answer(Fix(FixStatus.REFINED, 1.0, latitude=1.0, measured=own)) is own
-    for status in (FixStatus.COARSE, FixStatus.NO_FIX):
-        refused = own_answer(Fix(status, 1.0, "implausible motion", latitude=1.0, measured=own))
-        assert not refused and refused.reason == "implausible motion" and refused.latitude != refused.latitude
-    weak = own_answer(Fix(FixStatus.REFINED, 1.0, measured=Fix.none(1.0, "no place stands out")))
-    assert not weak and weak.reason == "no place stands out"

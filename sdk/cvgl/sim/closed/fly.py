@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from cvgl.camera import Camera
 from cvgl.errors import FlightError
 from cvgl.fix import Fix
+from cvgl.footprint import footprint_sides
 from cvgl.frame import Frame, Prior
 from cvgl.geo import LocalFrame
 from cvgl.geometry import camera_to_enu
 from cvgl.localizer import Localizer
-from cvgl.refine import footprint_sides
 from cvgl.sim.closed.effects import Sky, darken, image_motion, light_level, motion_blur, rolling_shutter
 from cvgl.sim.closed.ground import Ground
 from cvgl.sim.closed.route import Bounds, Route, pattern_route, recorded_route
@@ -83,6 +83,10 @@ class Flown:
         level = light_level(scenario.darkness, index / max(len(self) - 1, 1))
         return darken(picture, level, np.random.default_rng([self.seed, self.number, 5, index]))
 
+    def moment(self, index: int) -> float:
+        """Time of a frame on the vehicle's clock, seconds."""
+        return self.number * _APART_S + float(self.truth.time[index])
+
     def frame(self, index: int) -> Frame:
         """A frame with its telemetry, as the flight software hands it in."""
         told = self.told
@@ -90,7 +94,7 @@ class Flown:
         east, north = told.velocity[index]
         return Frame(
             image=self.image(index),
-            time=self.number * _APART_S + float(self.truth.time[index]),
+            time=self.moment(index),
             height=float(told.height[index]),
             heading=_known(told.heading[index]),
             pitch=_known(pitch),
@@ -191,7 +195,7 @@ def plan(
 
 
 def run_flight(localizer: Localizer, flown: Flown, on_frame: Callable[[], object] | None = None) -> Rows:
-    """Fly it: every frame is made, answered by ``Localizer.track``, and noted.
+    """Fly it: every frame is made, answered by ``Localizer.track``, and noted; where one was dropped, the estimate is.
 
     Args:
         localizer: its sequence is begun anew.
@@ -201,7 +205,14 @@ def run_flight(localizer: Localizer, flown: Flown, on_frame: Callable[[], object
     rows = blank_rows(flown)
     localizer.reset(flown.start())
     for index in range(len(flown)):
-        if flown.told.present[index]:
+        expected = localizer.estimate(flown.moment(index))
+        if expected.covariance is not None:
+            east, north = flown.local.to_local(expected.latitude, expected.longitude)
+            rows["prior_east"][index], rows["prior_north"][index] = float(east), float(north)
+            rows["prior_sigma"][index] = expected.sigma_m
+        if not flown.told.present[index]:
+            note(rows, index, expected, flown.local)
+        else:
             began = time.perf_counter()
             frame = flown.frame(index)
             rows["render_ms"][index] = 1000 * (time.perf_counter() - began)
@@ -237,7 +248,8 @@ def blank_rows(flown: Flown) -> Rows:
 
 def note(rows: Rows, index: int, fix: Fix, local: LocalFrame) -> None:
     """Write an answer into its row."""
-    rows["latency_ms"][index] = fix.latency_ms
+    if fix.timings_ms:
+        rows["latency_ms"][index] = fix.latency_ms
     rows["reason"][index] = fix.reason_code.value
     rows["probability"][index] = fix.probability
     if fix:

@@ -112,6 +112,8 @@ class MapGround:
     ) -> NDArray[np.uint8]:
         """See :class:`Ground`. Things that stand up look flat, as they lie in the map."""
         rays = _rays(camera) @ camera_to_enu(camera.mount, *attitude).T
+        blind = np.isnan(rays[:, 2])
+        rays[blind] = 0.0
         ground = rays[:, :2] * (position[2] / np.maximum(-rays[:, 2:], _FLATTEST)) + position[:2]
         x = (ground[:, 0] - self.bounds[0]) / self._gsd - 0.5
         y = (self.bounds[3] - ground[:, 1]) / self._gsd - 0.5
@@ -125,6 +127,8 @@ class MapGround:
         picture = np.asarray(remap(part, columns - left, rows - top, INTER_LINEAR), np.uint8)
         if light > 0:
             picture = relight(picture, np.random.default_rng(day), light, np.random.default_rng([day, frame]))
+        # Where a fisheye lens draws nothing.
+        picture[blind.reshape(shape)] = 0
         return np.ascontiguousarray(picture[..., ::-1])
 
     def _part(self, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:

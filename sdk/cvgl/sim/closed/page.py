@@ -46,7 +46,7 @@ def write_page(
     """
     rows = methods["track"]
     number = worst_flight(rows)
-    flight = rows[(rows["flight"] == number) & rows["seen"]][:_MOST_FRAMES]
+    flight = rows[rows["flight"] == number][:_MOST_FRAMES]
     sigma = np.sqrt(np.linalg.eigvalsh(np.nan_to_num(covariance(flight), nan=0.0))[:, -1])
     sigma[flight["status"] == NO_FIX] = np.nan
     per_frame = charts.error_per_frame(

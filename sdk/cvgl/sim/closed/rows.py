@@ -55,9 +55,10 @@ ROW = np.dtype(
 """Metres in the tangent plane of the mission's gallery, degrees, m^2; NaN where there is none.
 
 ``true_*`` is the aircraft, ``center_*`` where the image's middle truly lies on the ground, ``on_map`` whether that is
-on the mission's map; ``seen`` is False where the frame was dropped; ``east`` to ``protection_m`` is the answer,
-``measured_*`` what this frame by itself says of the aircraft and ``found_center_*`` of the image's middle; ``status``
-counts in :data:`STATUSES`, ``reason`` is a :class:`cvgl.fix.ReasonCode`."""
+on the mission's map; ``seen`` is False where the frame was dropped; ``prior_*`` is what the filter expected before the
+frame, its sigma along the worst direction; ``east`` to ``protection_m`` is the answer, ``measured_*`` what this frame
+by itself says of the aircraft, and ``found_center_*`` where the answer puts the image's middle; ``status`` counts in
+:data:`STATUSES`, ``reason`` is a :class:`cvgl.fix.ReasonCode`."""
 
 Rows = NDArray[np.void]
 

@@ -10,13 +10,14 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+import cvgl
 from cvgl.errors import FlightError, MissionError
 from cvgl.files import atomic_path, read_json, write_json
 from cvgl.localizer import Localizer
@@ -81,9 +82,21 @@ class Run:
             found["mission"] = hashlib.sha256((self.mission / MISSION).read_bytes()).hexdigest()[:16]
         except OSError:
             raise MissionError("no mission there", file=self.mission / MISSION) from None
-        # More frames are more flights of the same kind.
+        # More frames are more flights of the same kind; other code may answer otherwise.
         del found["frames"]
+        found["code"] = code_fingerprint()
         return dict(json.loads(json.dumps(found)))
+
+
+@cache
+def code_fingerprint() -> str:
+    """SHA-256 of the package's sources and compiled core, in hexadecimal: what answers depend on beside the mission."""
+    root = Path(cvgl.__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(file for pattern in ("*.py", "*.so") for file in root.rglob(pattern)):
+        digest.update(str(file.relative_to(root)).encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def flight_lengths(frames: int, flight_frames: int) -> list[int]:

@@ -40,8 +40,9 @@ class Scenario:
         velocity_known: whether frames tell their velocity over ground.
         velocity_sigma_m_s: of each component told.
         velocity_bias_m_s: standard deviation of a constant error of each component on top, which frames do not tell.
-        tilt_sigma_deg: by which a stabilised camera hangs off level on each axis, which nobody tells: 36 % of the
-            variance constant over a flight, the rest changing over seconds.
+        tilt_sigma_deg: by which a stabilised camera hangs off level on each axis, which nobody tells.
+        tilt_wander_deg: as much of it comes and goes within tens of seconds, as gimbals do; the rest is a mount that
+            hangs wrong all through a flight.
         attitude_sigma_deg: of pitch and roll told, where the camera is not stabilised.
         start_sigma_m: of the position told at the start; 0 tells none.
         kidnap_every: frames between sudden displacements; 0 for none.
@@ -71,6 +72,7 @@ class Scenario:
     velocity_sigma_m_s: float = 0.5
     velocity_bias_m_s: float = 0.0
     tilt_sigma_deg: float = 5.0
+    tilt_wander_deg: float = 1.0
     attitude_sigma_deg: float = 1.5
     start_sigma_m: float = 0.0
     kidnap_every: int = 0
@@ -119,6 +121,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "no-velocity": {"velocity_known": False},
     "biased-velocity": {"velocity_bias_m_s": 1.5},
     "dropouts": {"drop_frames": 0.1, "drop_heading": 0.1, "drop_velocity": 0.2},
+    "loose-gimbal": {"tilt_wander_deg": 5.0},
     "off-map": {"pattern": "excursion"},
     "drift": {"heading_drift_deg": 5.0, "velocity_bias_m_s": 1.0, "height_offset_m": 5.0},
 }

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cvgl.results import distribution
 from cvgl.sim.closed.rows import NO_FIX, REFINED, Rows, error, nees
-from cvgl.sim.closed.statistics import batch_means, clopper_pearson, percentile
+from cvgl.sim.closed.statistics import Estimate, batch_means, clopper_pearson, percentile
 
 __all__ = ["WRONG_PLACE_M", "Divergence", "divergences", "place_error", "recoveries", "score"]
 
@@ -85,7 +85,7 @@ def divergences(rows: Rows, least_frames: int = _DIVERGED_FRAMES) -> list[Diverg
     far = (rows["status"] != NO_FIX) & ((metres > _DIVERGED_M) | (metres > _DIVERGED_PROTECTION * rows["protection_m"]))
     found = []
     for flight in np.unique(rows["flight"]):
-        at = np.flatnonzero((rows["flight"] == flight) & rows["seen"])
+        at = np.flatnonzero(rows["flight"] == flight)
         edges = np.flatnonzero(np.diff(np.r_[0, far[at].astype(int), 0]))
         for begin, end in zip(edges[::2], edges[1::2], strict=True):
             if end - begin >= least_frames:
@@ -103,7 +103,7 @@ def score(rows: Rows, *, protection_risk: float | None = None) -> dict[str, Any]
         protection_risk: that the protection radii are stated for.
 
     Returns:
-        ``frames``, ``seen``, ``on_map``, ``answers`` by status; ``availability``: shares of the seen frames on the map
+        ``frames``, ``seen``, ``on_map``, ``answers`` by status; ``availability``: shares of the moments on the map
         with a position, and refined; ``error_m`` of the aircraft and ``place_error_m`` of the image's middle, each by
         status; ``consistency``: mean NEES over its expectation, with a 95 % interval that knows of the correlation
         within flights, of the answers and of what single frames measured; ``protection``: how often the radius was
@@ -112,17 +112,15 @@ def score(rows: Rows, *, protection_risk: float | None = None) -> dict[str, Any]
         refined in a wrong place, and refined beyond six sigma; ``recovery`` after starts and displacements;
         ``divergence``; ``latency_ms``, ``render_ms``, ``no_fix_reasons``.
     """
-    seen = rows["seen"].astype(bool)
-    flown = rows[seen]
-    status, group = flown["status"], flown["flight"]
-    refined, given, on_map = status == REFINED, status != NO_FIX, flown["on_map"].astype(bool)
-    metres, wrong = np.hypot(*error(flown).T), place_error(flown)
-    squared, squared_measured = nees(flown), nees(flown, "measured_")
-    measured = flown["measured_status"] == REFINED
+    status, group = rows["status"], rows["flight"]
+    refined, given, on_map = status == REFINED, status != NO_FIX, rows["on_map"].astype(bool)
+    metres, wrong = np.hypot(*error(rows).T), place_error(rows)
+    squared, squared_measured = nees(rows), nees(rows, "measured_")
+    measured = rows["seen"] & (rows["measured_status"] == REFINED)
     return {
         "frames": len(rows),
         "flights": len(np.unique(rows["flight"])),
-        "seen": int(seen.sum()),
+        "seen": int(rows["seen"].sum()),
         "on_map": int(on_map.sum()),
         "answers": {
             "refined": int(refined.sum()),
@@ -130,8 +128,8 @@ def score(rows: Rows, *, protection_risk: float | None = None) -> dict[str, Any]
             "no_fix": int((~given).sum()),
         },
         "availability": {
-            "position": batch_means(given[on_map].astype(float), group[on_map]).to_dict(),
-            "refined": batch_means(refined[on_map].astype(float), group[on_map]).to_dict(),
+            "position": _mean_share(given[on_map], group[on_map]),
+            "refined": _mean_share(refined[on_map], group[on_map]),
         },
         "error_m": {
             "all": distribution(np.where(given, metres, np.nan)),
@@ -145,7 +143,7 @@ def score(rows: Rows, *, protection_risk: float | None = None) -> dict[str, Any]
             "coasting": _consistency(np.where(given & ~refined, squared, np.nan), group),
             "measured": _consistency(np.where(measured, squared_measured, np.nan), group),
         },
-        "protection": _protection(metres, flown["protection_m"], given, group, protection_risk),
+        "protection": _protection(metres, rows["protection_m"], given, group, protection_risk),
         "false_fixes": {
             "wrong_place": _share(refined & (wrong > WRONG_PLACE_M), refined),
             "beyond_six_sigma": _share(refined & (squared > _SIX_SIGMA), refined),
@@ -153,15 +151,21 @@ def score(rows: Rows, *, protection_risk: float | None = None) -> dict[str, Any]
         },
         "recovery": _recovery(rows),
         "divergence": _divergence(rows),
-        "latency_ms": distribution(flown["latency_ms"]),
-        "render_ms": distribution(flown["render_ms"]),
-        "no_fix_reasons": dict(Counter(flown["reason"][~given].tolist()).most_common()),
+        "latency_ms": distribution(rows["latency_ms"]),
+        "render_ms": distribution(rows["render_ms"]),
+        "no_fix_reasons": dict(Counter(rows["reason"][~given].tolist()).most_common()),
     }
 
 
 def _consistency(values: NDArray[np.float64], group: NDArray[Any]) -> dict[str, Any]:
     """NEES over its expectation of 2; 1 where the covariances are true."""
     return {"count": int(np.isfinite(values).sum()), **batch_means(values / 2, group).to_dict()}
+
+
+def _mean_share(hits: NDArray[np.bool_], group: NDArray[Any]) -> dict[str, Any]:
+    """A share with an interval that knows of the correlation within flights, cut to what a share can be."""
+    found = batch_means(hits.astype(float), group)
+    return Estimate(found.value, max(found.low, 0.0), min(found.high, 1.0)).to_dict()
 
 
 def _share(hits: NDArray[np.bool_], among: NDArray[np.bool_]) -> dict[str, Any]:
@@ -185,7 +189,7 @@ def _protection(
         "radius_m": distribution(radius[told]),
         "unprotected": _share(told & np.isinf(radius), told),
         "exceeded": _share(over & told, told),
-        "exceeded_by_batches": batch_means(over[told].astype(float), group[told]).to_dict(),
+        "exceeded_by_batches": _mean_share(over[told], group[told]),
     }
 
 

@@ -23,7 +23,6 @@ _NOSE_DEG, _NOSE_S = 1.5, 3.0
 _HEIGHT_M, _HEIGHT_S = 1.5, 20.0
 # Gimbals drift over tens of seconds; the vehicle under them moves within seconds.
 _TILT_S, _BODY_S, _BODY_DEG = 20.0, 2.0, 2.0
-_TILT_CONSTANT = 0.6
 _G = 9.81
 # A kidnapped aircraft comes to itself at least so far away, metres or share of the route's extent.
 _FAR_M, _FAR_SHARE, _TRIES = 100.0, 0.2, 50
@@ -98,10 +97,10 @@ def fly(
     # A coordinated turn: tan(roll) = v omega / g (Beard, McLain: Small Unmanned Aircraft, 2.4).
     speed = np.hypot(*velocity.T)
     vehicle[:, 1] += np.degrees(np.arctan(np.clip(speed * np.radians(turning) / _G, -0.6, 0.6)))
-    tilt = _TILT_CONSTANT * rng.standard_normal(2) + math.sqrt(1 - _TILT_CONSTANT**2) * gauss_markov(
-        rng, frames, step, _TILT_S, 2
-    )
-    seen = np.asarray(scenario.tilt_sigma_deg * tilt if stabilized else vehicle, np.float64)
+    wander = min(scenario.tilt_wander_deg, scenario.tilt_sigma_deg)
+    mount = math.sqrt(scenario.tilt_sigma_deg**2 - wander**2)
+    tilt = mount * rng.standard_normal(2) + wander * gauss_markov(rng, frames, step, _TILT_S, 2)
+    seen = np.asarray(tilt if stabilized else vehicle, np.float64)
     time = step * np.arange(frames, dtype=np.float64)
     return Trajectory(time, position, heading, vehicle, seen, velocity, turning, segment, wind)
 

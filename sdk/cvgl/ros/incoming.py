@@ -17,7 +17,8 @@ from cvgl.node.attitude import Turn
 __all__ = ["camera_of", "number_of", "orientation_of", "prior_of_fix", "prior_of_pose", "range_of", "stamp_of"]
 
 _NANOSECONDS = 1_000_000_000
-_LENSES = {"plumb_bob": (0, 4, 5), "rational_polynomial": (8,)}
+_LENSES = {"plumb_bob": (0, 4, 5), "rational_polynomial": (8,), "equidistant": (4,), "fisheye": (4,)}
+_FISHEYES = ("equidistant", "fisheye")
 
 
 def stamp_of(message: Any, what: str) -> int:
@@ -130,7 +131,7 @@ def camera_of(message: Any, mission: Camera) -> Camera:
             "lens not supported",
             field="camera_info.distortion_model",
             found=f"{model} with {len(lens)} coefficients",
-            expected="plumb_bob with 0, 4 or 5, rational_polynomial with 8",
+            expected="plumb_bob with 0, 4 or 5, rational_polynomial with 8, equidistant or fisheye with 4",
         )
     k = [float(value) for value in message.k]
     return Camera(
@@ -143,6 +144,7 @@ def camera_of(message: Any, mission: Camera) -> Camera:
         distortion=tuple(lens),
         mount=mission.mount,
         stabilized=mission.stabilized,
+        model="fisheye" if model in _FISHEYES else "pinhole",
     )
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cvgl.errors import FrameError
 from cvgl.frame import Frame
-from cvgl_ros.images import image_from_fields, image_from_file, size_in_file, to_bgr
+from cvgl.ros.images import image_from_fields, image_from_file, size_in_file, to_bgr
 
 HEIGHT, WIDTH = 3, 5
 BGR = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
