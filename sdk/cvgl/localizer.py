@@ -275,7 +275,7 @@ class Localizer:
             return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
         views, places = self._views(grey, camera, candidates, headings, rotations, frame.height)
         clock.lap("rectify")
-        stride = self.gallery.manifest.stride_m
+        stride = self.gallery.manifest.layers[self._layer(frame.height)].stride_m
         # Half a step between heading hypotheses has to be covered when the heading is unknown.
         half_step = 180.0 / settings.headings if frame.heading is None else 0.0
         turns = [turn * max(1.0, 1.2 * half_step / TURNS_DEG[-1]) for turn in TURNS_DEG]
@@ -335,6 +335,10 @@ class Localizer:
             raise FrameError("not above the terrain", field="altitude", found=found, expected="at least 1 m above it")
         return height, math.hypot(settings.height_sigma, spread / height)
 
+    def _layer(self, height: float) -> int:
+        """Of the gallery, the layer whose tiles are as large as what the camera sees from a height."""
+        return self.gallery.layer_for(self.gallery.manifest.tile_size_m * height / self.mission.height_m)
+
     def _network_inputs(
         self, frame: Frame, camera: Camera, rotations: Sequence[NDArray[np.float64]]
     ) -> NDArray[np.float32] | RawFrame:
@@ -344,7 +348,7 @@ class Localizer:
         """
         view = self.model.views["query"]
         count, size = len(rotations), view.input_size[0]
-        gsd = self.gallery.manifest.tile_size_m / size
+        gsd = self.gallery.manifest.layers[self._layer(frame.height)].tile_size_m / size
         scale, offset = view.normalisation
         if self.model.takes_frames():
             maps = view_maps(camera, rotations, frame.height, gsd, size)[1]
@@ -387,7 +391,7 @@ class Localizer:
             easting, northing, radius = hidden
             passed = set(np.flatnonzero(np.hypot(at[:, 0] - easting, at[:, 1] - northing) <= radius).tolist())
         if prior is None:
-            found = list(zip(*self.gallery.search(descriptors, count + len(passed)), strict=True))
+            found = list(zip(*self.gallery.search(descriptors, count + len(passed), self._layer(height)), strict=True))
         else:
             found = [
                 self._near(descriptor, prior, offset, height, count)
@@ -409,7 +413,7 @@ class Localizer:
         """The tiles most similar to a view whose centre lies at an offset from the aircraft, and their similarities."""
         around = self._search_circle(prior, offset, height)
         place = around.easting + float(offset[0]), around.northing + float(offset[1])
-        tiles, similarities = self.gallery.near(descriptor[None], *place, around.radius_m, count)
+        tiles, similarities = self.gallery.near(descriptor[None], *place, around.radius_m, count, self._layer(height))
         return tiles[0], similarities[0]
 
     def _search_circle(
@@ -436,7 +440,7 @@ class Localizer:
         height: float,
     ) -> tuple[list[View], list[list[tuple[float, float]]]]:
         """Grey views for the best headings, and where each of them is looked for."""
-        stride = self.gallery.manifest.stride_m
+        stride = self.gallery.manifest.layers[self._layer(height)].stride_m
         order = list(dict.fromkeys(c.heading_deg for c in candidates))[:_HEADINGS_REFINED]
         views, places = [], []
         for heading in order:
