@@ -52,6 +52,7 @@ Examples:
   cvgl-ros MISSION --set altitude_source=planar
   cvgl-ros MISSION --params my.yaml --interface eth0 --domain 5
   cvgl-ros MISSION --remap image:=/camera/image_raw
+  cvgl-ros MISSION --set camera_source=/dev/video0
 
 Without --interface the bus stays on the loopback interface, unless CYCLONEDDS_URI says otherwise. Parameters that may
 change while flying are read again when the parameter file changes. --write-params gives a file that explains each.

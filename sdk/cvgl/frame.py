@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from cvgl.errors import FrameError
 
-__all__ = ["PIXELS", "Frame", "Prior"]
+__all__ = ["HIGHEST_M", "LOWEST_M", "PIXELS", "Frame", "Prior"]
 
+# Heights above ground that are believed, metres.
+LOWEST_M, HIGHEST_M = 1.0, 20_000.0
 PIXELS = ("bgr", "rgb", "grey", "nv12", "yuyv")
 _SHAPES = {
     "bgr": "(H, W, 3) BGR or (H, W) grey",
@@ -130,7 +132,7 @@ class Frame:
             if value is not None:
                 _check(name, value, -1000.0, 100_000.0)
         if not (_is_nan(self.height) and any(value is not None for value in altitudes.values())):
-            _check("height", self.height, 1.0, 20_000.0)
+            _check("height", self.height, LOWEST_M, HIGHEST_M)
         for name, bound in (("heading", 720.0), ("pitch", 90.0), ("roll", 180.0)):
             value = getattr(self, name)
             if value is not None:

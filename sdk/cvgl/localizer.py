@@ -20,22 +20,30 @@ from cvgl.engines import RawFrame
 from cvgl.errors import CameraError, FrameError, GalleryError, ModelError
 from cvgl.features import open_refiner
 from cvgl.fix import Candidate, Fix, FixStatus, ReasonCode
-from cvgl.frame import Frame, Prior
+from cvgl.frame import HIGHEST_M, LOWEST_M, Frame, Prior
 from cvgl.gallery import Gallery
 from cvgl.geometry import camera_to_enu, wrap_degrees
 from cvgl.ground import MAX_SLANT
 from cvgl.mission import GALLERY, MODEL, Mission
 from cvgl.model import Model
-from cvgl.rectify import ground_offset, view_maps, view_offset, warp_to_input
+from cvgl.odometry import Odometer
+from cvgl.rectify import view_maps, view_offset, warp_to_input
 from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, ask_features, examine, examine_features, look, merge, view_of
 from cvgl.register import PoseSigmas
+from cvgl.sharpness import sharpness
 from cvgl.tracking import Answer, Sight, Tracker, distinct
+from cvgl.tracking.mixture import LASTING_TILT
 from cvgl.tracking.motion import POSITION
 
 __all__ = ["Localizer"]
 
 # Heading hypotheses of an unknown heading that refinement follows up.
 _HEADINGS_REFINED = 5
+# Places outside a prior that tell what chance reaches: as many as make a middle.
+_DECOYS = 6
+# Frames that are not found are blurred if they have less than this share of the map's fine detail. Sharp photos have
+# 0.7 to 2.3 of it, motion by ten of the basemap's pixels leaves 0.2 to 0.5.
+_BLURRED = 0.5
 # Below this standard deviation (grey levels) a frame shows nothing to localise by.
 _FEATURELESS = 4.0
 
@@ -61,6 +69,7 @@ class Localizer:
         self.threads = threads
         self._executor = Crew(threads) if threads > 1 else None
         self._tracker = Tracker(gallery.local, mission.settings, gallery.manifest.bounds)
+        self._odometer = Odometer(mission.settings.height_sigma, mission.settings.max_speed_m_s)
         wanted = mission.settings.refiner != "correlation"
         self.features = open_refiner(mission.features, mission.path, threads) if wanted else None
         self._inputs: dict[int, tuple[NDArray[np.float32], NDArray[np.uint8]]] = {}
@@ -135,21 +144,38 @@ class Localizer:
             # What is wrong with it, and where the aircraft is all the same.
             measured = self.locate(frame)
             return self._told(self._tracker.estimate(measured.time), measured)
-        settings, prior = self.mission.settings, frame.prior
-        sigma = frame.velocity_sigma or settings.velocity_sigma_m_s
-        velocity = None if frame.velocity is None else (float(frame.velocity[0]), float(frame.velocity[1]))
-        if prior is None:
-            prior = self._tracker.prior(frame.time, velocity, sigma)
-        measured = self.locate(replace(frame, prior=prior))
         try:
-            frame = replace(frame, height=self._height(replace(frame, prior=prior))[0])
+            # Over terrain, the height follows from where the aircraft is.
+            prior = frame.prior or (None if math.isfinite(frame.height) else self._tracker.expect(frame.time).prior)
+            height = self._height(replace(frame, prior=prior))[0]
         except (FrameError, CameraError):
+            measured = self.locate(frame)
             return self._told(self._tracker.estimate(measured.time), measured)
-        area = math.inf if prior is None else math.pi * self._search_circle(prior).radius_m ** 2
+        given = replace(frame, height=height)
+        velocity, sigma = self._velocity(given)
+        expected = self._tracker.expect(frame.time, velocity, sigma)
         heading = None if frame.heading is None else float(frame.heading)
-        places = distinct(measured.alternatives)
-        sight = Sight(float(frame.time), float(frame.height), heading, velocity, sigma, places, area)
-        return self._told(self._tracker.update(sight), measured, frame)
+        # A height that the terrain gave is left to it, with the spread that it has there.
+        scaled = min(max(height * expected.scale, LOWEST_M), HIGHEST_M) if math.isfinite(frame.height) else frame.height
+        looked = replace(
+            frame,
+            prior=frame.prior or expected.prior,
+            heading=None if heading is None else (heading + expected.turn_deg) % 360.0,
+            height=scaled,
+        )
+        measured = self.locate(looked)
+        sight = Sight(
+            time=float(frame.time),
+            height=height,
+            heading=heading,
+            velocity=velocity,
+            velocity_sigma=sigma,
+            places=distinct(measured.alternatives),
+            turned=expected.turn_deg,
+            scaled=scaled / height if math.isfinite(scaled) else 1.0,
+            area=math.inf if looked.prior is None else math.pi * self._search_circle(looked.prior).radius_m ** 2,
+        )
+        return self._told(self._tracker.update(sight), measured, given)
 
     def estimate(self, time: float) -> Fix:
         """Where the aircraft is by the track: at any time at or after the last frame's, or within the filter's history.
@@ -162,6 +188,7 @@ class Localizer:
     def reset(self, prior: Prior | Sequence[Prior] | None = None) -> None:
         """Forget the sequence; ``prior`` is where the next one starts, or several places of which it may be one."""
         self._tracker.reset(prior)
+        self._odometer.reset()
 
     def __repr__(self) -> str:
         return f"Localizer({str(self.mission.path)!r}, {self.model!r}, {self.gallery!r}, threads={self.threads})"
@@ -220,7 +247,7 @@ class Localizer:
             try:
                 camera = self.camera.scaled_to(*frame.size)
                 rotation = camera_to_enu(camera.mount, heading, frame.pitch or 0.0, frame.roll or 0.0)
-                offset = ground_offset(camera, rotation, height)
+                offset = view_offset(camera, rotation, height)
             except (FrameError, CameraError):
                 return replace(fix, height_m=height, heading_deg=heading, heading_sigma_deg=sigma)
             lean = height * math.tan(math.radians(self._tilt_sigma(frame)))
@@ -237,6 +264,25 @@ class Localizer:
             heading_sigma_deg=sigma,
             height_m=height,
         )
+
+    def _velocity(self, frame: Frame) -> tuple[tuple[float, float] | None, float]:
+        """The velocity since the frame before and its sigma: as given, else by visual odometry, else unknown."""
+        settings = self.mission.settings
+        sigma = frame.velocity_sigma or settings.velocity_sigma_m_s
+        if frame.velocity is not None:
+            return (float(frame.velocity[0]), float(frame.velocity[1])), sigma
+        if settings.visual_odometry == "off" or frame.heading is None:
+            return None, sigma
+        # What a mount is wrong by moves both frames alike.
+        tilt = math.sqrt(1.0 - LASTING_TILT) * self._tilt_sigma(frame)
+        try:
+            camera = self.camera.scaled_to(*frame.size)
+            rotation = camera_to_enu(camera.mount, frame.heading, frame.pitch or 0.0, frame.roll or 0.0)
+            grey = replace(frame, image=_packed(frame.image)).grey()
+            seen = self._odometer.velocity(grey, camera, rotation, frame.height, frame.time, tilt)
+        except (FrameError, CameraError):
+            return None, sigma
+        return (None, sigma) if seen is None else seen
 
     def _tilt_sigma(self, frame: Frame) -> float:
         """Of the roll and pitch that a frame is rectified with, degrees."""
@@ -280,12 +326,13 @@ class Localizer:
         half_step = 180.0 / settings.headings if frame.heading is None else 0.0
         turns = [turn * max(1.0, 1.2 * half_step / TURNS_DEG[-1]) for turn in TURNS_DEG]
         keep, basemap = settings.refine_hypotheses, self.gallery.basemap
-        peaks = look(basemap, views, places, turns, REACH_STRIDES * stride, keep, self._executor)
+        decoys = [] if frame.prior is None else self._decoys(descriptors[0], frame.prior, offsets[0], frame.height)
+        peaks = look(basemap, views, places, turns, REACH_STRIDES * stride, keep, self._executor, decoys)
         clock.lap("correlate")
         tilt = self._tilt_sigma(frame)
         sigmas = PoseSigmas(half_step or settings.heading_sigma_deg, settings.height_sigma, tilt)
         around = None if frame.prior is None else self._search_circle(frame.prior, offsets[0], frame.height)
-        scene = Scene(self.gallery.local, tilt, around)
+        scene = Scene(self.gallery.local, tilt, around, sigmas)
         decision, features = self.mission.decision, self.features
         if features is not None and settings.refiner == "features":
             hypotheses = examine_features(basemap, peaks, features, sigmas, self._executor)
@@ -297,8 +344,22 @@ class Localizer:
                 hypotheses = ask_features(basemap, hypotheses, features, sigmas, self._executor)
                 clock.lap("features")
         fix = decide(hypotheses, frame, candidates, scene, settings, decision)
+        if fix.reason_code is ReasonCode.NOT_FOUND:
+            fix = self._blurred(fix, views[0])
         clock.lap("decide")
         return replace(fix, timings_ms=clock.stages)
+
+    def _blurred(self, fix: Fix, view: View) -> Fix:
+        """A no-fix that says so where its frame is far less sharp than the map is at the same scale."""
+        basemap, candidate = self.gallery.basemap, fix.candidates[0]
+        side = view.patch.mask.shape[0]
+        column, row = basemap.to_pixel(candidate.easting, candidate.northing)
+        there = basemap.read(round(float(column)) - side // 2, round(float(row)) - side // 2, side, side)
+        share = sharpness(view.patch.image, view.patch.mask) / max(sharpness(there), 1e-9)
+        if not share < _BLURRED:
+            return fix
+        reason = f"image: blurred, with {100 * share:.0f} % of the map's fine detail; {fix.reason}"
+        return replace(fix, reason=reason, reason_code=ReasonCode.BLURRED)
 
     def _height(self, frame: Frame) -> tuple[float, float]:
         """A frame's height above the ground it looks at, and its standard deviation as a share of it.
@@ -412,6 +473,24 @@ class Localizer:
         place = around.easting + float(offset[0]), around.northing + float(offset[1])
         tiles, similarities = self.gallery.near(descriptor[None], *place, around.radius_m, count)
         return tiles[0], similarities[0]
+
+    def _decoys(
+        self, descriptor: NDArray[np.float32], prior: Prior, offset: NDArray[np.float64], height: float
+    ) -> list[tuple[float, float]]:
+        """The places most similar to a view that lie outside a prior's circle.
+
+        Inside it there may be few windows, or only such as see the frame's place; they do not tell what chance reaches.
+        """
+        around, at = self._search_circle(prior, offset, height), self.gallery.tiles
+        east, north = around.easting + float(offset[0]), around.northing + float(offset[1])
+        apart = around.radius_m + self.gallery.manifest.tile_size_m
+        tiles, similarities = self.gallery.search(descriptor[None], 2 * self.mission.settings.candidates)
+        outside = [
+            Candidate(tile, float(at[tile, 0]), float(at[tile, 1]), value, 0.0)
+            for tile, value in zip(tiles[0].tolist(), similarities[0].tolist(), strict=True)
+            if tile >= 0 and math.hypot(at[tile, 0] - east, at[tile, 1] - north) > apart
+        ]
+        return merge(outside, 1.1 * self.gallery.manifest.stride_m)[:_DECOYS]
 
     def _search_circle(
         self, prior: Prior, offset: NDArray[np.float64] | None = None, height: float = 1.0

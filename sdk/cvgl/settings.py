@@ -31,14 +31,18 @@ class Settings:
         height_sigma: of the height above ground, relative: barometers drift and ground is not flat.
         tilt_sigma_deg: of roll and pitch where the frame does not give them (a gimbal's "level" is off by this).
         attitude_sigma_deg: of roll and pitch where the frame gives them.
-        registration_sigma_m: of what all blocks of a frame have wrong in common: the basemap's georeference,
-            buildings that lean the same way. Added to the covariance of every refined fix.
+        registration_sigma_m: of what all blocks of a frame have wrong in common, since buildings lean the same way,
+            each axis: measured over procedural towns with leaning roofs. Added to the covariance of every fix.
+        map_sigma_m: of the map's georeference, each axis: satellite imagery is off by a metre and more, and no match
+            to the map itself can tell. Added to the covariance of every fix.
         refine_hypotheses: correlation peaks that are registered block by block.
         max_speed_m_s: of the aircraft over ground, for :meth:`cvgl.Localizer.track`; taken as two sigma.
         velocity_sigma_m_s: of each component of a velocity that comes without its sigma.
         match_probability: that the right place is among those that a frame registers, for tracking.
         loss_per_s: probability that within a second the aircraft turns out to be elsewhere than the track says.
         track_limit_m: a tracked position that is less sure than this (sigma) is of no use, and not given.
+        visual_odometry: "auto": where frames do not tell a velocity, successive frames do, if they share enough ground;
+            "off": they are not asked.
         track_history_s: how late a frame may come and still be taken in at its own time.
         protection_risk: probability, per fix, with which the aircraft may be outside the protection radius. A place
             that is wrong altogether counts, so only fixes whose place is surer than this have a radius at all: one in a
@@ -53,13 +57,15 @@ class Settings:
     height_sigma: float = 0.03
     tilt_sigma_deg: float = 5.0
     attitude_sigma_deg: float = 1.5
-    registration_sigma_m: float = 1.0
+    registration_sigma_m: float = 0.2
+    map_sigma_m: float = 1.0
     refine_hypotheses: int = 5
     max_speed_m_s: float = 20.0
     velocity_sigma_m_s: float = 1.0
     match_probability: float = 0.5
     loss_per_s: float = 2e-5
     track_limit_m: float = 150.0
+    visual_odometry: str = dataclasses.field(default="auto", metadata={"choices": ("auto", "off")})
     track_history_s: float = 30.0
     protection_risk: float = 1e-3
     refiner: str = dataclasses.field(default="both", metadata={"choices": REFINERS})
@@ -77,9 +83,13 @@ class Settings:
     def from_dict(cls, data: Any, file: Path) -> Settings:
         """Settings of a mission; absent ones keep their defaults.
 
+        Missions made before ``map_sigma_m`` was told apart hold both sigmas in ``registration_sigma_m``.
+
         Raises:
             MissionError: an unknown name or an unusable value.
         """
+        if isinstance(data, dict) and "registration_sigma_m" in data and "map_sigma_m" not in data:
+            data = {("map_sigma_m" if name == "registration_sigma_m" else name): data[name] for name in data}
         return _from_dict(cls, data, "settings", file)
 
     def to_dict(self) -> dict[str, Any]:

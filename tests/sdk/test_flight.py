@@ -495,6 +495,26 @@ class TestRealFlights:
             assert records["brighton_beach.jpg"].load().height == DEFAULT_HEIGHT_M
 
 
+@pytest.mark.parametrize(
+    ("cells", "velocity", "sigma"),
+    [
+        ("3.5,-1.25,0.4", (3.5, -1.25), 0.4),
+        ("3.5,-1.25,", (3.5, -1.25), None),
+        ("3.5,,0.4", None, 0.4),
+        (",,", None, None),
+    ],
+)
+def test_velocities_are_read(
+    tmp_path: Path, cells: str, velocity: tuple[float, float] | None, sigma: float | None
+) -> None:
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "a.jpg").write_bytes(PICTURE)
+    columns = "velocity_east_m_s,velocity_north_m_s,velocity_sigma_m_s"
+    (tmp_path / "frames.csv").write_text(f"{HEADER.strip()},{columns}\n{ROW.strip()},{cells}\n")
+    frame = Flight.open(tmp_path).records[0].load()
+    assert (frame.velocity, frame.velocity_sigma) == (velocity, sigma)
+
+
 class TestGimbalAndAltitude:
     TABLE = "file,time,height_above_takeoff_m,yaw_deg,pitch_deg,roll_deg,{}\na.jpg,1,{},30,2,-3,{}\n"
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from cvgl.camera import Camera
 from cvgl.cli.locate import app, locate_flight, mission_fingerprint, parse_heading, parse_start
-from cvgl.fix import Fix, FixStatus
+from cvgl.fix import Fix, FixStatus, ReasonCode
 from cvgl.flight import Flight, FrameRecord
 from cvgl.frame import Frame, Prior
 from cvgl.geo import LocalFrame
@@ -155,6 +155,19 @@ class TestFiles:
         moved = error_metres(float(rows[0]["latitude"]), float(rows[0]["longitude"]), *at(5, 0))
         assert np.hypot(*moved) < 0.002
 
+    def test_integrity_stands_behind_the_contract_s_columns(self, tmp_path: Path) -> None:
+        assert FIX_COLUMNS[:12][-1] == "latency_ms"
+        sure = fix(0, probability=0.9999985, protection_radius_m=12.3456)
+        likely = fix(0, probability=0.98)
+        refused = Fix.none(0.0, "image: too dark", reason_code=ReasonCode.TOO_DARK, probability=0.25)
+        told = [fix_row(record("a"), one) for one in (sure, likely, refused)]
+        assert [row["probability"] for row in told] == ["0.999999", "0.980000", "0.250000"]
+        assert [row["protection_radius_m"] for row in told] == ["12.346", "inf", ""]
+        assert [row["reason_code"] for row in told] == ["", "", "too_dark"]
+        write_geojson(tmp_path / "t.geojson", [record("a"), record("b")], [sure, likely])
+        points = json.loads((tmp_path / "t.geojson").read_text())["features"][1:]
+        assert [point["properties"]["protection_radius_m"] for point in points] == [12.346, None]
+
     def test_time_is_given_back_as_it_was_written(self) -> None:
         written = FrameRecord("a", Path("a"), 0.0, 1.0, time_text="1970-01-01T00:00:00+00:00")
         assert fix_row(written, NO_FIX)["time"] == "1970-01-01T00:00:00+00:00"
@@ -243,7 +256,8 @@ class TestSummary:
 class Recorder:
     """Answers every frame with a fix at the origin and remembers what it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, knows: float = -1.0) -> None:
+        self.knows = knows
         self.asked: list[tuple[str, Frame | None, Prior | None]] = []
 
     def locate(self, frame: Frame) -> Fix:
@@ -253,6 +267,9 @@ class Recorder:
     def track(self, frame: Frame) -> Fix:
         self.asked.append(("track", frame, frame.prior))
         return fix(0, name=frame.name)
+
+    def estimate(self, time: float) -> Fix:
+        return replace(fix(0), reason="followed by its motion") if time == self.knows else Fix.none(time, "lost")
 
     def reset(self, prior: Prior | None = None) -> None:
         self.asked.append(("reset", None, prior))
@@ -271,6 +288,13 @@ def flight(tmp_path: Path) -> Flight:
 
 
 class TestLocate:
+    def test_a_sequence_knows_where_a_frame_was_that_cannot_be_read(self, flight: Flight) -> None:
+        fixes, _ = locate_flight(Recorder(knows=1.0), flight)
+        assert [bool(found) for found in fixes] == [True, True, False, True]
+        assert fixes[1].reason == "the image is truncated; followed by its motion"
+        assert fixes[1].measured is not None and not fixes[1].measured and fixes[1].name == "b.jpg"
+        assert not locate_flight(Recorder(knows=1.0), flight, independent=True)[0][1]
+
     def test_a_frame_that_cannot_be_used_is_a_no_fix_and_the_flight_goes_on(self, flight: Flight) -> None:
         seen: list[Fix] = []
         fixes, decode_ms = locate_flight(Recorder(), flight, on_fix=seen.append)

@@ -78,6 +78,16 @@ def test_unusable_values_are_refused_with_file_and_field(kind: Any, section: str
     assert caught.value.expected
 
 
+@pytest.mark.parametrize("value", ["on", "", 5, True, None, ["auto"]])
+def test_words_are_among_those_that_mean_something(value: Any) -> None:
+    with pytest.raises(MissionError) as caught:
+        Settings.from_dict({"visual_odometry": value}, FILE)
+    assert caught.value.field == "settings.visual_odometry" and caught.value.expected == "auto or off"
+    with pytest.raises(MissionError):
+        Settings(visual_odometry=value)
+    assert Settings.from_dict({"visual_odometry": "off"}, FILE).visual_odometry == "off"
+
+
 @pytest.mark.parametrize("name", ["candidates", "headings", "refine_hypotheses"])
 def test_counts_are_whole(name: str) -> None:
     with pytest.raises(MissionError, match="expected a whole number above 0"):
@@ -183,3 +193,9 @@ def test_witnesses_together_are_fisher_s(chances: list[float]) -> None:
     if len(chances) == 2:
         product = 10.0 ** sum(chances)
         assert joint == pytest.approx(math.log10(product * (1 - math.log(product))), abs=1e-9)
+
+
+def test_older_settings_hold_the_map_s_sigma_in_the_registration_s() -> None:
+    assert Settings.from_dict({"registration_sigma_m": 1.5}, FILE) == Settings(map_sigma_m=1.5)
+    both = {"registration_sigma_m": 0.4, "map_sigma_m": 2.0}
+    assert Settings.from_dict(both, FILE) == Settings(registration_sigma_m=0.4, map_sigma_m=2.0)

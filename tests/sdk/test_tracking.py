@@ -90,7 +90,7 @@ def test_a_kalman_filter_where_all_is_linear() -> None:
 
 def test_lost_at_first_then_found_then_followed_then_lost() -> None:
     one = tracker()
-    assert one.estimate(0.0).mean is None and one.prior(0.0) is None
+    assert one.estimate(0.0).mean is None and one.expect(0.0).prior is None
     answer = one.update(sight(0.0, place(30.0, -40.0)))
     assert answer.accepted and answer.sigma_m < 6.0 and position(answer) == pytest.approx((30.0, -40.0), abs=1e-3)
     assert answer.probability > 0.99
@@ -170,9 +170,9 @@ def test_a_view_that_is_repeated_says_nothing_new() -> None:
 def test_a_wrong_start_gives_way() -> None:
     one = tracker()
     one.reset(Prior(*(float(v) for v in LOCAL.to_wgs84(300.0, 0.0)), 50.0))
-    assert one.prior(0.0) is not None
+    assert one.expect(0.0).prior is not None
     for time in range(6):
-        prior = one.prior(float(time))
+        prior = one.expect(float(time)).prior
         near = prior is not None and float(LOCAL.to_local(prior.latitude, prior.longitude)[0]) > 200.0
         found = (place(290.0, 30.0, NOTHING),) if near else (place(30.0 * time, 0.0),)
         answer = one.update(sight(float(time), *found, area=math.pi * 200.0**2 if near else math.inf))
@@ -263,7 +263,7 @@ def test_never_raises_and_never_loses_its_numbers(
             if each.mean is not None and each.covariance is not None:
                 assert np.isfinite(each.mean).all() and np.linalg.eigvalsh(each.covariance)[0] > -1e-6
                 assert each.sigma_m <= 150.0
-        one.prior(time)
+        one.expect(time)
     recovered = [one.update(sight(2e9 + k, place(5.0 * k, 0.0))) for k in range(4)]
     assert recovered[-1].accepted or any(math.isfinite(t) and t > 1e9 for t, *_ in steps)
 
@@ -273,8 +273,8 @@ def test_merging_keeps_the_moments() -> None:
     model = Dynamics.of(Settings())
     circles = [(float(e), float(n), 30.0) for e, n in rng.uniform(-100, 100, (12, 2))]
     belief = Mixture.around(0.0, circles, 0.1, model)
-    merged = merge(belief, 4)
-    assert len(merged.weights) == 4 and merged.weights.sum() == pytest.approx(0.9)
+    merged = merge(belief, 8)
+    assert len(merged.weights) == 8 and merged.weights.sum() == pytest.approx(0.9)
     for one, two in zip(
         moments(belief.weights, belief.means, belief.covariances),
         moments(merged.weights, merged.means, merged.covariances),

@@ -42,6 +42,9 @@ class Locator(Protocol):
     def track(self, frame: Frame) -> Fix:
         """The fix of the next frame of a sequence."""
 
+    def estimate(self, time: float) -> Fix:
+        """Where the sequence has the aircraft at a time of which there is no frame."""
+
     def reset(self, prior: Prior | None = None) -> None:
         """Begin a sequence."""
 
@@ -64,8 +67,8 @@ def locate_flight(
         on_fix: called with each answer, for progress.
 
     Returns:
-        A fix for every frame (for one that cannot be read a no-fix that says why), and the milliseconds that
-        reading and decoding took for those that could.
+        A fix for every frame (for one that cannot be read where the sequence has the aircraft, or a no-fix, with the
+        reason), and the milliseconds that reading and decoding took for those that could.
     """
     fixes: list[Fix] = []
     decode_ms: list[float] = []
@@ -76,6 +79,9 @@ def locate_flight(
             frame = record.load()
         except FrameError as error:
             fix = Fix.none(record.time, error.message, reason_code=ReasonCode.BAD_INPUT, name=record.name)
+            if not independent and (followed := locator.estimate(record.time)):
+                reason = f"{error.message}; {followed.reason}"
+                fix = replace(followed, reason=reason, reason_code=fix.reason_code, name=record.name, measured=fix)
         else:
             decode_ms.append(1000.0 * (time.perf_counter() - began))
             if independent:

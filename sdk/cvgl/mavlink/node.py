@@ -26,6 +26,7 @@ from cvgl.mavlink.framing import Splitter, message_id, source_of
 from cvgl.mavlink.links import Link
 from cvgl.mavlink.options import Options
 from cvgl.mavlink.outgoing import Target, Times
+from cvgl.mavlink.rate import RateLimit
 from cvgl.mavlink.signing import Signing
 from cvgl.mavlink.telemetry import MESSAGES, Telemetry
 from cvgl.mavlink.timesync import ClockOffset, Exchange
@@ -49,6 +50,8 @@ _REQUEST_S = 5.0
 _TRIGGER_S = 1.0
 _JUMP_S = 1.0
 _TEXT = 50
+# Autopilots fill a network packet; what is longer is cut.
+_LONGEST_DATAGRAM = 4096
 _LISTENED = {"HEARTBEAT", "TIMESYNC", "COMMAND_ACK", *MESSAGES}
 _NUMBERS = {m.msgname: number for number, m in dialect.mavlink_map.items() if m.msgname in _LISTENED}
 _EXTRAS = {number: dialect.mavlink_map[number].crc_extra for number in _NUMBERS.values()}
@@ -95,7 +98,8 @@ class MavlinkNode:
         self._counts: Counter[str] = Counter()  # by the receiving thread alone, but for what is sent
         self._target: Target | None = None
         self._peer: Any = None
-        self._heard_at = self._sent_at = -1e9  # seconds, steady
+        self._heard_at = -1e9  # seconds, steady
+        self._limit = RateLimit(options.rate_hz)
         self._stranger_said = ""
         self._questions: list[int] = []
         self._latest: dict[str, float] = {}
@@ -210,12 +214,11 @@ class MavlinkNode:
             return
         now = time.monotonic()
         self._fixed_at = now
-        if now - self._sent_at < 1.0 / self._options.rate_hz:
+        if not self._limit.allows(now):
             self._counts["withheld"] += 1
             return
         message = self._message(answer.fix, Times(answer.stamp, self._now()))
         if message is not None:
-            self._sent_at = now
             self._counts["sent"] += self._send(message)
 
     def refused(self, stamp: int, reason: str) -> None:
@@ -268,7 +271,11 @@ class MavlinkNode:
                 self._log("error", traceback.format_exc())
 
     def _take(self, data: bytes, sender: Any) -> None:
-        frames = self._splitter.feed(data)
+        if self._target is not None and sender != self._peer and time.monotonic() - self._heard_at <= _SILENT_S:
+            # Not even looked into: a stranger must not keep the processor busy.
+            self._counts["foreign"] += 1
+            return
+        frames = self._splitter.feed(data[:_LONGEST_DATAGRAM] if self._link.datagrams else data)
         if self._link.datagrams:
             self._splitter.clear()
         for frame in frames:

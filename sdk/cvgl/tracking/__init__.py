@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from cvgl.tracking.evidence import Sight, distinct
-from cvgl.tracking.tracker import Answer, Tracker
+from cvgl.tracking.tracker import Answer, Expected, Tracker
 
-__all__ = ["Answer", "Sight", "Tracker", "distinct"]
+__all__ = ["Answer", "Expected", "Sight", "Tracker", "distinct"]

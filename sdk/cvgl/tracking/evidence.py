@@ -31,6 +31,7 @@ class Sight:
         velocity: (east, north) m/s, mean since the frame before; None where unknown.
         velocity_sigma: of each component, m/s.
         places: what was registered, likeliest first, each place once.
+        turned, scaled: what the frame was looked for with: the correction of the heading, degrees, and of the height.
         area: square metres in which the frame was looked for; infinite for all of the map.
     """
 
@@ -40,6 +41,8 @@ class Sight:
     velocity: tuple[float, float] | None = None
     velocity_sigma: float = 1.0
     places: tuple[Alternative, ...] = ()
+    turned: float = 0.0
+    scaled: float = 1.0
     area: float = math.inf
 
 

@@ -33,6 +33,8 @@ LASTING_TILT = 0.8
 _MOST_COMMON = 0.8
 # A fitted heading (degrees) and scale are never surer than this: photos' own headings scatter, and so does the ground.
 _TURN_FLOOR_DEG = 1.0
+# Of a given heading's variance, the share that is new in every frame: an image does not follow its vehicle at once.
+_PASSING_TURN = 0.5
 _SCALE_FLOOR = 0.02
 # Whether a view matches by chance is new once the camera has moved by this share of its height, or by time.
 _NEW_VIEW_HEIGHTS = 0.5
@@ -44,11 +46,12 @@ _NEW_SCATTER_S = 2.0
 _MEMORY = 30.0
 # What the chance of it that is stated beforehand counts for, frames.
 _STATED = 2.0
-_COMPONENTS = 20
+_COMPONENTS = 16
+_MERGED_PER_KEPT = 3
 # After a day all is lost.
 _LONGEST_S = 86400.0
 _LOST_SHARE = 0.5
-_NEGLIGIBLE = 1e-7
+_NEGLIGIBLE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class Mixture:
         velocity: (2,) that was given for this time, m/s; None where the state holds the velocity itself.
         seen: (K, 2) places of the last frame that had any, metres.
         seen_at: its time.
+        confirmed: whether any frame has ever been believed; until then there is only what was said of the start.
         hits, frames: of the frames with places, how many had the right one, as believed; old ones count for less.
     """
 
@@ -106,6 +110,7 @@ class Mixture:
     velocity: Array | None = None
     seen: Array = field(default_factory=lambda: np.empty((0, 2)))
     seen_at: float = -math.inf
+    confirmed: bool = False
     hits: float = 0.0
     frames: float = 0.0
 
@@ -204,6 +209,7 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
     logs = np.append(np.concatenate(weights), still)
     shares = np.exp(logs - np.logaddexp.reduce(logs))
     believing = np.concatenate(own)
+    right = float(shares[:-1][believing].sum())
     fading = 1.0 - new / _MEMORY
     seen = replace(
         mixture,
@@ -212,7 +218,8 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
         covariances=np.concatenate(covariances),
         paces=np.concatenate(paces),
         own=believing,
-        hits=fading * mixture.hits + new * float(shares[:-1][believing].sum()),
+        confirmed=mixture.confirmed or right > 0.5,
+        hits=fading * mixture.hits + new * right,
         frames=fading * mixture.frames + new,
         lost=float(shares[-1]),
         seen=np.array([[place.easting, place.northing] for place in places]),
@@ -223,16 +230,26 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
 
 def merge(mixture: Mixture, most: int) -> Mixture:
     """At most so many components: negligible ones go, and those whose merging changes least become one."""
-    keep = mixture.weights > _NEGLIGIBLE * mixture.weights.max(initial=0.0)
+    heaviest = np.argsort(-mixture.weights, kind="stable")[: _MERGED_PER_KEPT * most]
+    keep = np.sort(heaviest[mixture.weights[heaviest] > _NEGLIGIBLE * mixture.weights.max(initial=0.0)])
     weights, means, covariances = mixture.weights[keep], mixture.means[keep], mixture.covariances[keep]
     paces, own = mixture.paces[keep], mixture.own[keep]
     gone = float(mixture.weights.sum() - weights.sum())
-    while len(weights) > most:
-        first, second = _cheapest(weights, means, covariances, 2 * paces + own)
-        pair = [first, second]
-        weights[first], means[first], covariances[first] = moments(weights[pair], means[pair], covariances[pair])
-        rest = np.arange(len(weights)) != second
-        weights, means, covariances, paces, own = (v[rest] for v in (weights, means, covariances, paces, own))
+    if len(weights) > most:
+        kinds = 2 * paces + own
+        alive = np.ones(len(weights), bool)
+        rows = np.arange(len(weights))
+        costs = _cost(rows[:, None], rows, weights, means, covariances, kinds)
+        costs[np.tril_indices(len(weights))] = np.inf
+        for _ in range(len(weights) - most):
+            first, second = divmod(int(np.argmin(costs)), len(weights))
+            pair = [first, second]
+            weights[first], means[first], covariances[first] = moments(weights[pair], means[pair], covariances[pair])
+            alive[second] = False
+            costs[second], costs[:, second] = np.inf, np.inf
+            again = np.where(alive, _cost(np.array(first), rows, weights, means, covariances, kinds), np.inf)
+            costs[first, first + 1 :], costs[:first, first] = again[first + 1 :], again[:first]
+        weights, means, covariances, paces, own = (v[alive] for v in (weights, means, covariances, paces, own))
     lost = min(mixture.lost + gone, 1.0)
     return replace(mixture, weights=weights, means=means, covariances=covariances, paces=paces, own=own, lost=lost)
 
@@ -279,11 +296,14 @@ def _look(place: Alternative, sight: Sight, model: Dynamics, new: float) -> _Loo
         design[2, TURN] = 1.0
         turn = math.radians(wrap_degrees(place.heading_deg - sight.heading))
         noise[2, 2] = math.radians(math.hypot(place.heading_sigma_deg, _TURN_FLOOR_DEG)) ** 2
+        noise[2, 2] += _PASSING_TURN * model.turn_sigma**2
         spread = model.turn_sigma**2 + noise[2, 2]
     design[3, SCALE] = 1.0
     scale = math.log(place.height_m / sight.height)
     noise[3, 3] = _SCALE_FLOOR**2
-    clutter = _log_normal(turn, spread) + _log_normal(scale, model.scale_sigma**2 + noise[3, 3])
+    by_chance = turn - math.radians(sight.turned) if sight.heading is not None else 0.0
+    clutter = _log_normal(by_chance, spread)
+    clutter += _log_normal(scale - math.log(sight.scaled), model.scale_sigma**2 + noise[3, 3])
     return _Look(np.array([place.easting, place.northing, turn, scale]), design, noise, clutter)
 
 
@@ -344,26 +364,33 @@ def _novelty(mixture: Mixture, sight: Sight, heights: float, seconds: float) -> 
     return max(-math.expm1(-moved / (heights * sight.height) - elapsed / seconds), 1e-3)
 
 
-def _cheapest(weights: Array, means: Array, covariances: Array, kinds: NDArray[np.int64]) -> tuple[int, int]:
-    """The two components of one kind whose merging costs least, judged by their positions and velocities.
+def _cost(
+    one: NDArray[np.int64],
+    other: NDArray[np.int64],
+    weights: Array,
+    means: Array,
+    covariances: Array,
+    kinds: NDArray[np.int64],
+) -> Array:
+    """What merging components with others changes, judged by their positions and velocities; indices broadcast.
 
     Those that believe the frame and those that do not are kept apart, so that both can be told; and so are paces.
     """
-    first, second = np.triu_indices(len(weights), 1)
-    alike = kinds[first] == kinds[second]
-    first, second = first[alike], second[alike]
-    share = weights[first] / (weights[first] + weights[second])
-    cost = np.zeros(len(first))
-    for part in (POSITION, VELOCITY):
-        own = covariances[:, part, part]
-        apart = means[first, part] - means[second, part]
-        joint = share[:, None, None] * own[first] + (1 - share)[:, None, None] * own[second]
-        joint = joint + (share * (1 - share))[:, None, None] * apart[:, :, None] * apart[:, None, :]
-        logs = _log_det(own)
-        cost += (weights[first] + weights[second]) * _log_det(joint)
-        cost -= weights[first] * logs[first] + weights[second] * logs[second]
-    best = int(np.argmin(cost))
-    return int(first[best]), int(second[best])
+    both = weights[one] + weights[other]
+    share = weights[one] / both
+    cost = np.zeros(both.shape)
+    for first in (POSITION.start, VELOCITY.start):
+        second = first + 1
+        a, b, c = covariances[:, first, first], covariances[:, first, second], covariances[:, second, second]
+        x, y = means[one, first] - means[other, first], means[one, second] - means[other, second]
+        across = share * (1 - share)
+        joint = (share * a[one] + (1 - share) * a[other] + across * x * x) * (
+            share * c[one] + (1 - share) * c[other] + across * y * y
+        ) - (share * b[one] + (1 - share) * b[other] + across * x * y) ** 2
+        logs = np.log(np.maximum(a * c - b * b, 1e-30))
+        cost += both * np.log(np.maximum(joint, 1e-30)) - weights[one] * logs[one] - weights[other] * logs[other]
+    # Merging what is not alike is never cheaper than anything that is.
+    return np.where(kinds[one] == kinds[other], cost / 2, 1e9)
 
 
 def _log_det(matrices: Array) -> Array:

@@ -15,10 +15,10 @@ from cvgl.geo import LocalFrame
 from cvgl.settings import Settings
 from cvgl.tracking.evidence import Sight, log_ratio, rotation
 from cvgl.tracking.history import History
-from cvgl.tracking.mixture import LASTING_TILT, Chances, Mixture, advance, moments, see
-from cvgl.tracking.motion import POSITION, SCALE, SIZE, TILT, TURN, Dynamics, Motion
+from cvgl.tracking.mixture import LASTING_TILT, Chances, Mixture, advance, lasting_errors, moments, see
+from cvgl.tracking.motion import MAP, POSITION, SCALE, SIZE, TILT, TURN, Dynamics, Motion
 
-__all__ = ["Answer", "Tracker"]
+__all__ = ["Answer", "Expected", "Tracker"]
 
 Array = NDArray[np.float64]
 
@@ -30,6 +30,8 @@ _LIKELY = 0.9
 _SAME_MODE_SIGMAS = 4.0
 # A start that was given is mistaken this often.
 _WRONG_START = 0.02
+# A heading or a height is corrected for the search from so many of its sigmas on, and by at most so many.
+_USUAL, _FURTHEST = 1.25, 5.0
 # So many frames in a row that are older than all that is kept: the clock was set back.
 _SET_BACK = 3
 # A match this strong (e-folds) that is not accepted is told apart from one that says nothing.
@@ -97,6 +99,21 @@ class Answer:
         return to_middle @ self.mean + offset, to_middle @ self.covariance @ to_middle.T + passing
 
 
+@dataclass(frozen=True)
+class Expected:
+    """How to look for a frame: around a prior, or all over the map; with what its heading and height are corrected by.
+
+    Args:
+        prior: None for all of the map.
+        turn_deg: to be added to the given heading, degrees.
+        scale: to be multiplied with the given height.
+    """
+
+    prior: Prior | None = None
+    turn_deg: float = 0.0
+    scale: float = 1.0
+
+
 class Tracker:
     """A Bayes filter over position, velocity, and the errors of heading, height, tilt and map.
 
@@ -131,23 +148,37 @@ class Tracker:
         self._accepted = bool(at)
         self._history = self._begin(at)
 
-    def prior(self, time: float, velocity: tuple[float, float] | None = None, sigma: float = 1.0) -> Prior | None:
-        """Where to look at a time: a circle where the last frame was accepted, None for all of the map."""
-        if not self._accepted or not math.isfinite(time):
-            return None
-        mixture = self._history.at(time)
-        if mixture is None:
-            return None
+    def expect(self, time: float, velocity: tuple[float, float] | None = None, sigma: float = 1.0) -> Expected:
+        """Where to look at a time, and how: near the track where the last frame was accepted, else all over the map.
+
+        Args:
+            time: seconds.
+            velocity: (east, north) m/s, mean since the frame before; None where unknown.
+            sigma: of each component, m/s.
+        """
+        seen = self._history.at(time) if self._accepted and math.isfinite(time) else None
+        if seen is None:
+            return Expected()
         motion = None if velocity is None else Motion(*velocity, sigma)
-        mixture = advance(mixture, time, motion, self._model, self._chances)
-        if not len(mixture.weights):
-            return None
+        mixture = advance(seen, time, motion, self._model, self._chances)
+        if mixture.lost > 0.5:
+            return Expected()
+        expected = Expected()
+        if mixture.confirmed:
+            # A frame's own search is made for the usual errors; others are taken out, as far as they can be believed.
+            _, mean, _ = moments(mixture.weights, mixture.means, mixture.covariances)
+            sigmas = np.array([self._model.turn_sigma, self._model.scale_sigma])
+            wrong = mean[[TURN, SCALE]]
+            wrong = np.where(np.abs(wrong) > _USUAL * sigmas, wrong, 0.0)
+            turn, scale = np.clip(wrong, -_FURTHEST * sigmas, _FURTHEST * sigmas)
+            expected = Expected(None, math.degrees(turn), math.exp(scale))
         mode = _together(mixture, np.ones(len(mixture.weights), bool))
         weight, mean, covariance = moments(mixture.weights[mode], mixture.means[mode], mixture.covariances[mode])
         if weight < _LIKELY:
-            return None
+            return expected
         latitude, longitude = self._local.to_wgs84(*mean[POSITION])
-        return Prior(float(latitude), float(longitude), _worst(covariance[POSITION, POSITION]))
+        prior = Prior(float(latitude), float(longitude), _worst(covariance[POSITION, POSITION]))
+        return replace(expected, prior=prior)
 
     def update(self, sight: Sight) -> Answer:
         """Take in a frame, and say where the aircraft was at its time."""
@@ -168,12 +199,19 @@ class Tracker:
         if not answer.accepted and reason:
             answer = replace(answer, implausible=True, reason=_and(reason, answer.reason))
         if answer.accepted and answer.mean is not None:
-            east, north = answer.mean[POSITION]
-            nearest = min(sight.places, key=lambda place: math.hypot(place.easting - east, place.northing - north))
-            answer = replace(answer, place=nearest)
+            answer = replace(answer, place=min(sight.places, key=lambda place: self._apart(place, answer)))
         if after is self._history.last:
             self._accepted = answer.accepted
         return answer
+
+    def _apart(self, place: Alternative, answer: Answer) -> float:
+        """Metres between where a place puts the aircraft and where the answer's state, tilt included, expects that."""
+        if answer.mean is None:
+            return math.inf
+        lean, common = lasting_errors(place, self._model)
+        expected = answer.mean[POSITION] + lean * rotation(place.heading_deg) @ answer.mean[TILT]
+        expected = expected + common / self._model.map_sigma * answer.mean[MAP]
+        return math.hypot(place.easting - expected[0], place.northing - expected[1])
 
     def estimate(self, time: float) -> Answer:
         """Where the aircraft is at a time at or after the last frame's, or at one within the history."""
@@ -195,6 +233,8 @@ class Tracker:
     def _answer(self, mixture: Mixture) -> Answer:
         if not len(mixture.weights):
             return Answer(mixture.time, reason="no place found yet")
+        if not mixture.confirmed:
+            return Answer(mixture.time, reason="no frame has confirmed the start yet")
         every = np.ones(len(mixture.weights), bool)
         believing = mixture.own & _together(mixture, mixture.own)
         mode = _together(mixture, every)
