@@ -378,7 +378,8 @@ class Localizer:
             expected = "metres above ground, or a mission prepared with terrain"
             raise FrameError("not given", field="height", found="an altitude alone", expected=expected)
         altitude = terrain.altitude(frame.altitude_msl, frame.altitude_ellipsoid)
-        easting, northing, radius = 0.0, 0.0, math.inf
+        west, south, east, north = self.gallery.manifest.bounds
+        easting, northing, radius = (west + east) / 2, (south + north) / 2, math.hypot(east - west, north - south) / 2
         if frame.prior is not None:
             place = self.gallery.local.to_local(frame.prior.latitude, frame.prior.longitude)
             easting, northing, radius = float(place[0]), float(place[1]), 2.0 * frame.prior.sigma_m
