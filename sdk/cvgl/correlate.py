@@ -61,10 +61,12 @@ class Search:
         patches: the frame under several heading corrections (degrees clockwise): grey (size, size) at ``REDUCTION``
             times the basemap's GSD, all of one size.
         places: easting and northing where the patches' middle is looked for, metres; best first by retrieval.
+        decoys: places where it cannot be; their peaks are no answers, they only tell what chance reaches.
     """
 
     patches: Sequence[tuple[float, Patch]]
     places: Sequence[tuple[float, float]]
+    decoys: Sequence[tuple[float, float]] = ()
 
 
 def reduce_patch(patch: Patch, reduction: int) -> Patch:
@@ -103,13 +105,14 @@ def find_peaks(
             windows += [
                 _Window(index, turns, looks, side, reach, place, order) for order, place in enumerate(search.places, 1)
             ]
+            windows += [_Window(index, turns, looks, side, reach, place, 0) for place in search.decoys]
     found = list(run(lambda window: _best_peak(basemap, window), windows))
     near = _SAME_PLACE_PX * basemap.gsd
     deviation = _deviation(found, near)
     if deviation <= 0.0:
         return []
     peaks: list[tuple[int, Peak]] = []
-    judged = [(window, peak) for window, (peak, _) in zip(windows, found, strict=True)]
+    judged = [(window, peak) for window, (peak, _) in zip(windows, found, strict=True) if window.order]
     for window, peak in sorted(judged, key=lambda entry: -entry[1].score):
         if len(peaks) == keep:
             break
@@ -153,7 +156,7 @@ class _Window:
         turns_deg, templates: the frame's orientation field under several heading corrections.
         side, reach: of the templates and around the place, reduced pixels.
         place: easting and northing, metres.
-        order: of the place in its search, from 1.
+        order: of the place in its search, from 1; 0 for a decoy.
     """
 
     search: int

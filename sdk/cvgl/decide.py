@@ -15,7 +15,7 @@ from cvgl.frame import Frame
 from cvgl.geo import LocalFrame
 from cvgl.ground import ground_from_aircraft
 from cvgl.refine import Hypothesis
-from cvgl.register import Correction
+from cvgl.register import Correction, PoseSigmas
 from cvgl.settings import Decision, Settings
 
 __all__ = ["Scene", "SearchPrior", "beyond_doubt", "decide"]
@@ -27,6 +27,8 @@ _COARSE_SIGMA_M = 15.0
 # Registration and local features mean the same place up to here, pixels of the basemap: both are off by some where
 # buildings lean.
 _AGREE_PX = 8.0
+# A right pose is within this many sigmas of the frame's telemetry.
+_PLAUSIBLE = 4.0
 # A place this many times less probable than the likeliest is still its rival.
 _RIVAL = 0.02
 
@@ -55,11 +57,13 @@ class Scene:
         local: the gallery's local tangent plane.
         tilt_sigma_deg: of the roll and pitch that the frame was rectified with.
         prior: where the aircraft was supposed to be; None where the whole map was searched.
+        sigmas: of the attitude and height that the frame came with, which a fit may correct by so much.
     """
 
     local: LocalFrame
     tilt_sigma_deg: float
     prior: SearchPrior | None = None
+    sigmas: PoseSigmas | None = None
 
 
 def decide(
@@ -94,7 +98,10 @@ def decide(
     first, belief = order[0], beliefs[order[0]]
     found = places[first]
     status, code, reason = _status(belief, witnesses[first], hypotheses[first], decision)
-    if status is FixStatus.NO_FIX:
+    wrong = _implausible(hypotheses[first].registration.correction, scene.sigmas)
+    if status is not FixStatus.NO_FIX and wrong:
+        status, code, reason = FixStatus.NO_FIX, ReasonCode.IMPLAUSIBLE, f"implausible: {wrong}"
+    elif status is FixStatus.NO_FIX:
         rivals = [places[i] for i in order[1:] if beliefs[i].probability > _RIVAL * belief.probability]
         apart = [math.hypot(r.easting - found.easting, r.northing - found.northing) for r in rivals]
         if belief.log10_chance <= math.log10(decision.fix_chance) and max(apart, default=0.0) > _SAME_ANSWER_M:
@@ -235,7 +242,7 @@ def _prior_factor(place: Alternative, prior: SearchPrior | None) -> float:
 def _alternative(hypothesis: Hypothesis, scene: Scene, settings: Settings, decision: Decision) -> Alternative:
     """What a registered place says of the aircraft, if it is right; nothing yet of whether it is."""
     place, peak, features = hypothesis.registration, hypothesis.peak, hypothesis.features
-    center_covariance = place.covariance + settings.registration_sigma_m**2 * np.eye(2)
+    center_covariance = place.covariance + (settings.registration_sigma_m**2 + settings.map_sigma_m**2) * np.eye(2)
     if features is not None and decision.log10_features(features.score) <= math.log10(decision.witness_chance):
         # Two opinions, each of which is more than chance, that do not agree.
         center_covariance = center_covariance + _apart(hypothesis) ** 2 * np.eye(2)
@@ -296,6 +303,21 @@ def _status(
         return FixStatus.REFINED, ReasonCode.NONE, ""
     # The place stands out as a whole, but its parts do not say where exactly.
     return FixStatus.COARSE, ReasonCode.BLOCKS_DISAGREE, f"the place is sure, but not to metres: {told}"
+
+
+def _implausible(correction: Correction, sigmas: PoseSigmas | None) -> str:
+    """What of a fitted pose is further from the frame's telemetry than telemetry errs; usually nothing."""
+    if sigmas is None:
+        return ""
+    lean = math.degrees(math.atan(math.hypot(*correction.lean)))
+    for value, sigma, words in (
+        (abs(correction.turn_deg), sigmas.heading_deg, f"its heading would be {abs(correction.turn_deg):.0f}° off"),
+        (abs(correction.scale), sigmas.scale, f"its height would be {100 * abs(correction.scale):.0f} % off"),
+        (lean, sigmas.tilt_deg, f"it would lean {lean:.0f}° more than it says"),
+    ):
+        if value > _PLAUSIBLE * sigma:
+            return words
+    return ""
 
 
 def _percent(probability: float) -> str:

@@ -30,6 +30,7 @@ from cvgl.odometry import Odometer
 from cvgl.rectify import view_maps, view_offset, warp_to_input
 from cvgl.refine import REACH_STRIDES, TURNS_DEG, View, ask_features, examine, examine_features, look, merge, view_of
 from cvgl.register import PoseSigmas
+from cvgl.sharpness import sharpness
 from cvgl.tracking import Answer, Sight, Tracker, distinct
 from cvgl.tracking.mixture import LASTING_TILT
 from cvgl.tracking.motion import POSITION
@@ -38,6 +39,11 @@ __all__ = ["Localizer"]
 
 # Heading hypotheses of an unknown heading that refinement follows up.
 _HEADINGS_REFINED = 5
+# Places outside a prior that tell what chance reaches: as many as make a middle.
+_DECOYS = 6
+# Frames that are not found are blurred if they have less than this share of the map's fine detail. Sharp photos have
+# 0.7 to 2.3 of it, motion by ten of the basemap's pixels leaves 0.2 to 0.5.
+_BLURRED = 0.5
 # Below this standard deviation (grey levels) a frame shows nothing to localise by.
 _FEATURELESS = 4.0
 
@@ -321,12 +327,13 @@ class Localizer:
         half_step = 180.0 / settings.headings if frame.heading is None else 0.0
         turns = [turn * max(1.0, 1.2 * half_step / TURNS_DEG[-1]) for turn in TURNS_DEG]
         keep, basemap = settings.refine_hypotheses, self.gallery.basemap
-        peaks = look(basemap, views, places, turns, REACH_STRIDES * stride, keep, self._executor)
+        decoys = [] if frame.prior is None else self._decoys(descriptors[0], frame.prior, offsets[0], frame.height)
+        peaks = look(basemap, views, places, turns, REACH_STRIDES * stride, keep, self._executor, decoys)
         clock.lap("correlate")
         tilt = self._tilt_sigma(frame)
         sigmas = PoseSigmas(half_step or settings.heading_sigma_deg, settings.height_sigma, tilt)
         around = None if frame.prior is None else self._search_circle(frame.prior, offsets[0], frame.height)
-        scene = Scene(self.gallery.local, tilt, around)
+        scene = Scene(self.gallery.local, tilt, around, sigmas)
         decision, features = self.mission.decision, self.features
         if features is not None and settings.refiner == "features":
             hypotheses = examine_features(basemap, peaks, features, sigmas, self._executor)
@@ -338,8 +345,22 @@ class Localizer:
                 hypotheses = ask_features(basemap, hypotheses, features, sigmas, self._executor)
                 clock.lap("features")
         fix = decide(hypotheses, frame, candidates, scene, settings, decision)
+        if fix.reason_code is ReasonCode.NOT_FOUND:
+            fix = self._blurred(fix, views[0])
         clock.lap("decide")
         return replace(fix, timings_ms=clock.stages)
+
+    def _blurred(self, fix: Fix, view: View) -> Fix:
+        """A no-fix that says so where its frame is far less sharp than the map is at the same scale."""
+        basemap, candidate = self.gallery.basemap, fix.candidates[0]
+        side = view.patch.mask.shape[0]
+        column, row = basemap.to_pixel(candidate.easting, candidate.northing)
+        there = basemap.read(round(float(column)) - side // 2, round(float(row)) - side // 2, side, side)
+        share = sharpness(view.patch.image, view.patch.mask) / max(sharpness(there), 1e-9)
+        if not share < _BLURRED:
+            return fix
+        reason = f"image: blurred, with {100 * share:.0f} % of the map's fine detail; {fix.reason}"
+        return replace(fix, reason=reason, reason_code=ReasonCode.BLURRED)
 
     def _height(self, frame: Frame) -> tuple[float, float]:
         """A frame's height above the ground it looks at, and its standard deviation as a share of it.
@@ -452,6 +473,24 @@ class Localizer:
         place = around.easting + float(offset[0]), around.northing + float(offset[1])
         tiles, similarities = self.gallery.near(descriptor[None], *place, around.radius_m, count)
         return tiles[0], similarities[0]
+
+    def _decoys(
+        self, descriptor: NDArray[np.float32], prior: Prior, offset: NDArray[np.float64], height: float
+    ) -> list[tuple[float, float]]:
+        """The places most similar to a view that lie outside a prior's circle.
+
+        Inside it there may be few windows, or only such as see the frame's place; they do not tell what chance reaches.
+        """
+        around, at = self._search_circle(prior, offset, height), self.gallery.tiles
+        east, north = around.easting + float(offset[0]), around.northing + float(offset[1])
+        apart = around.radius_m + self.gallery.manifest.tile_size_m
+        tiles, similarities = self.gallery.search(descriptor[None], 2 * self.mission.settings.candidates)
+        outside = [
+            Candidate(tile, float(at[tile, 0]), float(at[tile, 1]), value, 0.0)
+            for tile, value in zip(tiles[0].tolist(), similarities[0].tolist(), strict=True)
+            if tile >= 0 and math.hypot(at[tile, 0] - east, at[tile, 1] - north) > apart
+        ]
+        return merge(outside, 1.1 * self.gallery.manifest.stride_m)[:_DECOYS]
 
     def _search_circle(
         self, prior: Prior, offset: NDArray[np.float64] | None = None, height: float = 1.0

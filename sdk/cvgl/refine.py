@@ -154,12 +154,18 @@ def look(
     reach_m: float,
     keep: int,
     executor: Executor | None,
+    decoys: Sequence[tuple[float, float]] = (),
 ) -> list[tuple[View, Peak]]:
-    """The best correlation peaks of all views, each searched at its own places; highest first."""
+    """The best correlation peaks of all views, each searched at its own places; highest first.
+
+    The first view is also looked for at ``decoys``, where it cannot be, to tell what chance reaches.
+    """
     run = executor.map if executor is not None else map
     turned = [(view, turn) for view in views for turn in turns_deg]
     patches = iter(list(run(lambda entry: (entry[1], entry[0].turned(entry[0].third, entry[1])), turned)))
-    searches = [Search(list(islice(patches, len(turns_deg))), at) for at in places]
+    searches = [
+        Search(list(islice(patches, len(turns_deg))), at, () if index else decoys) for index, at in enumerate(places)
+    ]
     return [(views[index], peak) for index, peak in find_peaks(basemap, searches, reach_m, keep, executor)]
 
 

@@ -31,8 +31,10 @@ class Settings:
         height_sigma: of the height above ground, relative: barometers drift and ground is not flat.
         tilt_sigma_deg: of roll and pitch where the frame does not give them (a gimbal's "level" is off by this).
         attitude_sigma_deg: of roll and pitch where the frame gives them.
-        registration_sigma_m: of what all blocks of a frame have wrong in common: the basemap's georeference,
-            buildings that lean the same way. Added to the covariance of every refined fix.
+        registration_sigma_m: of what all blocks of a frame have wrong in common, since buildings lean the same way,
+            each axis: measured over procedural towns with leaning roofs. Added to the covariance of every fix.
+        map_sigma_m: of the map's georeference, each axis: satellite imagery is off by a metre and more, and no match
+            to the map itself can tell. Added to the covariance of every fix.
         refine_hypotheses: correlation peaks that are registered block by block.
         max_speed_m_s: of the aircraft over ground, for :meth:`cvgl.Localizer.track`; taken as two sigma.
         velocity_sigma_m_s: of each component of a velocity that comes without its sigma.
@@ -55,7 +57,8 @@ class Settings:
     height_sigma: float = 0.03
     tilt_sigma_deg: float = 5.0
     attitude_sigma_deg: float = 1.5
-    registration_sigma_m: float = 1.0
+    registration_sigma_m: float = 0.2
+    map_sigma_m: float = 1.0
     refine_hypotheses: int = 5
     max_speed_m_s: float = 20.0
     velocity_sigma_m_s: float = 1.0
@@ -80,9 +83,13 @@ class Settings:
     def from_dict(cls, data: Any, file: Path) -> Settings:
         """Settings of a mission; absent ones keep their defaults.
 
+        Missions made before ``map_sigma_m`` was told apart hold both sigmas in ``registration_sigma_m``.
+
         Raises:
             MissionError: an unknown name or an unusable value.
         """
+        if isinstance(data, dict) and "registration_sigma_m" in data and "map_sigma_m" not in data:
+            data = {("map_sigma_m" if name == "registration_sigma_m" else name): data[name] for name in data}
         return _from_dict(cls, data, "settings", file)
 
     def to_dict(self) -> dict[str, Any]:

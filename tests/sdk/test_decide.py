@@ -17,12 +17,12 @@ from cvgl.camera import Camera
 from cvgl.correlate import Peak
 from cvgl.decide import Scene, SearchPrior, beyond_doubt, decide
 from cvgl.features import FeatureMatch
-from cvgl.fix import Candidate, Fix, FixStatus
+from cvgl.fix import Candidate, Fix, FixStatus, ReasonCode
 from cvgl.frame import Frame
 from cvgl.geo import LocalFrame
 from cvgl.geometry import Mount, camera_to_enu
 from cvgl.refine import Hypothesis, View, view_of
-from cvgl.register import Correction, Registration
+from cvgl.register import Correction, PoseSigmas, Registration
 from cvgl.settings import Decision, Settings
 
 LOCAL = LocalFrame(47.4, 9.74)
@@ -60,13 +60,14 @@ def answer(
     retrieved: tuple[float, float] | None = (40.0, -25.0),
     tilt_sigma_deg: float = 2.0,
     prior: SearchPrior | None = None,
+    sigmas: PoseSigmas | None = None,
     settings: Settings | None = None,
     decision: Decision = DECISION,
 ) -> Fix:
     """The fix; `retrieved` is where retrieval's best candidate is."""
     frame = Frame(np.zeros((240, 320), np.uint8), time=12.5, height=HEIGHT, name="0004.jpg")
     candidates = [] if retrieved is None else [Candidate(3, *retrieved, 0.7, 0.0), Candidate(8, -400.0, 0.0, 0.6, 0.0)]
-    scene = Scene(LOCAL, tilt_sigma_deg, prior)
+    scene = Scene(LOCAL, tilt_sigma_deg, prior, sigmas)
     return decide(hypotheses, frame, candidates, scene, settings or Settings(), decision)
 
 
@@ -217,7 +218,9 @@ def spread(fix: Fix) -> np.ndarray:
 
 
 def test_covariance_adds_what_blocks_have_wrong_in_common() -> None:
-    fix = answer([hypothesis(6.0, 6.0, covariance=(0.5, 0.25))], settings=Settings(registration_sigma_m=2.0))
+    fix = answer(
+        [hypothesis(6.0, 6.0, covariance=(0.5, 0.25))], settings=Settings(registration_sigma_m=2.0, map_sigma_m=1e-6)
+    )
     np.testing.assert_allclose(fix.center_covariance, np.diag([4.5, 4.25]))
     # Looking straight down, what the tilt may be is all that the aircraft's position adds.
     np.testing.assert_allclose(spread(fix) - fix.center_covariance, (HEIGHT * np.tan(np.radians(2.0))) ** 2 * np.eye(2))
@@ -292,6 +295,68 @@ def test_covariances_are_covariances(
 def test_the_mission_s_decision_is_what_counts(change: dict[str, Any], status: FixStatus) -> None:
     decision = Decision(**{**DECISION.to_dict(), **change})
     assert answer([hypothesis(3.0, 3.0)], decision=decision).status is status
+
+
+def test_what_the_map_has_wrong_is_added_too() -> None:
+    fix = answer([hypothesis(6.0, 6.0)], settings=Settings(registration_sigma_m=0.3, map_sigma_m=2.0))
+    np.testing.assert_allclose(fix.center_covariance, np.diag([4.39, 4.29]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("correction", "words"),
+    [
+        (Correction(turn_deg=7.0, scale=0.1, lean=(0.1, 0.05)), ""),
+        (Correction(turn_deg=-25.0), "heading would be 25° off"),
+        (Correction(scale=0.13), "height would be 13 % off"),
+        (Correction(lean=(0.0, 0.5)), "lean 27° more"),
+    ],
+)
+def test_a_pose_that_telemetry_rules_out_is_no_fix(correction: Correction, words: str) -> None:
+    fix = answer([hypothesis(6.0, 6.0, correction=correction)], sigmas=PoseSigmas(6.0, 0.03, 5.0))
+    assert fix.status is (NO_FIX if words else REFINED)
+    assert fix.reason_code is (ReasonCode.IMPLAUSIBLE if words else ReasonCode.NONE)
+    assert words in fix.reason
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "code"),
+    [
+        ([], ReasonCode.NO_STRUCTURE),
+        ([hypothesis(0.3, 0.3)], ReasonCode.NOT_FOUND),
+        ([hypothesis(5.0, 5.0), hypothesis(5.0, 5.0, (200.0, 0.0))], ReasonCode.AMBIGUOUS),
+        ([hypothesis(9.0, 0.3)], ReasonCode.BLOCKS_DISAGREE),
+        ([hypothesis(5.0, 5.0)], ReasonCode.NONE),
+    ],
+)
+def test_the_reason_is_one_of_a_few_words(hypotheses: list[Hypothesis], code: ReasonCode) -> None:
+    assert answer(hypotheses).reason_code is code
+
+
+@pytest.mark.parametrize("sigma_m", [10.0, 30.0, 100.0, 1000.0])
+def test_a_prior_at_the_truth_helps_and_one_elsewhere_does_not(sigma_m: float) -> None:
+    found, where = hypothesis(1.6, 1.6), (40.0, -25.0)
+    lost = answer([at_order(found, 1, 13)])
+    radius = 3 * sigma_m + 50.0
+    near = answer([at_order(found, 1, 5)], prior=SearchPrior(*where, sigma_m, radius))
+    assert near.probability >= lost.probability
+    far = (where[0] + 3 * sigma_m + 40.0, where[1])
+    elsewhere = answer([at_order(found, 1, 5)], prior=SearchPrior(*far, sigma_m, radius))
+    assert elsewhere.probability < near.probability
+    # What a filter multiplies its own prior by does not count the frame's.
+    assert near.alternatives[0].log10_odds == elsewhere.alternatives[0].log10_odds
+
+
+def test_protection_covers_position_and_place() -> None:
+    sure = answer([hypothesis(9.0, 9.0)])
+    assert sure.covariance is not None
+    assert 3.7 * sure.sigma_m < sure.protection_radius_m < 4.0 * sure.sigma_m
+    assert sure.center_protection_radius_m < sure.protection_radius_m
+    likely = answer([hypothesis(2.5, 2.5)])
+    assert likely.status is REFINED
+    assert 0.9 < likely.probability < 0.999
+    assert likely.protection_radius_m == np.inf
+    assert answer([hypothesis(2.5, 2.5)], settings=Settings(protection_risk=0.1)).protection_radius_m < 60.0
+    assert answer([hypothesis(0.0, 0.0)]).protection_radius_m == np.inf
 
 
 def seen_by_features(

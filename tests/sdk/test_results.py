@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from cvgl.camera import Camera
 from cvgl.cli.locate import app, locate_flight, mission_fingerprint, parse_heading, parse_start
-from cvgl.fix import Fix, FixStatus
+from cvgl.fix import Fix, FixStatus, ReasonCode
 from cvgl.flight import Flight, FrameRecord
 from cvgl.frame import Frame, Prior
 from cvgl.geo import LocalFrame
@@ -154,6 +154,19 @@ class TestFiles:
         assert rows[0]["latency_ms"] == "40.00"
         moved = error_metres(float(rows[0]["latitude"]), float(rows[0]["longitude"]), *at(5, 0))
         assert np.hypot(*moved) < 0.002
+
+    def test_integrity_stands_behind_the_contract_s_columns(self, tmp_path: Path) -> None:
+        assert FIX_COLUMNS[:12][-1] == "latency_ms"
+        sure = fix(0, probability=0.9999985, protection_radius_m=12.3456)
+        likely = fix(0, probability=0.98)
+        refused = Fix.none(0.0, "image: too dark", reason_code=ReasonCode.TOO_DARK, probability=0.25)
+        told = [fix_row(record("a"), one) for one in (sure, likely, refused)]
+        assert [row["probability"] for row in told] == ["0.999999", "0.980000", "0.250000"]
+        assert [row["protection_radius_m"] for row in told] == ["12.346", "inf", ""]
+        assert [row["reason_code"] for row in told] == ["", "", "too_dark"]
+        write_geojson(tmp_path / "t.geojson", [record("a"), record("b")], [sure, likely])
+        points = json.loads((tmp_path / "t.geojson").read_text())["features"][1:]
+        assert [point["properties"]["protection_radius_m"] for point in points] == [12.346, None]
 
     def test_time_is_given_back_as_it_was_written(self) -> None:
         written = FrameRecord("a", Path("a"), 0.0, 1.0, time_text="1970-01-01T00:00:00+00:00")

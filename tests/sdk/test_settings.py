@@ -193,3 +193,9 @@ def test_witnesses_together_are_fisher_s(chances: list[float]) -> None:
     if len(chances) == 2:
         product = 10.0 ** sum(chances)
         assert joint == pytest.approx(math.log10(product * (1 - math.log(product))), abs=1e-9)
+
+
+def test_older_settings_hold_the_map_s_sigma_in_the_registration_s() -> None:
+    assert Settings.from_dict({"registration_sigma_m": 1.5}, FILE) == Settings(map_sigma_m=1.5)
+    both = {"registration_sigma_m": 0.4, "map_sigma_m": 2.0}
+    assert Settings.from_dict(both, FILE) == Settings(registration_sigma_m=0.4, map_sigma_m=2.0)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cvgl.cli.common import main
+
+if TYPE_CHECKING:
+    from cvgl.camera import Camera
+    from cvgl.flight import FrameRecord
+    from cvgl.localizer import Localizer
 
 __all__ = ["app", "app_main"]
 
@@ -36,6 +41,12 @@ def calibrate(
     last: Annotated[str | None, typer.Option(help="Use the flight up to this frame.", metavar="NAME")] = None,
     gnss_sigma: Annotated[float, typer.Option(min=0.01, help="Of one GNSS position, metres on each axis.")] = 2.5,
     heading_sigma: Annotated[float, typer.Option(min=0.01, help="Of one reported heading, degrees.")] = 3.0,
+    update_mission: Annotated[
+        bool,
+        typer.Option(
+            "--update-mission", help="Fit the mission's laws of right and wrong places to the flight and keep them."
+        ),
+    ] = False,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to compute with.", show_default="the localiser's own")
     ] = None,
@@ -55,6 +66,10 @@ def calibrate(
     Writes camera.yaml (camera-1.yaml, camera-2.yaml ... where the flight has
     parts), and beside it camera.json with everything that was found and
     camera.html with what is left unexplained in every frame.
+
+    With --update-mission the flight also shows what photos score where they are
+    found right, and with their place hidden; mission.json then holds the laws of
+    probability fitted to it (the mission's camera.yaml is left as it is).
 
     Exit status: 0 done, 2 wrong usage, 3 a dependency or device is missing,
     4 bad input, or a flight that does not determine its camera.
@@ -111,6 +126,10 @@ def calibrate(
     for camera_found, file in zip(cameras, files, strict=True):
         camera_found.to_yaml(file)
     _show(record, files, out)
+    if update_mission:
+        parts = [names.index(change.name) for change in found.changes]
+        taken_by = [cameras[sum(part <= begin + i for part in parts)] for i in range(end - begin)]
+        _update_mission(localizer, opened.records[begin:end], taken_by, gnss_sigma, flight.resolve().name)
 
 
 @app.command()
@@ -135,6 +154,31 @@ def convert(
     read = read_calibration(source)
     read.to_yaml(out)
     typer.echo(f"{read.width} x {read.height}, fx {read.fx:.2f}, fy {read.fy:.2f}: {out}")
+
+
+def _update_mission(
+    localizer: Localizer, records: Sequence[FrameRecord], cameras: Sequence[Camera], gnss_sigma_m: float, name: str
+) -> None:
+    """Fit the mission's decision to a flight and write it into its mission.json."""
+    from cvgl.mission import write_mission_file
+    from cvgl.refit import refit_decision
+
+    with _progress() as on_round:
+        step = on_round(len(records))
+        decision, told = refit_decision(
+            localizer,
+            records,
+            cameras,
+            gnss_sigma_m=gnss_sigma_m,
+            progress=lambda done, _total: step() if done else None,
+        )
+    mission = localizer.mission
+    record = {**mission.record, "refit": {"flight": name, **told}}
+    write_mission_file(mission.path, mission.height_m, mission.settings, decision, record)
+    typer.echo(
+        f"{mission.path}: laws of probability fitted to {told['right']} right and {told['wrong']} wrong places of the "
+        f"flight"
+    )
 
 
 @contextmanager

@@ -168,11 +168,24 @@ def _card(
         "reason": fix.reason,
         "error": float(error),
         "sigma": fix.sigma_m,
+        "probability": _probability(fix),
         "score": fix.score,
         "picture": picture,
         "crop": crop,
         "caption": caption,
     }
+
+
+def _probability(fix: Fix) -> str:
+    """That the place is right; nines are not rounded to a certainty."""
+    digits = 1 if fix.probability < 0.999 else 4
+    return f"{100 * fix.probability:.{digits}f} %"
+
+
+def _radius(fix: Fix) -> str:
+    if not fix:
+        return "–"
+    return _number(fix.protection_radius_m, " m") if math.isfinite(fix.protection_radius_m) else "∞"
 
 
 def _row(record: FrameRecord, fix: Fix, center: float, aircraft: float) -> dict[str, Any]:
@@ -183,6 +196,8 @@ def _row(record: FrameRecord, fix: Fix, center: float, aircraft: float) -> dict[
         "reason": fix.reason,
         "position": f"{fix.latitude:.6f}, {fix.longitude:.6f}" if fix else "",
         "sigma": fix.sigma_m,
+        "probability": _probability(fix),
+        "protection": _radius(fix),
         "center": center,
         "aircraft": aircraft,
         "heading": f"{fix.heading_deg:.1f}°" if math.isfinite(fix.heading_deg) else "–",
