@@ -207,13 +207,13 @@ def resample(
     Only where a position lies halfway between two steps of rounding, its last bit may decide otherwise.
 
     Args:
-        image: (H, W).
+        image: (H, W), zero where the mask is.
         mask: (H, W).
         between: (3, 3) from pixels (x, y, 1) of the answer to pixels of ``image``; C-contiguous.
 
     Returns:
         Both as seen, (H, W): the image interpolated bilinearly at positions rounded to 1/32 of a pixel, the mask's
-        nearest values; 0 beyond the border.
+        nearest values; 0 beyond the border. Where the mask is zero all around, the image is not looked at.
 
     Raises:
         ValueError: an array of another type, shape or layout, or a homography that is not finite.

@@ -20,10 +20,11 @@ from cvgl.fix import Candidate
 from cvgl.footprint import footprint, footprint_sides
 from cvgl.ground import aim, ground_offset
 from cvgl.rectify import Patch, rectify, rectify_again
-from cvgl.register import Correction, PoseSigmas, Registration, block_side, register
+from cvgl.register import Correction, PoseSigmas, Registration, block_side, ground_around, register
 
 __all__ = [
     "REACH_STRIDES",
+    "STUDIED",
     "TURNS_DEG",
     "Hypothesis",
     "View",
@@ -42,7 +43,7 @@ TURNS_DEG = (-8.0, -4.0, 0.0, 4.0, 8.0)
 # How far around a place the frame is looked for, in strides of the gallery's tiles.
 REACH_STRIDES = 1.5
 # Hypotheses that are registered at full detail.
-_STUDIED = 2
+STUDIED = 2
 
 
 @dataclass(frozen=True)
@@ -179,12 +180,27 @@ def examine(
     """Register every peak's place at half the detail, and the best few again at full detail from the pose found."""
     run = executor.map if executor is not None else map
 
-    def glance(entry: tuple[View, Peak, float]) -> Hypothesis | None:
-        view, peak, turn = entry
+    # The turns of a peak look at the same ground.
+    sides = [view.half.mask.shape[0] for view, _ in peaks]
+    places = [(side, 2, peak.easting, peak.northing) for side, (_, peak) in zip(sides, peaks, strict=True)]
+    grounds = list(run(lambda place: ground_around(basemap, *place), places))
+
+    def glance(entry: tuple[int, float]) -> Hypothesis | None:
+        index, turn = entry
+        view, peak = peaks[index]
         patch = view.turned(view.half, turn)
         start, side = Correction(turn), block_side(view.short_px)
         found = register(
-            basemap, patch, peak.easting, peak.northing, start, view.height, side, sigmas, view.patch.offset
+            basemap,
+            patch,
+            peak.easting,
+            peak.northing,
+            start,
+            view.height,
+            side,
+            sigmas,
+            view.patch.offset,
+            grounds[index],
         )
         return None if found is None else Hypothesis(view, peak, found)
 
@@ -201,14 +217,14 @@ def examine(
         return None if after is None else Hypothesis(view, hypothesis.peak, after)
 
     # The correlation of the whole frame is a poor judge of the heading, so the best peak is looked at under all.
-    entries = [(view, peak, turn) for view, peak in peaks[:1] for turn in turns_deg]
-    entries += [(view, peak, peak.turn_deg) for view, peak in peaks[1:]]
+    entries = [(0, turn) for turn in turns_deg] if peaks else []
+    entries += [(index, peaks[index][1].turn_deg) for index in range(1, len(peaks))]
     glanced = [hypothesis for hypothesis in run(glance, entries) if hypothesis is not None]
     # Peak and evidence are in comparable units: standard deviations of chance.
     glanced.sort(key=lambda h: -(h.peak.score + h.registration.evidence))
     chosen: list[Hypothesis] = []
     for hypothesis in glanced:
-        if len(chosen) < _STUDIED and all(hypothesis.peak is not other.peak for other in chosen):
+        if len(chosen) < STUDIED and all(hypothesis.peak is not other.peak for other in chosen):
             chosen.append(hypothesis)
     return [studied for studied in run(study, chosen) if studied is not None]
 
@@ -266,7 +282,7 @@ def examine_features(
         )
         return Hypothesis(view, peak, place, found)
 
-    return [studied for studied in run(study, peaks[:_STUDIED]) if studied is not None]
+    return [studied for studied in run(study, peaks[:STUDIED]) if studied is not None]
 
 
 def _look(

@@ -20,10 +20,19 @@ from cvgl.native import block_corners, correlate_blocks, fit_pose, judge_blocks,
 from cvgl.orientation import map_field, orientation_field
 from cvgl.rectify import Patch
 
-__all__ = ["Correction", "PoseSigmas", "Registration", "block_side", "register"]
+__all__ = [
+    "SEARCH_PX",
+    "Correction",
+    "Ground",
+    "PoseSigmas",
+    "Registration",
+    "block_side",
+    "ground_around",
+    "register",
+]
 
 # A block sees this far beyond the hypothesis, pixels of the basemap.
-_SEARCH_PX = 16
+SEARCH_PX = 16
 # A block votes for the fitted pose if its own best place is this close, pixels.
 _VOTE_PX = 3.0
 # Blocks with a smaller share of seen pixels say nothing.
@@ -115,6 +124,40 @@ def block_side(footprint_short_px: float) -> int:
     return min(max(round(footprint_short_px / 4.4), 20), 48)
 
 
+@dataclass(frozen=True)
+class Ground:
+    """The basemap around a hypothesis, as registration reads it.
+
+    Args:
+        field: (n, n) complex64 orientation field, n being the patch's size and the reach on both sides.
+        known: (n, n) 255 where the basemap has data; None for everywhere.
+        easting, northing: of its middle, metres: the hypothesis, to the basemap's whole pixels.
+    """
+
+    field: NDArray[np.complex64]
+    known: NDArray[np.uint8] | None
+    easting: float
+    northing: float
+
+
+def ground_around(basemap: Basemap, size: int, reduction: int, easting: float, northing: float) -> Ground:
+    """The ground that a patch of (size, size) at ``reduction`` times the basemap's GSD is registered on.
+
+    Args:
+        basemap: grey.
+        size: of the patch, its pixels.
+        reduction: 1 to 3.
+        easting, northing: where the patch's middle is supposed to be, metres.
+    """
+    full = size * reduction
+    column, row = basemap.to_pixel(easting, northing)
+    left, top = round(float(column) - (full - 1) / 2), round(float(row) - (full - 1) / 2)
+    middle_easting, middle_northing = basemap.to_local(left + (full - 1) / 2, top + (full - 1) / 2)
+    side = size + 2 * (SEARCH_PX // reduction)
+    field, known = map_field(basemap.pixels, left - SEARCH_PX, top - SEARCH_PX, side, reduction)
+    return Ground(field, known, float(middle_easting), float(middle_northing))
+
+
 def register(
     basemap: Basemap,
     patch: Patch,
@@ -125,6 +168,7 @@ def register(
     side: int,
     sigmas: PoseSigmas,
     ahead: NDArray[np.float64] | None = None,
+    ground: Ground | None = None,
 ) -> Registration | None:
     """Register a patch around a hypothesis.
 
@@ -139,22 +183,20 @@ def register(
         sigmas: what the fit may change, and how much.
         ahead: (2,) east and north of the patch's middle from the point below the camera by the attitude that the frame
             came with, metres: what a change of tilt does is developed about it. None for a camera that looks down.
+        ground: :func:`ground_around` that place, where several patches share it; by default it is made.
 
     Returns:
         The registration, or None where too few blocks see both the frame and the basemap.
     """
     reduction = round(patch.gsd / basemap.gsd)
-    full = patch.mask.shape[0] * reduction
-    column, row = basemap.to_pixel(easting, northing)
-    left, top = round(float(column) - (full - 1) / 2), round(float(row) - (full - 1) / 2)
-    start_easting, start_northing = basemap.to_local(left + (full - 1) / 2, top + (full - 1) / 2)
-    gsd, side, search = basemap.gsd * reduction, side // reduction, _SEARCH_PX // reduction
+    gsd, side, search = basemap.gsd * reduction, side // reduction, SEARCH_PX // reduction
     size = patch.mask.shape[0]
-    ground, known = map_field(basemap.pixels, left - _SEARCH_PX, top - _SEARCH_PX, size + 2 * search, reduction)
-    corners = block_corners(patch.mask, known, side, search, _SEEN)
+    if ground is None:
+        ground = ground_around(basemap, size, reduction, easting, northing)
+    corners = block_corners(patch.mask, ground.known, side, search, _SEEN)
     if len(corners) < _FEWEST_BLOCKS:
         return None
-    surfaces = correlate_blocks(orientation_field(patch.image, patch.mask), ground, corners, side, search, 1)
+    surfaces = correlate_blocks(orientation_field(patch.image, patch.mask), ground.field, corners, side, search, 1)
     design, lean = pose_design(corners, side, size, gsd, height, *patch.offset, *(0.0, 0.0) if ahead is None else ahead)
     prior_mean = -np.array([0.0, 0.0, math.radians(applied.turn_deg), applied.scale, *applied.lean])
     turn_weight, tilt_weight = math.radians(sigmas.heading_deg) ** -2, math.radians(sigmas.tilt_deg) ** -2
@@ -181,8 +223,8 @@ def register(
     covariance: NDArray[np.float64] = np.asarray(np.linalg.inv(information) * max(1.0, spread / sigma) ** 2)
     east, north, turn, scale, lean_east, lean_north = pose.tolist()
     return Registration(
-        easting=float(start_easting) + east,
-        northing=float(start_northing) + north,
+        easting=ground.easting + east,
+        northing=ground.northing + north,
         covariance=covariance[:2, :2],
         correction=Correction(
             applied.turn_deg + math.degrees(turn),

@@ -163,8 +163,8 @@ nb::tuple rectify(const Array& image, const Array& map3x3, double fx, double fy,
   check_threads(threads);
 
   const std::size_t pixels = static_cast<std::size_t>(height) * static_cast<std::size_t>(width);
-  std::unique_ptr<std::uint8_t[]> patch(new std::uint8_t[pixels * (colour ? 3 : 1)]);
-  std::unique_ptr<std::uint8_t[]> mask(new std::uint8_t[pixels]);
+  cvgl::Room<std::uint8_t> patch = cvgl::room_for<std::uint8_t>(pixels * (colour ? 3 : 1));
+  cvgl::Room<std::uint8_t> mask = cvgl::room_for<std::uint8_t>(pixels);
   {
     nb::gil_scoped_release release;
     const auto rows = colour ? cvgl::rectify_rows_colour : cvgl::rectify_rows_grey;

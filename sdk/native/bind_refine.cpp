@@ -64,7 +64,7 @@ nb::ndarray<nb::numpy, float> correlate_blocks(const Array& field, const Array& 
   }
   const int extent = 2 * search + 1;
   const std::size_t area = static_cast<std::size_t>(extent) * static_cast<std::size_t>(extent);
-  std::unique_ptr<float[]> out(new float[count * area + 1]);
+  cvgl::Room<float> out = cvgl::room_for<float>(count * area);
   {
     nb::gil_scoped_release release;
     const std::ptrdiff_t field_stride = 2 * width, ground_stride = 2 * (width + 2 * search);
@@ -81,20 +81,14 @@ nb::ndarray<nb::numpy, float> correlate_blocks(const Array& field, const Array& 
     const int blocks = static_cast<int>(count);
     cvgl::parallel_rows(blocks, cvgl::thread_count(threads, blocks), work);
   }
-  float* data = out.get();
-  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
-  out.release();
   const auto e = static_cast<std::size_t>(extent);
-  return nb::ndarray<nb::numpy, float>(data, {count, e, e}, owner);
+  return owned<float>(std::move(out), {count, e, e});
 }
 
 using Field = nb::ndarray<nb::numpy, std::complex<float>>;
 
-Field owned_field(std::unique_ptr<float[]> values, std::size_t height, std::size_t width) {
-  float* data = values.get();
-  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
-  values.release();
-  return Field(data, {height, width}, owner);
+Field owned_field(cvgl::Room<float> values, std::size_t height, std::size_t width) {
+  return owned<std::complex<float>>(std::move(values), {height, width});
 }
 
 // (H, W) bytes, the pixels of a row lying together.
@@ -135,7 +129,7 @@ Field orientation(const Array& grey, const Array& mask, double sigma, float nois
     expect_same_size("mask", mask, grey);
   }
   const std::vector<float> taps = checked_gaussian(sigma);
-  std::unique_ptr<float[]> out(new float[2 * grey.shape(0) * grey.shape(1) + 1]);
+  cvgl::Room<float> out = cvgl::room_for<float>(2 * grey.shape(0) * grey.shape(1));
   {
     nb::gil_scoped_release release;
     cvgl::orientation_field(image, inside, taps, noise, out.get());
@@ -152,7 +146,7 @@ nb::tuple reduce(const Array& image, const Array& mask, int reduction) {
   }
   const std::size_t h = image.shape(0) / static_cast<std::size_t>(reduction);
   const std::size_t w = image.shape(1) / static_cast<std::size_t>(reduction);
-  std::unique_ptr<std::uint8_t[]> mean(new std::uint8_t[h * w + 1]), known(new std::uint8_t[h * w + 1]);
+  cvgl::Room<std::uint8_t> mean = cvgl::room_for<std::uint8_t>(h * w), known = cvgl::room_for<std::uint8_t>(h * w);
   {
     nb::gil_scoped_release release;
     cvgl::reduce_image(grey, seen, reduction, mean.get(), known.get());
@@ -174,7 +168,7 @@ nb::tuple resample(const Array& image, const Array& mask, const Array& between) 
     refuse("between: expected finite numbers");
   }
   const std::size_t h = image.shape(0), w = image.shape(1);
-  std::unique_ptr<std::uint8_t[]> out(new std::uint8_t[h * w + 1]), inside(new std::uint8_t[h * w + 1]);
+  cvgl::Room<std::uint8_t> out = cvgl::room_for<std::uint8_t>(h * w), inside = cvgl::room_for<std::uint8_t>(h * w);
   {
     nb::gil_scoped_release release;
     cvgl::resample(grey, seen, map, out.get(), inside.get());
@@ -192,15 +186,16 @@ nb::tuple ground_field(const Array& pixels, std::int64_t left, std::int64_t top,
   check_side("top", top, -kFarthest, kFarthest);
   const std::vector<float> taps = checked_gaussian(sigma);
   const auto h = static_cast<std::size_t>(height), w = static_cast<std::size_t>(width);
-  std::unique_ptr<float[]> out(new float[2 * h * w + 1]);
-  std::unique_ptr<std::uint8_t[]> known(new std::uint8_t[h * w + 1]);
+  cvgl::Room<float> out = cvgl::room_for<float>(2 * h * w);
+  cvgl::Room<std::uint8_t> known = cvgl::room_for<std::uint8_t>(h * w);
   bool whole = false;
   {
     nb::gil_scoped_release release;
-    std::unique_ptr<std::uint8_t[]> mean(new std::uint8_t[h * w + 1]);
+    cvgl::Room<std::uint8_t> mean = cvgl::room_for<std::uint8_t>(h * w);
     const cvgl::Window window(map, left, top, height * reduction, width * reduction);
-    cvgl::reduce_image(window.plane(), window.plane(), reduction, mean.get(), known.get());
-    whole = std::find(known.get(), known.get() + h * w, 0) == known.get() + h * w;
+    whole = window.whole();
+    const cvgl::Plane data = whole ? cvgl::Plane{nullptr, 0, 0, 0} : window.plane();
+    cvgl::reduce_image(window.plane(), data, reduction, mean.get(), known.get());
     const auto stride = static_cast<std::ptrdiff_t>(width);
     const cvgl::Plane inside{whole ? nullptr : known.get(), stride, height, width};
     cvgl::orientation_field({mean.get(), stride, height, width}, inside, taps, noise, out.get());

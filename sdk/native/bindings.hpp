@@ -9,9 +9,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <initializer_list>
-#include <memory>
 #include <string>
+#include <utility>
 
+#include "memory.hpp"
 #include "parallel.hpp"
 
 namespace cvgl::bindings {
@@ -42,11 +43,17 @@ inline void check_threads(int threads) {
   }
 }
 
-inline Bytes owned(std::unique_ptr<std::uint8_t[]> data, std::initializer_list<std::size_t> shape) {
-  std::uint8_t* bytes = data.get();
-  nb::capsule owner(bytes, [](void* p) noexcept { delete[] static_cast<std::uint8_t*>(p); });
+// An array for Python that owns its memory.
+template <typename Element, typename T>
+nb::ndarray<nb::numpy, Element> owned(cvgl::Room<T> data, std::initializer_list<std::size_t> shape) {
+  T* const values = data.get();
+  nb::capsule owner(values, [](void* p) noexcept { cvgl::GiveBack()(p); });
   data.release();
-  return Bytes(bytes, shape, owner);
+  return nb::ndarray<nb::numpy, Element>(values, shape, owner);
+}
+
+inline Bytes owned(cvgl::Room<std::uint8_t> data, std::initializer_list<std::size_t> shape) {
+  return owned<std::uint8_t>(std::move(data), shape);
 }
 
 // A C-contiguous array of a type and shape (-1: any).

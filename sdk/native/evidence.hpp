@@ -90,7 +90,7 @@ inline Verdict judge(const PoseProblem& problem, const std::array<double, kPose>
     const double* lean = problem.lean + static_cast<std::ptrdiff_t>(b) * 2;
     double predicted[2];
     predict(problem, b, pose, predicted);
-    const double apart = std::hypot(measured[2 * b] - predicted[0], measured[2 * b + 1] - predicted[1]);
+    const double apart = length_of(measured[2 * b] - predicted[0], measured[2 * b + 1] - predicted[1]);
     if (apart < vote * problem.gsd) {
       squares += apart * apart;
       ++close;
@@ -104,12 +104,12 @@ inline Verdict judge(const PoseProblem& problem, const std::array<double, kPose>
       const double down = (predicted[1] + lean[1] * problem.rises[r]) / -problem.gsd;
       const int x = clip(std::nearbyint(right) + search), y = clip(std::nearbyint(down) + search);
       value = std::max(value, surface[y * extent + x]);
-      nearest = std::min(nearest, std::hypot(top % extent - search - right, top / extent - search - down));
+      nearest = std::min(nearest, length_of(top % extent - search - right, top / extent - search - down));
     }
     const double better = static_cast<double>(count_at_least(surface, area, value)) / area;
     // A block far from the middle may choose among several places: as many chances as are three pixels apart.
     const double swing = (problem.rises[rises - 1] - problem.rises[0]) / problem.gsd;
-    const double chances = 1.0 + std::hypot(lean[0] * swing, lean[1] * swing) / 3.0;
+    const double chances = 1.0 + length_of(lean[0] * swing, lean[1] * swing) / 3.0;
     surprise -= std::log(-std::expm1(chances * std::log1p(-std::min(better, 1.0 - 1e-9))));
     votes += nearest < vote ? 1 : 0;
   }

@@ -32,6 +32,14 @@ class Window {
 
   const Plane& plane() const { return plane_; }
 
+  // Whether there is data everywhere.
+  bool whole() const {
+    for (int y = 0; y < plane_.height; ++y) {
+      if (std::memchr(plane_.row(y), 0, static_cast<std::size_t>(plane_.width)) != nullptr) return false;
+    }
+    return true;
+  }
+
  private:
   std::vector<unsigned char> copy_;
   Plane plane_{};

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "lanes.hpp"
@@ -124,6 +126,18 @@ CVGL_CLONES inline void erode_across(const unsigned char* __restrict first, int 
   }
 }
 
+// One past the last byte of a row that is not zero; 0 where all are.
+inline int end_of_set(const unsigned char* row, int width) {
+  while (width >= 8) {
+    std::uint64_t eight;
+    std::memcpy(&eight, row + width - 8, sizeof(eight));
+    if (eight != 0) break;
+    width -= 8;
+  }
+  while (width > 0 && row[width - 1] == 0) --width;
+  return width;
+}
+
 // Zeros in a row of complex numbers where a mask is not set.
 CVGL_CLONES inline void blank(const unsigned char* __restrict inside, int first, int last, float* __restrict out) {
   for (int x = first; x < last; ++x) {
@@ -143,38 +157,51 @@ struct Span {
   }
 };
 
-// Where a field may differ from zero: away from the border, and from what is not in the mask.
+// Where a field may differ from zero: away from the border, and from what is not in the mask. One at a time in each
+// thread.
 class Interior {
  public:
-  explicit Interior(const Plane& mask) : width_(mask.width), spans_(static_cast<std::size_t>(mask.height)) {
+  explicit Interior(const Plane& mask)
+      : width_(mask.width), spans_(static_cast<std::size_t>(mask.height)), inside_(nullptr) {
     const auto w = static_cast<std::size_t>(width_);
     if (mask.data == nullptr) {
       std::fill(spans_.begin(), spans_.end(), Span{1, width_ - 1});
       return;
     }
-    std::vector<unsigned char> along(w * spans_.size());
-    inside_.resize(w * spans_.size());
-    for (int y = 0; y < mask.height; ++y) erode_along(mask.row(y), width_, &along[static_cast<std::size_t>(y) * w]);
+    // Of this thread's own, and kept: fresh memory would cost more than what is done in it. Rows that nothing is written
+    // to are not read.
+    thread_local std::vector<unsigned char> room;
+    if (room.size() < 2 * w * spans_.size()) room.resize(2 * w * spans_.size());
+    unsigned char* const along = room.data() + w * spans_.size();
+    inside_ = room.data();
+    std::vector<int> ends(spans_.size());
+    for (int y = 0; y < mask.height; ++y) {
+      int& end = ends[static_cast<std::size_t>(y)];
+      end = end_of_set(mask.row(y), width_);
+      if (end > 0) erode_along(mask.row(y), width_, &along[static_cast<std::size_t>(y) * w]);
+    }
     for (int y = kMaskReach; y < mask.height - kMaskReach; ++y) {
+      const int* around = &ends[static_cast<std::size_t>(y - kMaskReach)];
+      if (*std::min_element(around, around + 2 * kMaskReach + 1) == 0) continue;
       unsigned char* row = &inside_[static_cast<std::size_t>(y) * w];
       erode_across(&along[static_cast<std::size_t>(y - kMaskReach) * w], width_, row);
-      const auto first = static_cast<int>(std::find(row, row + w, 1) - row);
-      int last = width_;
-      while (last > first && row[last - 1] == 0) --last;
-      spans_[static_cast<std::size_t>(y)] = {first, last};
+      const void* first = std::memchr(row, 1, w);
+      if (first == nullptr) continue;
+      spans_[static_cast<std::size_t>(y)] = {static_cast<int>(static_cast<const unsigned char*>(first) - row),
+                                             end_of_set(row, width_)};
     }
   }
 
   const Span& span(int y) const { return spans_[static_cast<std::size_t>(y)]; }
   // Null where all of every span is inside.
   const unsigned char* row(int y) const {
-    return inside_.empty() ? nullptr : &inside_[static_cast<std::size_t>(y) * static_cast<std::size_t>(width_)];
+    return inside_ == nullptr ? nullptr : inside_ + static_cast<std::size_t>(y) * static_cast<std::size_t>(width_);
   }
 
  private:
   int width_;
   std::vector<Span> spans_;
-  std::vector<unsigned char> inside_;
+  unsigned char* inside_;
 };
 
 // Orientation field of an image, zero outside the mask (data may be null: everywhere is inside) and near its edge.

@@ -11,6 +11,9 @@ namespace cvgl {
 
 constexpr int kPose = 6;
 
+// Without the care that std::hypot takes of numbers near the limits of their type, which metres and pixels are not.
+inline double length_of(double x, double y) { return std::sqrt(x * x + y * y); }
+
 struct PoseProblem {
   const float* surfaces;  // (blocks, extent, extent)
   const double* design;   // (blocks, 2, 6): displacement east, north by the pose
@@ -150,7 +153,7 @@ inline bool fit_pose(const PoseProblem& p, const std::vector<int>& radii, int ro
         double at[2];
         predict(p, b, fit.pose, at);
         const double* m = &fit.measured[2 * static_cast<std::size_t>(b)];
-        const double residual = std::hypot(m[0] - at[0], m[1] - at[1]) / (1.5 * p.sigma);
+        const double residual = length_of(m[0] - at[0], m[1] - at[1]) / (1.5 * p.sigma);
         // Student's t: a block on a facade or a moved shadow is far off, and must not count.
         const double weight = 5.0 / (4.0 + residual * residual) / (p.sigma * p.sigma);
         const double* d = p.design + static_cast<std::ptrdiff_t>(b) * 2 * kPose;

@@ -10,7 +10,7 @@
 // derivatives of the mapping at the pixel's centre. The answer is the mean over it:
 //   - from a thickness of 2 source pixels on, by area: every source pixel counts by how much of it the parallelogram
 //     covers (Area);
-//   - below, beyond 30 pixels, and at the image's border: of bilinear samples on a grid of about one sample per source
+//   - below, beyond 110 pixels, and at the image's border: of bilinear samples on a grid of about one sample per source
 //     pixel along each side (Grid). Samples beyond the border are left out.
 #pragma once
 
@@ -33,8 +33,9 @@ constexpr float kSampleSlack = 0.125f;
 
 // From this thickness of the parallelogram on, and up to this extent along the image's axes, pixels count by area.
 constexpr float kAreaFrom = 2.0f;
-constexpr float kAreaExtent = 30.0f;
-constexpr int kMaxAreaRows = 32;
+constexpr float kAreaExtent = 110.0f;
+constexpr int kMaxAreaRows = 112;
+constexpr int kWhole = 256;  // what a pixel counts that is covered completely; of so many, 127 fit in 15 bits
 
 // How a camera delivers pixels.
 //   bgr, rgb: three bytes a pixel.  grey: one.
@@ -400,7 +401,8 @@ CVGL_HD inline void mean_inside(const Plane& plane, const Grid& grid, float* mea
 struct Area {
   int column, row, rows;  // origin of the coordinates below; rows that it touches
   float x, y;             // centre
-  float top, bottom;      // its extent
+  float reach;            // how far it extends from there along the rows
+  float top, bottom;      // its extent across them
   float slope_u, slope_v, half_u, half_v;
 };
 
@@ -425,6 +427,7 @@ CVGL_HD inline bool area_of(const FootprintOf<Real>& f, int width, int height, A
   area->rows = static_cast<int>(fits ? std::floor(bottom + 0.5f) - row : 0.0f) + 1;
   area->x = static_cast<float>(f.x - column);
   area->y = static_cast<float>(f.y - row);
+  area->reach = static_cast<float>(0.5f * span_x);
   area->top = static_cast<float>(top - row);
   area->bottom = static_cast<float>(bottom - row);
   area->slope_u = static_cast<float>(f.ux * inverse_u);
@@ -437,9 +440,9 @@ CVGL_HD inline bool area_of(const FootprintOf<Real>& f, int width, int height, A
 // What an area covers of one row of pixels, from the column `first` on. Whole pixels are 256.
 struct Chord {
   int first;
-  int begin, end;  // of the covered part, from the outer border of the first pixel
-  int most;        // what one pixel can count
-  int share;       // of the row's height that is covered, 128 for all of it
+  int left, right;  // from the chord's begin to the first pixel's right border, and from its left border to the end
+  int most;         // what one pixel can count
+  int share;        // of the row's height that is covered, 128 for all of it
 };
 
 // The chord halfway down the part of the row that is covered stands for that part.
@@ -454,30 +457,31 @@ CVGL_HD inline Chord chord_of(const Area& area, int row) {
   const float first = std::floor(left);
   Chord chord;
   chord.first = area.column + static_cast<int>(first);
-  chord.begin = static_cast<int>((left - first) * 256.0f + 0.5f);
-  chord.end = static_cast<int>((right - first) * 256.0f + 0.5f);
-  const int length = chord.end - chord.begin;
-  chord.most = length < 256 ? length : 256;
+  const int begin = static_cast<int>((left - first) * kWhole + 0.5f);
+  const int end = static_cast<int>((right - first) * kWhole + 0.5f);
+  chord.left = kWhole - begin;
+  chord.right = end;
+  chord.most = end - begin < kWhole ? end - begin : kWhole;
   chord.share = static_cast<int>((bottom - top) * 128.0f + 0.5f);
   return chord;
 }
 
 // How much the i-th pixel of a chord counts, 0 to 256.
 CVGL_HD inline int weight_in(const Chord& chord, int i) {
-  const int from_left = 256 * i + 256 - chord.begin, from_right = chord.end - 256 * i;
+  const int from_left = chord.left + kWhole * i, from_right = chord.right - kWhole * i;
   int weight = from_left < from_right ? from_left : from_right;
   if (weight > chord.most) weight = chord.most;
   return weight < 0 ? 0 : (weight * chord.share) >> 7;
 }
 
-// Sums are 2^8 times the grey values: 255 * 2^8 * 32 * 32 pixels fit easily.
+// Sums are 2^8 times the grey values: 255 * 2^8 * 112 * 112 pixels fit.
 template <typename L>
 CVGL_HD inline void mean_by_area(const Plane& plane, const Area& area, float* mean) {
   unsigned total[L::channels] = {}, weights = 0;
   for (int row = 0; row < area.rows; ++row) {
     const Chord chord = chord_of(area, row);
     const unsigned char* pixel = pixel_at<L>(plane, chord.first, area.row + row);
-    for (int i = 0; 256 * i < chord.end; ++i, pixel += L::step) {
+    for (int i = 0; kWhole * i < chord.right; ++i, pixel += L::step) {
       const unsigned weight = static_cast<unsigned>(weight_in(chord, i));
       weights += weight;
       for (int c = 0; c < L::channels; ++c) total[c] += weight * pixel[c * L::gap];

@@ -63,12 +63,12 @@ CVGL_INLINE void find_footprints(const double* map, const Lens& lens, const Plan
 struct Areas {
   static constexpr int length = Stretch::length;
   int fits[length], column[length], row[length], rows[length];
-  float x[length], y[length], top[length], bottom[length];
+  float x[length], y[length], reach[length], top[length], bottom[length];
   float slope_u[length], slope_v[length], half_u[length], half_v[length];
 
   Area area(int i) const {
-    return Area{column[i], row[i],     rows[i],    x[i],      y[i],     top[i],
-                bottom[i], slope_u[i], slope_v[i], half_u[i], half_v[i]};
+    return Area{column[i], row[i],    rows[i],    x[i],       y[i],      reach[i],
+                top[i],    bottom[i], slope_u[i], slope_v[i], half_u[i], half_v[i]};
   }
 };
 
@@ -82,6 +82,7 @@ CVGL_INLINE void find_areas(const Stretch& stretch, int width, int height, Areas
     areas->rows[i] = area.rows;
     areas->x[i] = area.x;
     areas->y[i] = area.y;
+    areas->reach[i] = area.reach;
     areas->top[i] = area.top;
     areas->bottom[i] = area.bottom;
     areas->slope_u[i] = area.slope_u;
@@ -92,138 +93,180 @@ CVGL_INLINE void find_areas(const Stretch& stretch, int width, int height, Areas
 }
 
 #if defined(__GNUC__) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-// Vectors of eight 16-bit numbers, which every processor has, and of their sums in 32 bits: of the even lanes and of the
-// odd ones, which takes an instruction each, where lanes side by side would have to be spread first.
-constexpr int kShorts = 8;
-typedef unsigned char Bytes8 __attribute__((vector_size(8)));
-typedef short Shorts8 __attribute__((vector_size(16)));
-typedef unsigned short Counts8 __attribute__((vector_size(16)));
-typedef unsigned Sums4 __attribute__((vector_size(16)));
+// Vectors of `N` 16-bit numbers, and of their sums in 32 bits: of the even lanes and of the odd ones, which takes an
+// instruction each, where lanes side by side would have to be spread first.
+template <int N>
+struct Vectors {
+  typedef unsigned char Bytes __attribute__((vector_size(N)));
+  typedef short Shorts __attribute__((vector_size(2 * N)));
+  typedef unsigned short Counts __attribute__((vector_size(2 * N)));
+  typedef unsigned Sums __attribute__((vector_size(2 * N)));
+};
 
-// A row is read in blocks of eight pixels, which are `Step` vectors of bytes. The bytes of every block lie alike: byte
-// 8 s + lane of it is of pixel (8 s + lane) / Step, and is that pixel's byte (8 s + lane) % Step. Here are masks of the
-// even and of the odd lanes that hold each of a pixel's bytes.
-template <int Step>
+// A row is read in blocks of so many pixels: few where chords are short, and else as many as fit a processor's vector
+// (on ARM, whose vectors are half as long, more of them would only be more to do).
+constexpr int kNarrow = 8;
+#if defined(__aarch64__)
+constexpr int kWide = 8;
+#else
+constexpr int kWide = 16;
+#endif
+
+// The bytes of a block are `Step` vectors of `N`. Byte N s + lane is of pixel (N s + lane) / Step, and is that pixel's
+// byte (N s + lane) % Step. Here are masks of the even and of the odd lanes that hold each of a pixel's bytes.
+template <int Step, int N>
 struct BytesOfBlock {
-  unsigned is[Step][Step][2][kShorts / 2];
+  unsigned is[Step][Step][2][N / 2];
   constexpr BytesOfBlock() : is{} {
-    for (int byte = 0; byte < Step * kShorts; ++byte) {
-      const int lane = byte % kShorts;
-      is[byte % Step][byte / kShorts][lane % 2][lane / 2] = ~0u;
+    for (int byte = 0; byte < Step * N; ++byte) {
+      const int lane = byte % N;
+      is[byte % Step][byte / N][lane % 2][lane / 2] = ~0u;
     }
   }
 };
 
-template <int Step>
-inline constexpr BytesOfBlock<Step> kBytesOfBlock{};
+template <int Step, int N>
+inline constexpr BytesOfBlock<Step, N> kBytesOfBlock{};
 
-// The s-th vector of a block's bytes: to each byte the number of its pixel.
-template <int Step, int S, int... Lane>
-CVGL_INLINE Counts8 spread(Counts8 pixels, std::integer_sequence<int, Lane...>) {
-#if defined(__clang__)
-  return __builtin_shufflevector(pixels, pixels, ((S * kShorts + Lane) / Step)...);
-#else
-  return __builtin_shuffle(pixels, Counts8{((S * kShorts + Lane) / Step)...});
-#endif
+// The left borders of a block's pixels.
+template <int N>
+struct Borders {
+  short at[N];
+  constexpr Borders() : at{} {
+    for (int i = 0; i < N; ++i) at[i] = static_cast<short>(kWhole * i);
+  }
+};
+
+template <int N>
+inline constexpr Borders<N> kBorders{};
+
+// Adds a vector's lanes to sums of its even and of its odd ones.
+template <int N>
+CVGL_INLINE void add_lanes(const typename Vectors<N>::Counts& counts, typename Vectors<N>::Sums& even,
+                           typename Vectors<N>::Sums& odd) {
+  const auto pairs = reinterpret_cast<typename Vectors<N>::Sums>(counts);
+  even += pairs & 0xffffu;
+  odd += pairs >> 16;
 }
 
-template <typename Vector>
-CVGL_INLINE Vector read(const void* memory) {
-  Vector vector;
-  std::memcpy(&vector, memory, sizeof(vector));
-  return vector;
+template <int N>
+CVGL_INLINE unsigned sum_of(const typename Vectors<N>::Sums& lanes) {
+  unsigned parts[N / 2];
+  std::memcpy(parts, &lanes, sizeof(parts));
+  for (int half = N / 4; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) parts[i] += parts[i + half];
+  }
+  return parts[0];
 }
 
-CVGL_INLINE Sums4 even_lanes(Counts8 counts) { return reinterpret_cast<Sums4>(counts) & 0xffffu; }
-CVGL_INLINE Sums4 odd_lanes(Counts8 counts) { return reinterpret_cast<Sums4>(counts) >> 16; }
-CVGL_INLINE unsigned sum_of(Sums4 lanes) { return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]); }
-
-// The chords of an area, row by row.
+// The chords of an area, by eight rows.
 struct Chords {
-  int first[kMaxAreaRows], begin[kMaxAreaRows], end[kMaxAreaRows], most[kMaxAreaRows], share[kMaxAreaRows];
+  static constexpr int kRows = 8;
+  struct Rows {
+    int first[kRows], left[kRows], right[kRows], most[kRows], share[kRows];
+  };
+  Rows rows[kMaxAreaRows / kRows];
+
+  int first(int row) const { return rows[row / kRows].first[row % kRows]; }
 };
 
 CVGL_INLINE void find_chords(const Area& area, Chords* chords) {
-  for (int from = 0; from < area.rows; from += kShorts) {
-    for (int row = from; row < from + kShorts; ++row) {
-      const Chord chord = chord_of(area, row);
-      chords->first[row] = chord.first;
-      chords->begin[row] = chord.begin;
-      chords->end[row] = chord.end;
-      chords->most[row] = chord.most;
-      chords->share[row] = chord.share;
+  for (int from = 0; from < area.rows; from += Chords::kRows) {
+    Chords::Rows& rows = chords->rows[from / Chords::kRows];
+    for (int i = 0; i < Chords::kRows; ++i) {
+      const Chord chord = chord_of(area, from + i);
+      rows.first[i] = chord.first;
+      rows.left[i] = chord.left;
+      rows.right[i] = chord.right;
+      rows.most[i] = chord.most;
+      rows.share[i] = chord.share;
     }
   }
 }
 
-// Adds to the sums what one vector of bytes is, times the weights of its pixels.
-template <int Step, int S>
-CVGL_INLINE void add_bytes(const unsigned char* block, Counts8 weights, Sums4* even, Sums4* odd) {
-  const Counts8 counted = spread<Step, S>(weights, std::make_integer_sequence<int, kShorts>());
-  const Counts8 product = counted * __builtin_convertvector(read<Bytes8>(block + kShorts * S), Counts8);
-  even[S] += even_lanes(product);
-  odd[S] += odd_lanes(product);
+// Adds to the sums what one vector of a block's bytes is, times the weights of their pixels.
+template <int Step, int N, int S, int... Lane>
+CVGL_INLINE void add_bytes(const unsigned char* block, const typename Vectors<N>::Counts& weights,
+                           typename Vectors<N>::Sums* even, typename Vectors<N>::Sums* odd,
+                           std::integer_sequence<int, Lane...>) {
+  using Counts = typename Vectors<N>::Counts;
+  // To each byte the number of its pixel.
+#if defined(__clang__)
+  const Counts counted = __builtin_shufflevector(weights, weights, ((S * N + Lane) / Step)...);
+#else
+  const Counts counted = __builtin_shuffle(weights, Counts{((S * N + Lane) / Step)...});
+#endif
+  Counts bytes;
+  for (int i = 0; i < N; ++i) bytes[i] = block[N * S + i];
+  add_lanes<N>(counted * bytes, even[S], odd[S]);
 }
 
-template <int Step, int... S>
-CVGL_INLINE void add_block(const unsigned char* block, Counts8 weights, Sums4* even, Sums4* odd,
+template <int Step, int N, int... S>
+CVGL_INLINE void add_block(const unsigned char* block, const typename Vectors<N>::Counts& weights,
+                           typename Vectors<N>::Sums* even, typename Vectors<N>::Sums* odd,
                            std::integer_sequence<int, S...>) {
-  (add_bytes<Step, S>(block, weights, even, odd), ...);
+  (add_bytes<Step, N, S>(block, weights, even, odd, std::make_integer_sequence<int, N>()), ...);
 }
 
-// The mean over an area by sums of weights and of weights times bytes, for chords of at most `Blocks` times 8 pixels.
-template <typename L, int Blocks>
-CVGL_INLINE void mean_of_blocks(const Plane& plane, const Area& area, const Chords& chords, float* mean) {
-  constexpr Shorts8 kPixel = {0, 256, 512, 768, 1024, 1280, 1536, 1792};
-  Sums4 even[L::step] = {}, odd[L::step] = {};
-  Counts8 counts = {};
+// The mean over an area by sums of weights and of weights times bytes, for chords of at most `blocks` times N pixels.
+template <typename L, int N>
+CVGL_INLINE void mean_of_blocks(const Plane& plane, const Area& area, const Chords& chords, int blocks, float* mean) {
+  using Shorts = typename Vectors<N>::Shorts;
+  using Counts = typename Vectors<N>::Counts;
+  using Sums = typename Vectors<N>::Sums;
+  Shorts borders;
+  std::memcpy(&borders, kBorders<N>.at, sizeof(borders));
+  Sums even[L::step] = {}, odd[L::step] = {}, even_counts = {}, odd_counts = {};
   const unsigned char* line = plane.data + area.row * plane.row_stride;
   for (int row = 0; row < area.rows; ++row, line += plane.row_stride) {
-    const unsigned char* bytes = line + static_cast<long long>(chords.first[row]) * L::step;
-    const Shorts8 from_left = kPixel + static_cast<short>(256 - chords.begin[row]);
-    const Shorts8 from_right = static_cast<short>(chords.end[row]) - kPixel;
-    const Shorts8 most = Shorts8{} + static_cast<short>(chords.most[row]);
-    const Counts8 share = Counts8{} + static_cast<unsigned short>(chords.share[row]);
-    for (int block = 0; block < Blocks; ++block) {
-      const short shift = static_cast<short>(256 * kShorts * block);
-      const Shorts8 left = from_left + shift, right = from_right - shift;
-      Shorts8 weight = left < right ? left : right;
+    const Chords::Rows& rows = chords.rows[row / Chords::kRows];
+    const int i = row % Chords::kRows;
+    const unsigned char* bytes = line + static_cast<long long>(rows.first[i]) * L::step;
+    Shorts left = borders + static_cast<short>(rows.left[i]);
+    Shorts right = static_cast<short>(rows.right[i]) - borders;
+    const Shorts most = Shorts{} + static_cast<short>(rows.most[i]);
+    const Counts share = Counts{} + static_cast<unsigned short>(rows.share[i]);
+    for (int block = 0; block < blocks; ++block) {
+      Shorts weight = left < right ? left : right;
       weight = weight < most ? weight : most;
-      weight = weight > Shorts8{} ? weight : Shorts8{};
-      const Counts8 counted = (reinterpret_cast<Counts8>(weight) * share) >> 7;
-      counts += counted;
-      add_block<L::step>(bytes + block * kShorts * L::step, counted, even, odd,
-                         std::make_integer_sequence<int, L::step>());
+      weight = weight > Shorts{} ? weight : Shorts{};
+      const Counts weights = (reinterpret_cast<Counts>(weight) * share) >> 7;
+      add_lanes<N>(weights, even_counts, odd_counts);
+      add_block<L::step, N>(bytes, weights, even, odd, std::make_integer_sequence<int, L::step>());
+      left += static_cast<short>(kWhole * N);
+      right -= static_cast<short>(kWhole * N);
+      bytes += N * L::step;
     }
   }
-  const unsigned weights = sum_of(even_lanes(counts) + odd_lanes(counts));
-  const float one = 1.0f / static_cast<float>(static_cast<int>(weights));
+  const float one = 1.0f / static_cast<float>(static_cast<int>(sum_of<N>(even_counts + odd_counts)));
   for (int c = 0; c < L::channels; ++c) {
-    Sums4 channel = {};
+    Sums channel = {};
     for (int s = 0; s < L::step; ++s) {
-      const auto& is = kBytesOfBlock<L::step>.is[c * L::gap][s];
-      channel += (even[s] & read<Sums4>(is[0])) + (odd[s] & read<Sums4>(is[1]));
+      Sums is_even, is_odd;
+      std::memcpy(&is_even, kBytesOfBlock<L::step, N>.is[c * L::gap][s][0], sizeof(is_even));
+      std::memcpy(&is_odd, kBytesOfBlock<L::step, N>.is[c * L::gap][s][1], sizeof(is_odd));
+      channel += (even[s] & is_even) + (odd[s] & is_odd);
     }
-    mean[c] = static_cast<float>(static_cast<int>(sum_of(channel))) * one;
+    mean[c] = static_cast<float>(static_cast<int>(sum_of<N>(channel))) * one;
   }
 }
 
-// Blocks that hold the longest chord of an area; 0 where they would be read beyond a row's end.
-CVGL_INLINE int blocks_for(const Area& area, int width) {
-  const float longest = std::min(2.0f * std::min(area.half_u, area.half_v), 2.0f * static_cast<float>(kAreaExtent));
-  const int blocks = (static_cast<int>(longest + 2.0f) + kShorts - 1) / kShorts;
-  // No chord begins further right than this; one pixel to spare, since a plane of chroma begins within one.
-  const int right = area.column + static_cast<int>(0.5f * kAreaExtent) + 2;
-  return right + blocks * kShorts + 1 <= width && blocks * kShorts <= kMaxAreaRows ? blocks : 0;
-}
-
+// The mean over an area, in blocks where none of them reaches beyond its row's end.
 template <typename L>
-CVGL_INLINE void mean_by_blocks(const Plane& plane, const Area& area, const Chords& chords, int blocks, float* mean) {
-  switch (blocks) {
-    case 1: return mean_of_blocks<L, 1>(plane, area, chords, mean);
-    case 2: return mean_of_blocks<L, 2>(plane, area, chords, mean);
-    case 3: return mean_of_blocks<L, 3>(plane, area, chords, mean);
-    default: return mean_of_blocks<L, 4>(plane, area, chords, mean);
+CVGL_INLINE void mean_by_blocks(const Plane& plane, const Area& area, const Chords& chords, float* mean) {
+  // No chord is longer, and none begins further right.
+  const int longest = static_cast<int>(2.0f * std::min({area.half_u, area.half_v, area.reach})) + 2;
+  const int right = area.column + static_cast<int>(area.reach) + 2;
+  const int size = longest <= kNarrow ? kNarrow : kWide, blocks = (longest + size - 1) / size;
+  if (right + blocks * size > plane.width) return mean_by_area<L>(plane, area, mean);
+  if (longest <= kNarrow) {
+    mean_of_blocks<L, kNarrow>(plane, area, chords, 1, mean);
+  } else if (blocks == 1) {
+    mean_of_blocks<L, kWide>(plane, area, chords, 1, mean);
+  } else if (blocks == 2) {
+    mean_of_blocks<L, kWide>(plane, area, chords, 2, mean);
+  } else {
+    mean_of_blocks<L, kWide>(plane, area, chords, blocks, mean);
   }
 }
 
@@ -241,7 +284,7 @@ CVGL_INLINE void means_by_area(const Plane& plane, const Areas& areas, const int
       find_chords(area, &next);
       const unsigned char* line = plane.data + area.row * plane.row_stride;
       for (int row = 0; row < area.rows; ++row, line += plane.row_stride) {
-        __builtin_prefetch(line + static_cast<long long>(next.first[row]) * L::step);
+        __builtin_prefetch(line + static_cast<long long>(next.first(row)) * L::step);
       }
     }
   };
@@ -250,13 +293,7 @@ CVGL_INLINE void means_by_area(const Plane& plane, const Areas& areas, const int
     prepare(from + kAtOnce);
     for (int k = 0; k < std::min(kAtOnce, count - from); ++k) {
       const int i = which[from + k];
-      const Area area = areas.area(i);
-      const int blocks = blocks_for(area, plane.width);
-      if (blocks > 0) {
-        mean_by_blocks<L>(plane, area, chords[from / kAtOnce % 2][k], blocks, means[i]);
-      } else {
-        mean_by_area<L>(plane, area, means[i]);
-      }
+      mean_by_blocks<L>(plane, areas.area(i), chords[from / kAtOnce % 2][k], means[i]);
     }
   }
 }
@@ -284,11 +321,15 @@ CVGL_INLINE void find_means(const Plane& plane, const Stretch& stretch, int coun
   means_by_area<L>(plane, areas, which, by_area, means);
 }
 
-// Calls work(row, from) for every stretch of some rows.
+// Calls work(row, from) for every stretch of some rows: a few rows of one stretch before the next one, since what lies
+// side by side in the output does so in the source.
 template <typename Work>
 CVGL_INLINE void for_stretches(int first, int last, int width, const Work& work) {
-  for (int row = first; row < last; ++row) {
-    for (int from = 0; from < width; from += Stretch::length) work(row, from);
+  constexpr int kRowsTogether = 16;
+  for (int top = first; top < last; top += kRowsTogether) {
+    for (int from = 0; from < width; from += Stretch::length) {
+      for (int row = top; row < std::min(top + kRowsTogether, last); ++row) work(row, from);
+    }
   }
 }
 

@@ -538,6 +538,30 @@ def test_a_patch_is_resampled_as_opencv_does(shape: tuple[int, int], between: Ar
     np.testing.assert_array_equal(seen[clear], expected[clear])
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.integers(33, 120),
+    between=homographies,
+    seen=st.tuples(st.floats(-1.0, 1.0), st.floats(-1.0, 1.0), st.floats(0.05, 0.6), st.floats(0.0, np.pi)),
+)
+def test_a_patch_that_is_mostly_empty_is_resampled_as_opencv_does(
+    size: int, between: Array, seen: tuple[float, float, float, float]
+) -> None:
+    x, y, length, turn = seen
+    middle, side = (size / 2 * (1 + x / 2), size / 2 * (1 + y / 2)), (size * length, size * length / 2)
+    mask = np.zeros((size, size), np.uint8)
+    cv2.fillConvexPoly(mask, np.round(cv2.boxPoints((middle, side, np.degrees(turn)))).astype(np.int32), 255)
+    image = np.where(mask > 0, grey_noise((size, size), 1), 0).astype(np.uint8)
+    found, inside = resample(image, mask, between)
+    back = cv2.WARP_INVERSE_MAP
+    expected = cv2.warpPerspective(image, between, (size, size), flags=back | cv2.INTER_LINEAR)
+    clear = rounds_clearly((size, size), between, 32.0)
+    np.testing.assert_array_equal(found[clear], expected[clear])
+    expected = cv2.warpPerspective(mask, between, (size, size), flags=back | cv2.INTER_NEAREST)
+    clear = rounds_clearly((size, size), between, 1.0)
+    np.testing.assert_array_equal(inside[clear], expected[clear])
+
+
 def test_a_patch_resampled_as_it_is_stays_so() -> None:
     image, mask = grey_noise((31, 40), 0), spotted((31, 40), 1)
     wide = np.zeros((31, 80), np.uint8)

@@ -18,7 +18,7 @@ from cvgl.footprint import footprint_sides
 from cvgl.geometry import Mount, camera_to_enu
 from cvgl.rectify import Patch, ground_offset, rectify_again
 from cvgl.refine import TURNS_DEG, Hypothesis, View, examine, look, merge, view_of
-from cvgl.register import Correction, PoseSigmas, Registration, block_side, register
+from cvgl.register import Correction, PoseSigmas, Registration, block_side, ground_around, register
 
 HEIGHT = 80.0
 TRUTH = (20.0, -30.0)
@@ -101,6 +101,19 @@ def test_half_the_detail_is_enough_for_a_glance(place: Any) -> None:
     assert found is not None
     assert np.hypot(found.easting - TRUTH[0], found.northing - TRUTH[1]) < 2 * place.basemap.gsd
     assert found.correction.turn_deg == pytest.approx(2.0, abs=0.8)
+
+
+@pytest.mark.parametrize("reduction", [1, 2])
+def test_ground_that_is_given_is_the_ground_that_would_be_made(place: Any, reduction: int) -> None:
+    seen = view(place, place.grey_frame(*TRUTH, HEIGHT, 40.0), 40.0)
+    patch, side = (seen.patch if reduction == 1 else seen.half), block_side(seen.short_px)
+    at = (TRUTH[0] + 2.1, TRUTH[1] - 2.3)
+    ground = ground_around(place.basemap, patch.mask.shape[0], reduction, *at)
+    found = register(place.basemap, patch, *at, Correction(), HEIGHT, side, SIGMAS, ground=ground)
+    alone = register(place.basemap, patch, *at, Correction(), HEIGHT, side, SIGMAS)
+    assert found is not None and alone is not None
+    assert (found.easting, found.northing, found.evidence) == (alone.easting, alone.northing, alone.evidence)
+    np.testing.assert_array_equal(found.covariance, alone.covariance)
 
 
 def test_corrections_already_in_the_patch_are_kept_in_the_answer(place: Any) -> None:

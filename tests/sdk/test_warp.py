@@ -33,7 +33,7 @@ FISHEYE = Fisheye((-0.02, 0.01, -0.004, 0.0006))
 BARREL = (-0.2, 0.05, 0.001, -0.002, 0.01)
 RATIONAL = (0.1, -0.05, 0.001, 0.0005, 0.01, 0.08, -0.02, 0.005)
 FORMATS = ("bgr", "rgb", "grey", "nv12", "yuyv")
-AREA_FROM, AREA_EXTENT, SLACK, MOST = 2.0, 30.0, 0.125, 16
+AREA_FROM, AREA_EXTENT, SLACK, MOST = 2.0, 110.0, 0.125, 16
 
 
 def noise(seed: int, shape: tuple[int, ...] = (HEIGHT, WIDTH, 3), sigma: float = 0.0) -> Array:
@@ -259,6 +259,20 @@ def test_agrees_with_the_same_definition_in_float64(
     close = np.abs(found.transpose(1, 2, 0) - expected)[both].max(axis=1) <= 1.0
     assert close.mean() >= 0.999
     assert (found[:, mask == 0] == 0).all()
+
+
+@pytest.mark.parametrize("pixels", FORMATS)
+@pytest.mark.parametrize(("scale", "turn"), [(31.0, 0.0), (40.0, 90.0), (60.0, 40.0), (75.0, 45.0), (85.0, 10.0)])
+def test_large_footprints_count_pixels_by_area(pixels: str, scale: float, turn: float) -> None:
+    rows, columns = 330, 412
+    shapes = {"grey": (rows, columns), "nv12": (rows * 3 // 2, columns), "yuyv": (rows, columns, 2)}
+    image = noise(3, shapes.get(pixels, (rows, columns, 3)))
+    h = ground_map(scale, turn, 3.0, 30.0, (4, 5))
+    h += np.outer([(columns / 2 - CX) / FX, (rows / 2 - CY) / FY, 0], h[2])
+    expected, seen = reference(image, pixels, h, (), (4, 5))
+    (found,), (mask,) = run(image, pixels, h[None], (), (4, 5))
+    np.testing.assert_array_equal(mask == 255, seen)
+    assert np.abs(found.transpose(1, 2, 0) - expected)[seen].max() <= 1.0
 
 
 @settings(max_examples=60, deadline=None)

@@ -340,9 +340,9 @@ def _correlate_work(localizer: Localizer, view: refine.View, views: float, windo
 
 
 def _register_work(localizer: Localizer, view: refine.View, windows: float) -> Work:
-    search, side = register._SEARCH_PX, register.block_side(view.short_px)
+    search, side = register.SEARCH_PX, register.block_side(view.short_px)
     glances = len(refine.TURNS_DEG) + min(localizer.mission.settings.refine_hypotheses, windows) - 1
-    studies = min(refine._STUDIED, windows)
+    studies = min(refine.STUDIED, windows)
     flop, read = 0.0, 0.0
     for looks, patch, reduction in ((glances, view.half, 2), (studies, view.patch, 1)):
         block = side // reduction
