@@ -69,7 +69,8 @@ class Localizer:
         self.threads = threads
         self._executor = Crew(threads) if threads > 1 else None
         self._tracker = Tracker(gallery.local, mission.settings, gallery.manifest.bounds)
-        self._odometer = Odometer(mission.settings.height_sigma, mission.settings.max_speed_m_s)
+        told = mission.settings
+        self._odometer = Odometer(told.height_sigma, told.heading_sigma_deg, told.max_speed_m_s)
         wanted = mission.settings.refiner != "correlation"
         self.features = open_refiner(mission.features, mission.path, threads) if wanted else None
         self._inputs: dict[int, tuple[NDArray[np.float32], NDArray[np.uint8]]] = {}
