@@ -69,7 +69,8 @@ class Localizer:
         self.threads = threads
         self._executor = Crew(threads) if threads > 1 else None
         self._tracker = Tracker(gallery.local, mission.settings, gallery.manifest.bounds)
-        self._odometer = Odometer(mission.settings.height_sigma, mission.settings.max_speed_m_s)
+        told = mission.settings
+        self._odometer = Odometer(told.height_sigma, told.heading_sigma_deg, told.max_speed_m_s)
         wanted = mission.settings.refiner != "correlation"
         self.features = open_refiner(mission.features, mission.path, threads) if wanted else None
         self._inputs: dict[int, tuple[NDArray[np.float32], NDArray[np.uint8]]] = {}
@@ -378,7 +379,8 @@ class Localizer:
             expected = "metres above ground, or a mission prepared with terrain"
             raise FrameError("not given", field="height", found="an altitude alone", expected=expected)
         altitude = terrain.altitude(frame.altitude_msl, frame.altitude_ellipsoid)
-        easting, northing, radius = 0.0, 0.0, math.inf
+        west, south, east, north = self.gallery.manifest.bounds
+        easting, northing, radius = (west + east) / 2, (south + north) / 2, math.hypot(east - west, north - south) / 2
         if frame.prior is not None:
             place = self.gallery.local.to_local(frame.prior.latitude, frame.prior.longitude)
             easting, northing, radius = float(place[0]), float(place[1]), 2.0 * frame.prior.sigma_m
