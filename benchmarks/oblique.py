@@ -1,9 +1,10 @@
 """How far off nadir a camera may look: simulated frames of a map at several tilts, localised one by one.
 
-    python benchmarks/oblique.py MISSION MAP --frames 24
+    python benchmarks/oblique.py MISSION MAP           # frames cut from the map: flat ground, other contrast and noise
+    python benchmarks/oblique.py MISSION --world 5     # frames of a procedural town, with buildings seen aslant
 
-The frames are cut from the map itself (flat ground; other contrast, blur and noise), and what is said of their heading,
-height, pitch and roll has errors: they show what geometry and resolution cost, and nothing of buildings seen aslant.
+The mission of a town is made where it is absent. What is said of a frame's heading, height, pitch and roll has errors.
+Frames that are cut from the map show what geometry and resolution cost; the town's, what stands on the ground as well.
 """
 
 from __future__ import annotations
@@ -29,12 +30,16 @@ from cvgl.frame import Frame
 from cvgl.geometry import camera_to_enu
 from cvgl.ground import ground_offset
 from cvgl.imagery import MapSource
+from cvgl.sim import Appearance, World, render_frame, write_map
 from cvgl.versions import versions
+from cvgl_export.prepare import CheckSize, prepare
 
 TILTS_DEG = (0.0, 15.0, 30.0, 45.0, 60.0)
 # What telemetry is wrong by: standard deviations.
 HEADING_SIGMA_DEG, HEIGHT_SIGMA, ATTITUDE_SIGMA_DEG = 3.0, 0.02, 1.0
 FRAME_SIDE = 1000
+# A procedural town: its side, where it lies, and how high it is flown over.
+TOWN_M, PLACE, HEIGHT_M = 800.0, (47.0, 9.5), 100.0
 # Shares of the footprint that must lie on the map.
 ON_MAP = 0.97
 
@@ -53,20 +58,28 @@ class View:
 @app.command()
 def oblique(
     mission: Annotated[Path, typer.Argument(help="A mission, as cvgl-prepare made it.")],
-    map_path: Annotated[Path, typer.Argument(metavar="MAP", help="The map that it was made from.")],
+    map_path: Annotated[Path | None, typer.Argument(metavar="MAP", help="The map that it was made from.")] = None,
+    world: Annotated[int | None, typer.Option(help="Fly over the procedural town of this seed instead.")] = None,
     frames: Annotated[int, typer.Option(min=1, help="At each tilt.")] = 24,
     seed: Annotated[int, typer.Option(help="Of places, headings and errors.")] = 0,
     threads: Annotated[int, typer.Option(min=1)] = 2,
     out: Annotated[Path, typer.Option(help="Results go here.")] = ROOT / "benchmarks" / "results",
 ) -> None:
     """Measure localisation at 0, 15, 30, 45 and 60 degrees off nadir."""
+    if (map_path is None) == (world is None):
+        raise typer.BadParameter("give either a map or --world")
+    town = None if world is None else World.generate(world, TOWN_M, "suburban")
+    if town is not None and not mission.is_dir():
+        make_mission(town, mission)
     localizer = Localizer.open(mission, threads=threads)
     shrink = FRAME_SIDE / localizer.camera.width
     camera = localizer.camera.scaled_to(FRAME_SIDE, round(localizer.camera.height * shrink))
+    where = mission.with_suffix(".tif") if map_path is None else map_path
     rows = []
-    with MapSource.open(map_path) as source:
+    with MapSource.open(where) as source:
         for tilt in TILTS_DEG:
-            views = simulate(source, localizer, camera, tilt, frames, np.random.default_rng([seed, int(tilt)]))
+            rng = np.random.default_rng([seed, int(tilt)])
+            views = simulate(source, localizer, camera, tilt, frames, rng, town)
             rows.append(judge(tilt, views, [localizer.locate(view.frame) for view in views], localizer))
             print(rows[-1], flush=True)
     result: dict[str, Any] = {
@@ -76,17 +89,26 @@ def oblique(
         "commit": commit(),
         "machine": machine(),
         "versions": versions(),
-        "options": {"frames": frames, "seed": seed, "mission": mission.name, "map": map_path.name},
+        "options": {"frames": frames, "seed": seed, "mission": mission.name, "map": where.name, "world": world},
         "errors": {"heading_deg": HEADING_SIGMA_DEG, "height": HEIGHT_SIGMA, "attitude_deg": ATTITUDE_SIGMA_DEG},
         "tilts": rows,
     }
-    write_record(out, "oblique", result, page(result))
+    write_record(out, "oblique" if world is None else "oblique-town", result, page(result))
 
 
 def simulate(
-    source: MapSource, localizer: Localizer, camera: Camera, tilt: float, count: int, rng: np.random.Generator
+    source: MapSource,
+    localizer: Localizer,
+    camera: Camera,
+    tilt: float,
+    count: int,
+    rng: np.random.Generator,
+    town: World | None,
 ) -> list[View]:
     """Frames whose footprint lies on the map, at a tilt in the direction of image-up."""
+    look = Appearance.random(rng, "drone")
+    # The town's own origin in the map's local tangent plane.
+    origin = np.array(source.local.to_local(*PLACE)) if town is not None else np.zeros(2)
     height, views = localizer.mission.height_m, []
     west, south, east, north = source.bounds
     tried = 0
@@ -107,6 +129,9 @@ def simulate(
         east_m, north_m = middle.tolist()
         picture = simulated_frame(image, east_m, north_m, height, heading, camera, rng, tilt_deg=(tilt, 0.0), light=0.0)
         picture = through_sensor(picture, rng)
+        if town is not None:
+            place = np.array([*(aircraft - origin), height])
+            picture = render_frame(town, camera, place, (heading, tilt, 0.0), look)
         pitch, roll = (float(rng.normal(angle, ATTITUDE_SIGMA_DEG)) for angle in (tilt, 0.0))
         frame = Frame(
             picture,
@@ -120,6 +145,13 @@ def simulate(
         )
         views.append(View(frame, middle, aircraft))
     return views
+
+
+def make_mission(town: World, mission: Path) -> None:
+    """The town's map beside the mission, and the mission, with the model that ships."""
+    camera = Camera.from_field_of_view(2000, 1500, 62.0)
+    write_map(town, mission.with_suffix(".tif"), gsd=0.4, latitude=PLACE[0], longitude=PLACE[1])
+    prepare(mission.with_suffix(".tif"), camera, HEIGHT_M, mission, adapt=False, check=CheckSize.of(30))
 
 
 def through_sensor(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -164,11 +196,12 @@ def judge(tilt: float, views: list[View], fixes: list[Fix], localizer: Localizer
 def page(result: dict[str, Any]) -> str:
     """The record for people."""
     names = list(result["tilts"][0])
+    source = "a procedural town" if result["options"]["world"] is not None else "the map, flat"
     lines = [
         "# Tilt",
         "",
-        f"{result['date']}, commit {result['commit']}, {result['machine']['processor']}. Simulated frames of the map, "
-        f"flat, with errors of heading {HEADING_SIGMA_DEG:g}, attitude {ATTITUDE_SIGMA_DEG:g} degrees and height "
+        f"{result['date']}, commit {result['commit']}, {result['machine']['processor']}. Simulated frames of {source}, "
+        f"with errors of heading {HEADING_SIGMA_DEG:g}, attitude {ATTITUDE_SIGMA_DEG:g} degrees and height "
         f"{HEIGHT_SIGMA:.0%} (1 sigma).",
         "",
         "| " + " | ".join(name.replace("_", " ") for name in names) + " |",

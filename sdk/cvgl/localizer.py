@@ -80,7 +80,8 @@ class Localizer:
         self.threads = threads
         self._executor = Crew(threads) if threads > 1 else None
         self._tracker = Tracker(gallery.local, mission.settings, gallery.manifest.bounds)
-        self._odometer = Odometer(mission.settings.height_sigma, mission.settings.max_speed_m_s)
+        told = mission.settings
+        self._odometer = Odometer(told.height_sigma, told.heading_sigma_deg, told.max_speed_m_s)
         wanted = mission.settings.refiner != "correlation"
         self.features = open_refiner(mission.features, mission.path, threads) if wanted else None
         self._inputs: dict[int, tuple[NDArray[np.float32], NDArray[np.uint8]]] = {}
@@ -332,7 +333,7 @@ class Localizer:
             return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
         views, places = self._views(grey, camera, candidates, headings, rotations, frame.height)
         clock.lap("rectify")
-        stride = self.gallery.manifest.stride_m
+        stride = self.gallery.manifest.layers[self._layer(frame.height)].stride_m
         # Half a step between heading hypotheses has to be covered when the heading is unknown.
         half_step = 180.0 / settings.headings if frame.heading is None else 0.0
         turns = [turn * max(1.0, 1.2 * half_step / TURNS_DEG[-1]) for turn in TURNS_DEG]
@@ -390,7 +391,8 @@ class Localizer:
             expected = "metres above ground, or a mission prepared with terrain"
             raise FrameError("not given", field="height", found="an altitude alone", expected=expected)
         altitude = terrain.altitude(frame.altitude_msl, frame.altitude_ellipsoid)
-        easting, northing, radius = 0.0, 0.0, math.inf
+        west, south, east, north = self.gallery.manifest.bounds
+        easting, northing, radius = (west + east) / 2, (south + north) / 2, math.hypot(east - west, north - south) / 2
         if frame.prior is not None:
             place = self.gallery.local.to_local(frame.prior.latitude, frame.prior.longitude)
             easting, northing, radius = float(place[0]), float(place[1]), 2.0 * frame.prior.sigma_m
@@ -408,6 +410,10 @@ class Localizer:
             raise FrameError("not above the terrain", field="altitude", found=found, expected="at least 1 m above it")
         return height, math.hypot(settings.height_sigma, spread / height)
 
+    def _layer(self, height: float) -> int:
+        """Of the gallery, the layer whose tiles are as large as what the camera sees from a height."""
+        return self.gallery.layer_for(self.gallery.manifest.tile_size_m * height / self.mission.height_m)
+
     def _network_inputs(
         self, frame: Frame, camera: Camera, rotations: Sequence[NDArray[np.float64]]
     ) -> NDArray[np.float32] | RawFrame:
@@ -417,7 +423,7 @@ class Localizer:
         """
         view = self.model.views["query"]
         count, size = len(rotations), view.input_size[0]
-        gsd = self.gallery.manifest.tile_size_m / size
+        gsd = self.gallery.manifest.layers[self._layer(frame.height)].tile_size_m / size
         scale, offset = view.normalisation
         if self.model.takes_frames():
             maps = view_maps(camera, rotations, frame.height, gsd, size)[1]
@@ -460,7 +466,7 @@ class Localizer:
             easting, northing, radius = hidden
             passed = set(np.flatnonzero(np.hypot(at[:, 0] - easting, at[:, 1] - northing) <= radius).tolist())
         if prior is None:
-            found = list(zip(*self.gallery.search(descriptors, count + len(passed)), strict=True))
+            found = list(zip(*self.gallery.search(descriptors, count + len(passed), self._layer(height)), strict=True))
         else:
             found = [
                 self._near(descriptor, prior, offset, height, count)
@@ -482,7 +488,7 @@ class Localizer:
         """The tiles most similar to a view whose centre lies at an offset from the aircraft, and their similarities."""
         around = self._search_circle(prior, offset, height)
         place = around.easting + float(offset[0]), around.northing + float(offset[1])
-        tiles, similarities = self.gallery.near(descriptor[None], *place, around.radius_m, count)
+        tiles, similarities = self.gallery.near(descriptor[None], *place, around.radius_m, count, self._layer(height))
         return tiles[0], similarities[0]
 
     def _decoys(
@@ -527,7 +533,7 @@ class Localizer:
         height: float,
     ) -> tuple[list[View], list[list[tuple[float, float]]]]:
         """Grey views for the best headings, and where each of them is looked for."""
-        stride = self.gallery.manifest.stride_m
+        stride = self.gallery.manifest.layers[self._layer(height)].stride_m
         order = list(dict.fromkeys(c.heading_deg for c in candidates))[:_HEADINGS_REFINED]
         views, places = [], []
         for heading in order:

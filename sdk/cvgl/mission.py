@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cvgl.camera import Camera
 from cvgl.errors import MissionError
 from cvgl.features.choice import FeatureChoice
 from cvgl.files import read_json, write_json
 from cvgl.settings import Decision, Settings
-from cvgl.terrain import Terrain
+
+if TYPE_CHECKING:  # missions without terrain do not load GDAL
+    from cvgl.terrain import Terrain
 
 __all__ = ["CAMERA", "GALLERY", "MISSION", "MODEL", "TERRAIN", "Mission", "write_mission_file"]
 
@@ -79,8 +81,16 @@ class Mission:
             decision=Decision.from_dict(data.get("decision", {}), file),
             record=record if isinstance(record, dict) else {},
             features=FeatureChoice.from_dict(data.get("features", {}), file),
-            terrain=Terrain.open(path / TERRAIN) if (path / TERRAIN).exists() else None,
+            terrain=_open_terrain(path / TERRAIN),
         )
+
+
+def _open_terrain(path: Path) -> Terrain | None:
+    if not path.exists():
+        return None
+    from cvgl.terrain import Terrain
+
+    return Terrain.open(path)
 
 
 def write_mission_file(

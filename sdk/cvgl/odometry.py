@@ -70,11 +70,13 @@ class Odometer:
 
     Args:
         height_sigma: relative, of the heights that the frames come with.
+        heading_sigma_deg: of their headings.
         max_speed_m_s: a greater velocity is not believed.
     """
 
-    def __init__(self, height_sigma: float, max_speed_m_s: float) -> None:
+    def __init__(self, height_sigma: float, heading_sigma_deg: float, max_speed_m_s: float) -> None:
         self._height_sigma = height_sigma
+        self._heading_sigma = heading_sigma_deg
         self._max_speed = max_speed_m_s
         self._key: Glimpse | None = None
 
@@ -110,7 +112,7 @@ class Odometer:
         if key is None or key.patch.gsd != gsd or not 0.0 < elapsed <= _LONGEST_S:
             self._key = now
             return None
-        step = compare(key, now, tilt_sigma_deg, self._height_sigma)
+        step = compare(key, now, tilt_sigma_deg, self._height_sigma, self._heading_sigma)
         if step is None or elapsed >= _KEY_S:
             self._key = now
         if step is None or math.hypot(step.east, step.north) > self._max_speed * elapsed:
@@ -119,7 +121,9 @@ class Odometer:
         return (step.east / elapsed, step.north / elapsed), sigma
 
 
-def compare(earlier: Glimpse, later: Glimpse, tilt_sigma_deg: float, height_sigma: float) -> Step | None:
+def compare(
+    earlier: Glimpse, later: Glimpse, tilt_sigma_deg: float, height_sigma: float, heading_sigma_deg: float
+) -> Step | None:
     """The step from one frame to a later one, or None where they share too little ground.
 
     Phase correlation finds the shift, sparse flow the points that agree with it, and a similarity through those the
@@ -131,6 +135,7 @@ def compare(earlier: Glimpse, later: Glimpse, tilt_sigma_deg: float, height_sigm
         tilt_sigma_deg: of what each frame's roll and pitch are wrong by on their own; it moves the view, not the
             aircraft.
         height_sigma: relative, of the height that gives the views their metres.
+        heading_sigma_deg: of the heading that both views were turned by.
     """
     one, two = earlier.patch, later.patch
     window = cv2.createHanningWindow(one.image.shape[::-1], cv2.CV_32F)
@@ -170,6 +175,8 @@ def compare(earlier: Glimpse, later: Glimpse, tilt_sigma_deg: float, height_sigm
     spread = one.gsd * max(math.sqrt(float((residual**2).mean()) / 4.0), _FLOOR_PX)
     lean = math.tan(math.radians(tilt_sigma_deg)) * math.hypot(earlier.height, later.height)
     covariance = (spread**2 + lean**2) * np.eye(2) + height_sigma**2 * np.outer(step, step)
+    across = math.radians(heading_sigma_deg) * np.array([step[1], -step[0]])
+    covariance += np.outer(across, across)
     return Step(float(step[0]), float(step[1]), covariance, turn, scale, quality)
 
 

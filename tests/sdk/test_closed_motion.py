@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from cvgl.sim.closed.route import Route, pattern_route, recorded_route
 from cvgl.sim.closed.scenario import PATTERNS, PRESETS, Scenario, preset
 from cvgl.sim.closed.sensors import measure
 from cvgl.sim.closed.trajectory import Trajectory, fly
-from cvgl.srt import TelemetryLog
+from cvgl.srt import TelemetryLog, read_srt
 
 BOUNDS = (-600.0, -400.0, 600.0, 400.0)
 FOOTPRINT = (90.0, 150.0)
@@ -91,6 +92,22 @@ def test_a_recorded_flight_is_flown_at_its_heights_and_speeds() -> None:
     assert route.speed is not None
     assert np.median(route.speed) == pytest.approx(8.0, rel=0.05)
     assert np.abs(route.points[:, 1]).max() < 0.2
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "length_m"), [("DJI_v12", 1900), ("DJI_0017", 2700)])
+def test_real_flights_are_routes(cvgl_data: Path, name: str, length_m: float) -> None:
+    log = read_srt(cvgl_data / "flights" / "dji_srt" / f"{name}.SRT")
+    local = LocalFrame(32.1047, 35.2078)
+    route = recorded_route(log, local, 50.0)
+    assert route.length_m == pytest.approx(length_m, rel=0.25)
+    assert route.height.min() >= 45 and route.height.max() <= 121
+    # The map under them reaches 700 m to either side.
+    assert np.abs(route.points).max() < 700
+    assert route.speed is not None
+    assert 3 < np.median(route.speed) < 20
+    steps = np.hypot(*np.diff(route.points, axis=0).T)
+    assert steps.max() < 1.5 * route.step_m
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from cvgl.cli.sim import app
 from cvgl.errors import FlightError, MissionError
 from cvgl.fix import Fix
 from cvgl.frame import Frame
+from cvgl.geo import LocalFrame
 from cvgl.sim.closed import Run, Scenario, perform, plan, preset, score
 from cvgl.sim.closed.baselines import BASELINES, PlainFilter
 from cvgl.sim.closed.ground import open_ground
@@ -116,6 +117,24 @@ def test_a_closed_loop_flight_stays_found(mission: Path, town: Path, tmp_path: P
     assert summary["correlation"]["consistency"]["answers"]["count"] == 0
     assert np.all(found["correlation"]["status"] == REFINED)
     assert track["error_m"]["refined"]["p50"] < summary["retrieval"]["error_m"]["all"]["p50"]
+
+
+@pytest.mark.slow
+def test_along_a_recorded_trajectory(mission: Path, town: Path, tmp_path: Path) -> None:
+    east = np.linspace(-80, 80, 600)
+    latitude, longitude = LocalFrame(47.0, 9.5).to_wgs84(east, 0.3 * east)
+    entry = "{0}\n2026-04-27 15:22:{1:06.3f}\n[latitude: {2:.6f}] [longitude: {3:.6f}] [rel_alt: 80.0 abs_alt: 500.0]\n"
+    entries = [entry.format(i, i / 30, *place) for i, place in enumerate(zip(latitude, longitude, strict=True))]
+    (tmp_path / "log.SRT").write_text("\n".join(entries))
+    run = run_of(mission, town, frames=6, flight_frames=6, trajectory=tmp_path / "log.SRT")
+    rows = perform(run, tmp_path / "out")["track"]
+    local = Localizer.open(mission, threads=1).gallery.local
+    easting, northing = local.to_local(latitude, longitude)
+    true = np.column_stack([rows["true_east"], rows["true_north"]])
+    apart = np.hypot(true[:, :1] - easting, true[:, 1:] - northing).min(axis=1)
+    assert apart.max() < 12.0
+    assert np.abs(rows["true_height"] - 80).max() < 8
+    assert (rows["status"] == REFINED).any()
 
 
 @pytest.mark.slow

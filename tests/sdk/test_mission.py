@@ -18,6 +18,9 @@ from cvgl.cli.locate import locate_flight
 from cvgl.errors import CameraError, GalleryError, MissionError, ModelError
 from cvgl.fix import FixStatus
 from cvgl.flight import Flight
+from cvgl.gallery import build_gallery
+from cvgl.imagery import MapSource
+from cvgl.model import Model
 from cvgl.results import aircraft_errors, center_errors
 
 
@@ -244,3 +247,30 @@ def test_the_command_line_ends_with_4_and_writes_nothing(copy: Path, town: Path,
     assert done.returncode == 4
     assert "descriptors.npy" in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert not out.exists()
+
+
+def test_a_frame_from_another_height_is_searched_among_tiles_of_its_size(
+    mission: Path, town: Path, tmp_path: Path
+) -> None:
+    """The second layer is made for 100 m; the flight's frames are from 80 m, or are told to be."""
+    out = Path(shutil.copytree(mission, tmp_path / "mission"))
+    opened = Localizer.open(out)
+    manifest = opened.gallery.manifest
+    with MapSource.open(town / "map.tif") as source:
+        build_gallery(
+            source,
+            Model.open(out / "model.cvgl"),
+            out / "area.gallery",
+            tile_size_m=[manifest.tile_size_m * 0.6, manifest.tile_size_m],
+            stride_m=manifest.stride_m * 0.6,
+            basemap_gsd_m=manifest.basemap.gsd_m,
+        )
+    data = json.loads((out / "mission.json").read_text())
+    data["height_m"] = 0.6 * opened.mission.height_m
+    (out / "mission.json").write_text(json.dumps(data))
+    layered = Localizer.open(out)
+    first = layered.gallery.manifest.layers[1].first
+    for record in Flight.open(town / "flight").records[:3]:
+        one, other = opened.locate(record.load()), layered.locate(record.load())
+        assert [c.tile + first for c in one.candidates] == [c.tile for c in other.candidates]
+        assert one.status is other.status and one.latitude == pytest.approx(other.latitude, abs=1e-5, nan_ok=True)

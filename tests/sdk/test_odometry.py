@@ -21,7 +21,7 @@ def glimpse(place: Any, east: float, north: float, heading: float = 20.0, told: 
 
 @pytest.mark.parametrize("step", [(0.0, 0.0), (3.0, -2.0), (12.0, 8.0), (-25.0, 10.0)])
 def test_the_step_between_two_frames(place: Any, step: tuple[float, float]) -> None:
-    found = compare(glimpse(place, 5.0, 5.0), glimpse(place, 5.0 + step[0], 5.0 + step[1]), 0.5, 0.03)
+    found = compare(glimpse(place, 5.0, 5.0), glimpse(place, 5.0 + step[0], 5.0 + step[1]), 0.5, 0.03, 1.0)
     assert found is not None and found.quality > 0.7
     assert (found.east, found.north) == pytest.approx(step, abs=0.6)
     assert abs(found.turn_deg) < 0.5 and abs(found.scale) < 0.02
@@ -30,24 +30,24 @@ def test_the_step_between_two_frames(place: Any, step: tuple[float, float]) -> N
 
 
 def test_a_turn_that_the_heading_does_not_tell(place: Any) -> None:
-    found = compare(glimpse(place, 0.0, 0.0), glimpse(place, 6.0, 0.0, heading=25.0), 0.5, 0.03)
+    found = compare(glimpse(place, 0.0, 0.0), glimpse(place, 6.0, 0.0, heading=25.0), 0.5, 0.03, 1.0)
     assert found is not None
     assert abs(found.turn_deg) == pytest.approx(5.0, abs=0.5)
     assert (found.east, found.north) == pytest.approx((6.0, 0.0), abs=0.6)
 
 
 def test_frames_without_common_ground_say_nothing(place: Any) -> None:
-    assert compare(glimpse(place, -90.0, -90.0), glimpse(place, 90.0, 90.0), 0.5, 0.03) is None
+    assert compare(glimpse(place, -90.0, -90.0), glimpse(place, 90.0, 90.0), 0.5, 0.03, 1.0) is None
 
 
 def test_nothing_to_see_says_nothing(place: Any) -> None:
     one = glimpse(place, 0.0, 0.0)
     one.patch.image[:] = 128
-    assert compare(one, one, 0.5, 0.03) is None
+    assert compare(one, one, 0.5, 0.03, 1.0) is None
 
 
 def test_velocities_of_a_sequence(place: Any) -> None:
-    odometer, rotation = Odometer(0.03, 20.0), camera_to_enu(Mount(), 20.0)
+    odometer, rotation = Odometer(0.03, 1.0, 20.0), camera_to_enu(Mount(), 20.0)
     found = []
     for index in range(6):
         grey = place.grey_frame(-20.0 + 4.0 * index, 2.0 * index, HEIGHT, 20.0)

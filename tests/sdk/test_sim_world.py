@@ -297,3 +297,14 @@ def test_convex_cuts(angle: float, length: float, width: float, share: float) ->
     assert signed_area(inset(box, d)) == pytest.approx((length - 2 * d) * (width - 2 * d))
     a, z = clip_segments(box, box.mean(axis=0)[None], normal)
     assert inside_convex(box, np.vstack([a, z]), -1e-6).all()
+
+
+def test_a_fisheye_sees_what_a_pinhole_sees_in_the_middle(world: World) -> None:
+    fisheye = Camera(320, 180, 120.0, 120.0, 159.5, 89.5, model="fisheye")
+    look, place = Appearance(), (0.0, 0.0, 60.0)
+    wide = render_frame(world, fisheye, place, (30.0, 10.0, 0.0), look)
+    pinhole = render_frame(world, CAMERA, place, (30.0, 10.0, 0.0), look)
+    u, v = np.meshgrid(np.arange(320.0), np.arange(180.0))
+    at = fisheye.project(CAMERA.rays(np.column_stack([u.ravel(), v.ravel()]))).astype(np.float32)
+    seen = cv2.remap(wide, at[:, 0].reshape(180, 320), at[:, 1].reshape(180, 320), cv2.INTER_LINEAR)
+    assert likeness(seen, pinhole) > 0.5

@@ -210,7 +210,8 @@ IMAGE: NDArray[np.uint8] = np.zeros((48, 64), np.uint8)
 def height_of(frame: Frame, terrain: Terrain | None) -> tuple[float, float]:
     mission = SimpleNamespace(settings=Settings(), terrain=terrain)
     camera = Camera.from_field_of_view(64, 48, 60.0)
-    fake: Any = SimpleNamespace(mission=mission, gallery=SimpleNamespace(local=LOCAL), camera=camera)
+    gallery = SimpleNamespace(local=LOCAL, manifest=SimpleNamespace(bounds=(-300.0, -300.0, 300.0, 300.0)))
+    fake: Any = SimpleNamespace(mission=mission, gallery=gallery, camera=camera)
     frame.check()
     return Localizer._height(fake, frame)
 
@@ -239,7 +240,9 @@ def test_an_altitude_becomes_the_height_over_what_is_looked_at() -> None:
 def test_when_lost_the_map_s_mean_is_taken_and_its_spread_told() -> None:
     height, sigma = height_of(Frame(IMAGE, 0.0, math.nan, altitude_msl=560.0), plane())
     assert height == pytest.approx(130.0, abs=1.0)
-    assert sigma == pytest.approx(math.hypot(Settings().height_sigma, float(np.std(plane().heights)) / height))
+    _, spread = plane().around(0.0, 0.0, 300.0 * math.sqrt(2.0))
+    assert sigma == pytest.approx(math.hypot(Settings().height_sigma, spread / height))
+    assert 30.0 < spread < 40.0  # a slope of 0.158 over a disc of 424 m: 0.158 * 424 / 2
 
 
 @pytest.mark.parametrize(

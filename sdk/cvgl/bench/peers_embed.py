@@ -170,13 +170,17 @@ def _undistortion() -> Callable[[NDArray[np.uint8], Camera], NDArray[np.uint8]]:
     maps: dict[Camera, tuple[NDArray[np.int16], NDArray[np.uint16]]] = {}
 
     def run(picture: NDArray[np.uint8], camera: Camera) -> NDArray[np.uint8]:
-        if not any(camera.distortion):
+        fisheye = camera.model == "fisheye"
+        if not (fisheye or any(camera.distortion)):
             return picture
         if camera not in maps:
             lens = np.array([[camera.fx, 0.0, camera.cx], [0.0, camera.fy, camera.cy], [0.0, 0.0, 1.0]])
             size = (camera.width, camera.height)
-            bent = np.array(camera.distortion, np.float64)
-            maps[camera] = cv2.initUndistortRectifyMap(lens, bent, None, lens, size, cv2.CV_16SC2)
+            bent = np.array(camera.distortion or (0.0,) * 4, np.float64)
+            if fisheye:
+                maps[camera] = cv2.fisheye.initUndistortRectifyMap(lens, bent, np.eye(3), lens, size, cv2.CV_16SC2)
+            else:
+                maps[camera] = cv2.initUndistortRectifyMap(lens, bent, None, lens, size, cv2.CV_16SC2)
         return cv2.remap(picture, *maps[camera], cv2.INTER_LINEAR)
 
     return run

@@ -106,16 +106,38 @@ class _Strip:
 
 
 def _strips(source: MapSource, jobs: Iterable[Job]) -> Iterator[_Strip]:
+    held: dict[tuple[Grid, float, int, int], tuple[NDArray[np.uint8], NDArray[np.bool_]]] = {}
     for job in jobs:
         grid, piece = job.grid, job.piece
         # A turned tile reaches further: its corners lie on the circle around it.
         margin = 0 if job.heading_deg % 90.0 == 0.0 else math.ceil(grid.tile_px * (math.sqrt(2) - 1) / 2) + 1
-        width = (piece.columns - 1) * grid.stride_px + grid.tile_px + 2 * margin
         height = (piece.rows - 1) * grid.stride_px + grid.tile_px + 2 * margin
-        west = grid.west + (piece.column * grid.stride_px - margin) * grid.gsd_m
-        north = grid.north - (piece.row * grid.stride_px - margin) * grid.gsd_m
-        rgb, valid = source.read(west, north, width, height, grid.gsd_m)
-        yield _Strip(job, np.ascontiguousarray(rgb[..., ::-1]), valid, margin)
+        # Tiles of neighbouring pieces overlap. The map is read in bands that do not, each from the same place whichever
+        # pieces are asked for: a window read from elsewhere may differ by a grey level.
+        step = piece.step * grid.stride_px
+        first = piece.row // piece.step
+        needed = {
+            band: (grid, job.heading_deg, piece.column, band) for band in range(first, first + -(-height // step))
+        }
+        held = {key: bands for key, bands in held.items() if key in needed.values()}
+        for band, key in needed.items():
+            if key not in held:
+                held[key] = _band(source, job, margin, band * step, step)
+        images, valids = zip(*(held[key] for key in needed.values()), strict=True)
+        yield _Strip(job, np.concatenate(images)[:height], np.concatenate(valids)[:height], margin)
+
+
+def _band(
+    source: MapSource, job: Job, margin: int, top: int, height: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """BGR image and validity of a band; ``top`` is counted in pixels from the grid's first, less the margin."""
+    grid, piece = job.grid, job.piece
+    width = (piece.columns - 1) * grid.stride_px + grid.tile_px + 2 * margin
+    end = (grid.rows - 1) * grid.stride_px + grid.tile_px + 2 * margin
+    west = grid.west + (piece.column * grid.stride_px - margin) * grid.gsd_m
+    north = grid.north - (top - margin) * grid.gsd_m
+    rgb, valid = source.read(west, north, width, min(height, end - top), grid.gsd_m)
+    return np.ascontiguousarray(rgb[..., ::-1]), valid
 
 
 def _batches(model: Model, strips: Iterator[_Strip]) -> Iterator[_Batch]:

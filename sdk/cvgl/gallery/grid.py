@@ -12,6 +12,8 @@ __all__ = ["Grid", "Piece", "anchored_grid", "pieces_of", "plan_grid"]
 
 _PIECE_PIXELS = 1 << 23
 _PIECE_WIDTH = 1 << 15
+# The network waits for the first piece alone, so there are several even of small maps, of so many pixels at least.
+_PIECES, _LEAST_STEP = 8, 64
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,19 @@ class Grid:
 
 @dataclass(frozen=True)
 class Piece:
-    """Tiles that are cut from one reading of the map.
+    """Tiles that are embedded one after the other.
 
     Args:
         column, row: of the first tile.
         columns, rows: of tiles.
+        step: rows of tiles from this piece to the one below.
     """
 
     column: int
     row: int
     columns: int
     rows: int
+    step: int
 
 
 def plan_grid(bounds: tuple[float, float, float, float], tile_size_m: float, stride_m: float, tile_px: int) -> Grid:
@@ -119,7 +123,9 @@ def pieces_of(grid: Grid) -> Iterator[Piece]:
     """Pieces of limited size, from north to south and west to east: their cut follows from the grid alone."""
     across = max(1, 1 + (_PIECE_WIDTH - grid.tile_px) // grid.stride_px)
     width = (min(across, grid.columns) - 1) * grid.stride_px + grid.tile_px
-    down = max(1, 1 + (_PIECE_PIXELS // width - grid.tile_px) // grid.stride_px)
+    most = 1 + (_PIECE_PIXELS // width - grid.tile_px) // grid.stride_px
+    least = -(-_LEAST_STEP // grid.stride_px)
+    down = max(1, min(most, max(-(-grid.rows // _PIECES), least)))
     for row in range(0, grid.rows, down):
         for column in range(0, grid.columns, across):
-            yield Piece(column, row, min(across, grid.columns - column), min(down, grid.rows - row))
+            yield Piece(column, row, min(across, grid.columns - column), min(down, grid.rows - row), down)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Image = NDArray[np.uint8]
 
 _SHIFT = 4
+# The tangent of the angle off the axis up to which a distorted lens is drawn, and where a pixel beyond looks.
+_WIDEST, _UNSEEN = 4.0, 1e5
 _TILE_PX = 1024
 _SHADOW_TINT = np.array([0.86, 0.96, 1.0])
 """How much of the shadow reaches blue, green, red: the sky lights shadows blue."""
@@ -109,7 +111,7 @@ def render_frame(
     image = _picture(world, camera_view(intrinsics, rotation, place, size, scale), look)
     if lens is not None:
         image = np.asarray(
-            cv2.remap(image, lens[0], lens[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8
+            cv2.remap(image, lens[0], lens[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.uint8
         )
     if rng is None:
         rng = np.random.default_rng([look.effect_seed, 12])
@@ -122,11 +124,15 @@ def _ideal_camera(
 ) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]] | None, NDArray[np.float64], tuple[int, int]]:
     """The distortion-free image to paint: (lookup maps to the real pixels or None, intrinsics, size)."""
     matrix = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1.0]])
-    if not any(camera.distortion):
+    if camera.model == "pinhole" and not any(camera.distortion):
         return None, matrix, (camera.width, camera.height)
     u, v = np.meshgrid(np.arange(camera.width, dtype=np.float64), np.arange(camera.height, dtype=np.float64))
-    ideal = camera.rays(np.stack([u.ravel(), v.ravel()], axis=1))[:, :2] * [camera.fx, camera.fy]
-    low, high = np.floor(ideal.min(axis=0)) - 1, np.ceil(ideal.max(axis=0)) + 1
+    rays = camera.rays(np.stack([u.ravel(), v.ravel()], axis=1))[:, :2]
+    # A fisheye's edge would need a picture without end: what lies beyond stays black.
+    rays[~(np.hypot(rays[:, 0], rays[:, 1]) <= _WIDEST)] = np.nan
+    ideal = rays * [camera.fx, camera.fy]
+    low, high = np.floor(np.nanmin(ideal, axis=0)) - 1, np.ceil(np.nanmax(ideal, axis=0)) + 1
+    ideal = np.where(np.isnan(ideal), low - _UNSEEN, ideal)
     matrix[:2, 2] = -low
     shape = (camera.height, camera.width)
     maps = (

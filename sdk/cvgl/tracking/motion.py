@@ -69,7 +69,7 @@ class Dynamics:
         """As a mission's settings state it; the greatest speed is taken as two sigma of the faster pace."""
         return cls(
             (settings.max_speed_m_s / 8, settings.max_speed_m_s / 2),
-            settings.registration_sigma_m,
+            math.hypot(settings.map_sigma_m, settings.registration_sigma_m),
             math.radians(settings.heading_sigma_deg),
             settings.height_sigma,
         )
