@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from cvgl.bench.machine import machine
 from cvgl.calibrate import fit_decision, simulated_frame, window
 from cvgl.camera import Camera
+from cvgl.elevation import read_terrain
 from cvgl.errors import MapError, MissingDependencyError, MissionError
 from cvgl.files import read_json, sha256_file, write_json
 from cvgl.fix import FixStatus
@@ -222,9 +223,7 @@ def prepare(
         if terrain is not None:
             # What an oblique camera sees from over the map's edge, and where it starts from, lies around it.
             around = (west - _AROUND_M, south - _AROUND_M, east + _AROUND_M, north + _AROUND_M)
-            ground = Terrain.from_raster(
-                terrain, source.local, around, datum=terrain_datum, geoid_separation=geoid_separation
-            )
+            ground = read_terrain(terrain, source.local, around, datum=terrain_datum, geoid_separation=geoid_separation)
             said = {"sha256": sha256_file(terrain), "datum": terrain_datum, "geoid_separation": geoid_separation}
             plan["terrain"] = said
         tell.end("map", f"{east - west:.0f} x {north - south:.0f} m, {source.native_gsd:.2g} m/px")

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cvgl.camera import Camera
 from cvgl.errors import MissionError
 from cvgl.features.choice import FeatureChoice
 from cvgl.files import read_json, write_json
 from cvgl.settings import Decision, Settings
-
-if TYPE_CHECKING:  # missions without terrain do not load GDAL
-    from cvgl.terrain import Terrain
+from cvgl.terrain import Terrain
 
 __all__ = ["CAMERA", "GALLERY", "MISSION", "MODEL", "TERRAIN", "Mission", "write_mission_file"]
 
@@ -88,8 +86,6 @@ class Mission:
 def _open_terrain(path: Path) -> Terrain | None:
     if not path.exists():
         return None
-    from cvgl.terrain import Terrain
-
     return Terrain.open(path)
 
 

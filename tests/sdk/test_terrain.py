@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cvgl.camera import Camera
+from cvgl.elevation import read_terrain
 from cvgl.errors import FrameError, MapError, MissionError
 from cvgl.frame import Frame, Prior
 from cvgl.geo import LocalFrame
@@ -56,7 +57,7 @@ def dem(path: Path, crs: str, step: float, *, nodata: float | None = None, unit:
 
 @pytest.mark.parametrize(("crs", "step"), [("EPSG:32632", 20.0), ("EPSG:4326", 0.0003), ("EPSG:3857", 25.0)])
 def test_any_coordinate_system_is_read(tmp_path: Path, crs: str, step: float) -> None:
-    terrain = Terrain.from_raster(dem(tmp_path / "dem.tif", crs, step), LOCAL, BOUNDS)
+    terrain = read_terrain(dem(tmp_path / "dem.tif", crs, step), LOCAL, BOUNDS)
     rng = np.random.default_rng(0)
     easting, northing = rng.uniform(-550, 550, 50), rng.uniform(-450, 450, 50)
     np.testing.assert_allclose(terrain.at(easting, northing), slope(easting, northing), atol=0.3)
@@ -66,32 +67,32 @@ def test_any_coordinate_system_is_read(tmp_path: Path, crs: str, step: float) ->
 
 def test_nodata_is_unknown(tmp_path: Path) -> None:
     path = dem(tmp_path / "dem.tif", "EPSG:32632", 20.0, nodata=-9999.0)
-    terrain = Terrain.from_raster(path, LOCAL, BOUNDS)
+    terrain = read_terrain(path, LOCAL, BOUNDS)
     assert np.isnan(terrain.at(-450.0, 0.0))
     assert terrain.at(100.0, 50.0) == pytest.approx(slope(100.0, 50.0), abs=0.3)
     assert np.nanmin(terrain.heights) > 300.0
     with pytest.raises(MapError, match="nothing of the map's area"):
-        Terrain.from_raster(path, LOCAL, (-1500.0, -500.0, -800.0, 500.0))
+        read_terrain(path, LOCAL, (-1500.0, -500.0, -800.0, 500.0))
 
 
 def test_a_large_area_is_reduced(tmp_path: Path) -> None:
     path = dem(tmp_path / "dem.tif", "EPSG:32632", 2.0)
-    terrain = Terrain.from_raster(path, LOCAL, (-1900.0, -1900.0, 1900.0, 1900.0))
+    terrain = read_terrain(path, LOCAL, (-1900.0, -1900.0, 1900.0, 1900.0))
     assert max(terrain.heights.shape) <= 512
     assert terrain.at(300.0, -200.0) == pytest.approx(slope(300.0, -200.0), abs=0.1)
 
 
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(MapError, match="no such file"):
-        Terrain.from_raster(tmp_path / "none.tif", LOCAL, BOUNDS)
+        read_terrain(tmp_path / "none.tif", LOCAL, BOUNDS)
     (tmp_path / "text.tif").write_text("no raster")
     with pytest.raises(MapError, match="not readable"):
-        Terrain.from_raster(tmp_path / "text.tif", LOCAL, BOUNDS)
+        read_terrain(tmp_path / "text.tif", LOCAL, BOUNDS)
     feet = dem(tmp_path / "feet.tif", "EPSG:32632", 100.0, unit="foot")
     with pytest.raises(MapError, match="not in metres"):
-        Terrain.from_raster(feet, LOCAL, BOUNDS)
+        read_terrain(feet, LOCAL, BOUNDS)
     with pytest.raises(MapError, match="unknown datum"):
-        Terrain.from_raster(feet, LOCAL, BOUNDS, datum="sea")
+        read_terrain(feet, LOCAL, BOUNDS, datum="sea")
 
 
 def plane(gsd: float = 20.0, **more: Any) -> Terrain:
