@@ -48,7 +48,12 @@ from cvgl.versions import versions
 # The EXIF's 24 mm equivalent, at the width of these frames.
 EXIF_FOCAL_PX, TRUE_FOCAL_PX = 1333.0, 1571.0
 # After a landing the gimbal hung otherwise.
-PARTS = {"first flight": ("--last", "DJI_045.jpg"), "later flights": ("--first", "DJI_047.jpg")}
+WHOLE = "whole flight, one lens; the first part's mount"
+PARTS: dict[str, tuple[str, ...]] = {
+    WHOLE: (),
+    "first flight": ("--last", "DJI_045.jpg"),
+    "later flights": ("--first", "DJI_047.jpg"),
+}
 FIRST_TILT_DEG = 9.0
 
 AREA_KM2 = 25.0
@@ -239,11 +244,11 @@ def calibration(work: Work) -> dict[str, Any]:
     """The camera from the flight itself, starting from the focal length that the EXIF tells."""
     found = {}
     for name, part in PARTS.items():
-        out = work.folder / f"camera-{part[1].split('.')[0]}.yaml"
+        out = work.folder / f"camera-{part[1].split('.')[0] if part else 'whole'}.yaml"
         focal = ["--focal", f"{EXIF_FOCAL_PX:g}"]
         run(["cvgl-camera", "calibrate", work.mission, work.photos, *focal, *part, "--out", out])
         told = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
-        estimates = told["estimates"]
+        estimates = {key.removesuffix("_1"): value for key, value in told["estimates"].items()}
         focal_px = estimates["focal_length"]["value"]
         found[name] = {
             "sights": told["sights"],
