@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -317,7 +317,7 @@ def test_larger_missions_are_real_ones(
     monkeypatch.setattr(area, "_PERIOD", 1)
     monkeypatch.setattr(area, "_TRIALS", 3)
     grass = np.full((300, 300, 3), 99, np.uint8)
-    monkeypatch.setattr(area.World, "generate", lambda seed, size_m, style: None)
+    monkeypatch.setattr(area, "World", SimpleNamespace(generate=lambda seed, size_m, style: None))
     monkeypatch.setattr(area, "render_map", lambda world, gsd: grass)
     stages: list[str] = []
     options = (mission, town / "map.tif", [0.1], tmp_path, lambda stage, *_: stages.append(stage), 1)
