@@ -52,6 +52,18 @@ class _Watched:
         self.masks += list(seen)
         return self._model.inputs_of(patches, masks, view)
 
+    def embed_inputs(self, inputs: Any, view: str = "query") -> NDArray[np.float32]:
+        """The model's descriptors of what a frame was warped to; kept as grey levels, rounded as tiles are."""
+        seen = self._model.views[view]
+        scale, offset = (np.asarray(values, np.float32)[:, None, None] for values in seen.normalisation)
+        for one in inputs:
+            known = (one != 0).any(axis=0)
+            levels = np.where(known, np.clip(np.rint((one - offset) / scale), 0, 255), 0).astype(np.uint8)
+            image = levels.transpose(1, 2, 0)
+            self.patches.append(np.ascontiguousarray(image if seen.channels == "rgb" else image[..., ::-1]))
+            self.masks.append(known)
+        return self._model.embed_inputs(inputs, view)
+
     def images(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """(N, H, W, 3) RGB and (N, H, W) of everything so far."""
         masks: NDArray[np.bool_] = np.stack(self.masks)
