@@ -109,13 +109,21 @@ def peer_module() -> ModuleType:
     return load("peer")
 
 
-@pytest.fixture
-def domain() -> Iterator[int]:
-    """A domain of this test's own, so that tests that run at the same time do not hear each other.
+@pytest.fixture(scope="session")
+def domains() -> Iterator[int]:
+    """The domains in an order of this process's own, each handed out once.
 
-    Up to 101 its ports lie below those that the system gives away.
+    Cyclone keeps a domain, with the settings it was first joined with, for as long as anything in the process refers to
+    it: a number used again could meet the settings of an earlier test. Up to 101 the ports of a domain lie below those
+    that the system gives away.
     """
-    for number in random.SystemRandom().sample(range(1, 102), 101):
+    return iter(random.SystemRandom().sample(range(1, 102), 101))
+
+
+@pytest.fixture
+def domain(domains: Iterator[int]) -> Iterator[int]:
+    """A domain of this test's own, so that tests that run at the same time do not hear each other."""
+    for number in domains:
         with open(Path(tempfile.gettempdir()) / f"cvgl-test-domain-{number}.lock", "w", encoding="ascii") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
