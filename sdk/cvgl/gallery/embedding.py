@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import cv2
@@ -65,9 +66,9 @@ def embed_pieces(
 ) -> Iterator[tuple[Job, NDArray[np.void], NDArray[np.float32]]]:
     """Embed pieces in their order.
 
-    The network runs in the calling thread; another one reads the map, and a third cuts tiles and normalises them, both
-    ahead of it. Batches do not reach from one piece into the next, so that a piece comes out the same whichever pieces
-    were done before.
+    The network runs in the calling thread, and has its inputs for one call only; another one reads the map, and a third
+    cuts tiles and normalises them, both ahead of it. Batches do not reach from one piece into the next, so that a piece
+    comes out the same whichever pieces were done before.
 
     Args:
         source: the map.
@@ -149,6 +150,8 @@ def _band(
 
 def _batches(model: Model, strips: Iterator[_Strip]) -> Iterator[_Batch]:
     view = model.views["reference"]
+    # One is filled, some wait, one is at the network: memory that is taken anew costs more than what is written to it.
+    buffers = cycle([np.empty((BATCH, 3, *view.input_size), np.float32) for _ in range(_BATCHES_AHEAD + 2)])
     try:
         for strip in strips:
             job = strip.job
@@ -163,7 +166,7 @@ def _batches(model: Model, strips: Iterator[_Strip]) -> Iterator[_Batch]:
             grey = _grey(strip.planes)
             for start in range(0, len(places), BATCH):
                 chosen = places[start : start + BATCH]
-                inputs = np.empty((len(chosen), 3, *view.input_size), np.float32)
+                inputs = next(buffers)[: len(chosen)]
                 for tile, place in zip(inputs, chosen, strict=True):
                     _cut_into(tile, strip, place, view)
                 table = np.zeros(len(chosen), TABLE)
@@ -205,9 +208,7 @@ def _cut_into(tile: NDArray[np.float32], strip: _Strip, place: tuple[int, int, f
         tile *= valid
 
 
-def _turned(
-    strip: _Strip, window: tuple[slice, slice], heading: float
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def _turned(strip: _Strip, window: tuple[slice, slice], heading: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Planes and validity of a tile that is turned by any angle."""
     side = strip.job.grid.tile_px
     cos, sin = math.cos(math.radians(heading)), math.sin(math.radians(heading))

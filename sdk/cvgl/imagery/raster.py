@@ -279,7 +279,8 @@ class Raster(MapSource):
         steps = np.linspace(0.0, 1.0, 17)
         zero, one = np.zeros_like(steps), np.ones_like(steps)
         xs, ys = transform * (
-            np.concatenate([steps, steps, zero, one]) * width, np.concatenate([zero, one, steps, steps]) * height
+            np.concatenate([steps, steps, zero, one]) * width,
+            np.concatenate([zero, one, steps, steps]) * height,
         )
         x, y = (np.asarray(values) for values in rasterio.warp.transform(self._crs, self._dataset.crs, xs, ys))
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
