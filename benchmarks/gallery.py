@@ -66,7 +66,9 @@ def open_(
         for _ in range(rounds):
             forget_files(gallery)
             words = [sys.executable, __file__, "first", str(gallery), kind]
-            starts.append(json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
+            began = time.monotonic()
+            start = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+            starts.append({**start, "process_ms": 1e3 * (start.pop("answered") - began)})
         starts.sort(key=lambda start: float(start["total_ms"]))
         found[kind] = starts[len(starts) // 2]
     about, manifest = machine(), read_manifest(gallery)
@@ -80,15 +82,17 @@ def open_(
         "",
         f"{about['processor']}, {about['cores']} cores, commit {data['commit']}; {dimension}-d, float16,"
         f" {manifest.bytes_on_disk / 1e6:.0f} MB; a process each, median of {rounds}, the files not in memory.",
+        "The last column is from the start of the process, nearly all of it imports.",
         "",
-        "| first query | open, ms | query, ms | together, ms | memory grew, MB | `info` says, MB |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| first query | open, ms | query, ms | together, ms | processor, ms | memory grew, MB | `info` says, MB |"
+        " from the process's start, ms |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for kind, start in found.items():
         said = told["near" if kind == "near" else "search"] / 1e6
         lines.append(
             f"| {kind} | {start['open_ms']:.0f} | {start['query_ms']:.0f} | {start['total_ms']:.0f} |"
-            f" {start['grew_mb']:.0f} | {said:.0f} |"
+            f" {start['processor_ms']:.0f} | {start['grew_mb']:.0f} | {said:.0f} | {start['process_ms']:.0f} |"
         )
     write_record(out, on_machine(f"gallery-open-{tiles}", about), data, "\n".join([*lines, ""]))
 
@@ -97,7 +101,7 @@ def open_(
 def first(gallery: Path, kind: str) -> None:
     """A process that opens a gallery and asks one question."""
     before = peak_memory_mb()
-    began = time.perf_counter()
+    processor, began = time.process_time(), time.perf_counter()
     opened = Gallery.open(gallery)
     ready = time.perf_counter()
     query = np.full((1, opened.manifest.dimension), opened.manifest.dimension**-0.5, np.float32)
@@ -105,9 +109,10 @@ def first(gallery: Path, kind: str) -> None:
         opened.near(query, 0.0, 0.0, opened.manifest.tile_size_m, 20)
     else:
         opened.search(query, 20)
-    done = time.perf_counter()
+    done, answered = time.perf_counter(), time.monotonic()
     spent = {"open_ms": 1e3 * (ready - began), "query_ms": 1e3 * (done - ready), "total_ms": 1e3 * (done - began)}
-    print(json.dumps({**spent, "grew_mb": peak_memory_mb() - before}))
+    spent["processor_ms"] = 1e3 * (time.process_time() - processor)
+    print(json.dumps({**spent, "grew_mb": peak_memory_mb() - before, "answered": answered}))
 
 
 @app.command()
