@@ -90,8 +90,8 @@ def build(
     recall: Annotated[
         float,
         typer.Option(
-            help="What the index is to find of the 20 most similar tiles. Its parameters are chosen by measuring that, on"
-            " tiles led astray as photos are and, with --camera, on views as it would take them."
+            help="What the index is to find of the 20 most similar tiles. Its parameters are chosen by measuring that,"
+            " on tiles led astray as photos are and, with --camera, on views as it would take them."
         ),
     ] = 0.99,
     tree: Annotated[

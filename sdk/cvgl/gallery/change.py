@@ -57,8 +57,8 @@ def merge_galleries(
 
     Where they overlap the earlier one counts: tiles of a later one that lie within half a stride of an earlier one's
     are left out, and its basemap fills what the earlier one's lacks. Descriptors and, where the basemaps lie on one
-    grid of pixels, images are copied as they are; otherwise images are resampled. The index is built anew, to the recall that the first
-    gallery's was to reach; there is no tree.
+    grid of pixels, images are copied as they are; otherwise images are resampled. The index is built anew, to the
+    recall that the first gallery's was to reach; trees are left out.
 
     Args:
         galleries: the most important first; its local tangent plane is that of the whole.
