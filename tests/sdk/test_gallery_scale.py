@@ -75,6 +75,18 @@ def test_without_ray_the_extra_is_named(tiny_place: Path, tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_cluster_that_is_not_there_is_named(tiny_place: Path) -> None:
+    ray = pytest.importorskip("ray", reason="needs cvgl[scale]")
+    if ray.is_initialized():
+        pytest.skip("one is there")
+    with (
+        MapSource.open(tiny_place / "map.tif") as source,
+        pytest.raises(GalleryError, match="no Ray cluster"),
+        ray_workers([tiny_place / "map.tif"], tiny_place / "tiny.cvgl", source.local, "auto"),
+    ):
+        pass
+
+
 @pytest.fixture(scope="module")
 def two() -> Iterator[Any]:
     """Ray, with a cluster of two processors for one worker each."""
@@ -139,16 +151,3 @@ def test_what_a_worker_cannot_read_is_named(two: Any, tiny_place: Path, tmp_path
     with pytest.raises(MapError, match=r"absent\.tif"):
         build(tiny_place, tmp_path / "x.gallery", lost)
     assert not (tmp_path / "x.gallery").exists()
-
-
-@pytest.mark.slow
-def test_a_cluster_that_is_not_there_is_named(tiny_place: Path) -> None:
-    ray = pytest.importorskip("ray", reason="needs cvgl[scale]")
-    if ray.is_initialized():
-        pytest.skip("one is there")
-    with (
-        MapSource.open(tiny_place / "map.tif") as source,
-        pytest.raises(GalleryError, match="no Ray cluster"),
-        ray_workers([tiny_place / "map.tif"], tiny_place / "tiny.cvgl", source.local, "127.0.0.1:1"),
-    ):
-        pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -161,6 +162,8 @@ def _ray() -> Any:
         import ray.data
     except ImportError as reason:
         raise MissingDependencyError("building by Ray needs ray[data]: pip install 'cvgl[scale]'") from reason
+    # Progress is told by the build itself.
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     return ray
 
 
