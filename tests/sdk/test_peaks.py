@@ -58,7 +58,7 @@ def refit_by_definition(
         weights = np.repeat(weight, 2)
         information = np.diag(prior_weight) + (rows.T * weights) @ rows
         pose = np.linalg.solve(information, prior_weight * prior_mean + (rows.T * weights) @ values)
-    return pose, np.linalg.inv(information) * max(1.0, scatter)
+    return pose, np.asarray(np.linalg.inv(information) * max(1.0, scatter), np.float64)
 
 
 def rough(blocks: int, size: int, seed: int) -> dict[str, Any]:
