@@ -32,7 +32,7 @@ from cvgl.gallery import Gallery, build_gallery
 from cvgl.gallery.embedding import BATCH
 from cvgl.gallery.gallery import memory_of
 from cvgl.gallery.grid import Grid
-from cvgl.gallery.index import build_index
+from cvgl.gallery.index import EFFORTS, build_index
 from cvgl.gallery.manifest import INDEX, OVERVIEW, TABLE, Raster, read_manifest
 from cvgl.gallery.work import Work
 from cvgl.gallery.write import LayerTiles, finish, write_basemap, write_tiles
@@ -357,6 +357,7 @@ def _synthetic(work: Path, count: int, dimension: int, index: bool) -> Path:
             model=("synthetic", "0" * 64),
             dimension=dimension,
             layers=[layer],
+            searched=[{"index": {"file": INDEX, "ef": EFFORTS[0]}}],
             local=LocalFrame(47.0, 9.5),
             bounds=(-half, -half - _STRIDE_M, half, half),
             source="synthetic",

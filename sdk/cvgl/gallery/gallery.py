@@ -29,6 +29,7 @@ from cvgl.gallery.manifest import (
     read_manifest,
 )
 from cvgl.gallery.parts import BLOCK_BYTES, BLOCKS, Part, PartArray, check_npy_head, open_parts
+from cvgl.gallery.tree import KMeansTree, node_type
 from cvgl.geo import LocalFrame
 
 if TYPE_CHECKING:
@@ -213,6 +214,30 @@ class Gallery:
             tiles[i], similarity[i] = ranking.order(queries[i], rows, numbers + first, k)
         return tiles, similarity
 
+    def tree(
+        self, descriptors: NDArray[np.float32], k: int, layer: int = 0, budget: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The same by the layer's k-means tree (:mod:`cvgl.gallery.tree`), where it was built with one; for comparison.
+
+        Args:
+            descriptors, k, layer: as for :meth:`search`.
+            budget: tiles that are compared for each query; what the recall asked for took when it was built.
+
+        Raises:
+            GalleryError: as :meth:`search`; the layer has no tree.
+        """
+        queries, k = self._queries(descriptors, k, layer)
+        among = self.manifest.layers[layer]
+        if among.tree is None:
+            raise GalleryError("the layer has no tree", file=self.path, field=f"layers[{layer}].tree")
+        tree = self._tree(layer)
+        tiles = np.empty((len(queries), k), np.int64)
+        similarity = np.empty((len(queries), k), np.float32)
+        for i, query in enumerate(queries):
+            found = among.first + tree.among(query, max(k, among.tree.budget if budget is None else budget))
+            tiles[i], similarity[i] = ranking.best_few(query, np.asarray(self.descriptors[found]), found, k)
+        return tiles, similarity
+
     def near(
         self,
         descriptors: NDArray[np.float32],
@@ -304,6 +329,19 @@ class Gallery:
                     index.set_ef(among.ef)
                     self._indices[among.index] = index
         return self._indices[among.index]
+
+    def _tree(self, layer: int) -> KMeansTree:
+        place = self.manifest.layers[layer].tree
+        key = f"tree {layer}"
+        if place is not None and key not in self._indices:
+            with self._loading:
+                if key not in self._indices:
+                    kind = node_type(self.manifest.dimension)
+                    nodes = PartArray(self._parts[place.nodes], kind, (place.count,))
+                    order = PartArray(self._parts[place.order], np.int32, (self.manifest.layers[layer].count,))
+                    file = self.path / place.nodes
+                    self._indices[key] = KMeansTree(np.asarray(nodes), np.asarray(order), file)
+        return self._indices[key]
 
     def _queries(self, descriptors: NDArray[np.float32], k: int, layer: int) -> tuple[NDArray[np.float32], int]:
         queries = np.ascontiguousarray(descriptors, np.float32)
