@@ -43,7 +43,7 @@ TILT = Law(lasting=0.9, lasting_s=600.0, passing_s=20.0)
 or an attitude solution's level wanders for tens of seconds after the vehicle has accelerated."""
 
 HEADING = Law(lasting=0.5, lasting_s=300.0)
-"""By ``heading_sigma_deg``: iron near the compass and declination last, what a camera lags behind its vehicle passes."""
+"""By ``heading_sigma_deg``: iron near the compass and declination last, a camera's lag behind its vehicle passes."""
 
 HEIGHT = Law(lasting=0.8, lasting_s=100.0)
 """By ``height_sigma``: a barometer drifts, and the ground rises and falls over a kilometre of flight."""

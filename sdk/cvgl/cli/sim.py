@@ -132,9 +132,7 @@ def simulate(
     ] = None,
     map_sigma: Annotated[
         float | None,
-        typer.Option(
-            help="Of the map's georeference, metres.", show_default="the mission's", rich_help_panel=_ERRORS
-        ),
+        typer.Option(help="Of the map's georeference, metres.", show_default="the mission's", rich_help_panel=_ERRORS),
     ] = None,
     errors: Annotated[
         str | None,

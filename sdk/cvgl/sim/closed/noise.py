@@ -57,8 +57,8 @@ def lasting_errors(
 def map_errors(rng: np.random.Generator, places: NDArray[np.float64], kind: str = "lawful") -> NDArray[np.float64]:
     """Errors (N, 2) of a map east and north at places (N, 2), metres: standard deviation 1 on each axis.
 
-    They belong to the place: a Gaussian field with the correlation exp(-distance / MAP_REACH_M), as a sum of waves whose
-    directions and lengths are drawn from that correlation's spectrum, a Cauchy law of two dimensions.
+    They belong to the place: a Gaussian field with the correlation exp(-distance / MAP_REACH_M), as a sum of waves
+    whose directions and lengths are drawn from that correlation's spectrum, a Cauchy law of two dimensions.
 
     Source: Rahimi, Recht: Random Features for Large-Scale Kernel Machines, NIPS 2007, section 3.
     """
