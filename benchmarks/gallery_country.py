@@ -172,8 +172,8 @@ def _page(record: dict[str, Any]) -> str:
         "",
         f"{about['processor']}, {about['cores']} cores, commit {record['commit']}. {tiles:.3g} tiles of"
         f" {built['tile_m']:g} m every {built['stride_m']:.3g} m cover {area:,.0f} km2. Unit costs are processor time"
-        f" measured on {built['tiles']} tiles of {record['map']} with {record['model']} ({measured} a tile of an index of"
-        " so many); everything else is multiplication.",
+        f" measured on {built['tiles']} tiles of {record['map']} with {record['model']} ({measured} a tile of an index"
+        " of so many); everything else is multiplication.",
         "",
         "| | processor ms a tile | core-hours | money |",
         "| --- | ---: | ---: | ---: |",

@@ -68,8 +68,8 @@ def faults(
     if killed:
         page += [
             f"{killed['builds']} builds were killed {killed['kills']} times at random moments,"
-            f" {killed['with pieces done']} times with work done that was taken up; each ended with the bytes of a build"
-            " that was let alone.",
+            f" {killed['with pieces done']} times with work done that was taken up; each ended with the bytes of a"
+            " build that was let alone.",
             "",
         ]
     write_record(out, on_machine("gallery-faults", about), record, "\n".join(page))
