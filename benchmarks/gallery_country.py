@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from record import ROOT, commit, on_machine, write_record
 
 import cvgl
+from cvgl.basemap import OVERVIEW_SIDE
 from cvgl.bench.machine import machine
 from cvgl.gallery import Gallery, build_gallery, clip_gallery, merge_galleries
 from cvgl.gallery.area import Area
 from cvgl.gallery.index import ELEMENT_BYTES, build_index
+from cvgl.gallery.parts import block_digests
 from cvgl.imagery import MapSource
 from cvgl.model import Model
 
@@ -52,14 +54,17 @@ def country(
         indices = [_index_costs(size, model.descriptor_size, Path(scratch)) for size in sizes or (10_000, 100_000)]
     region = min(_REGION, tiles)
     index_ms = _at(region, indices)
+    index_bytes = indices[-1]["bytes_a_tile"]
+    # A gallery has one overview, of at most so many pixels however many tiles it has.
+    bytes_a_tile = {
+        **built["bytes_a_tile"], "index.hnsw": index_bytes, "overview.jpg": built["overview_bytes"] / region
+    }  # fmt: skip
     a_tile = {
         "read, cut, embed": built["tile_ms"], "basemap": built["basemap_ms_tile"], "index": index_ms,
-        "hashes, manifest": built["finish_ms_tile"],
+        "hashes": built["hash_ns_byte"] * sum(bytes_a_tile.values()) / 1e6, "overview": built["overview_ms"] / region,
     }  # fmt: skip
     core_hours = sum(a_tile.values()) * tiles / 3.6e6
     merge_hours = (built["merge_ms_tile"] + index_ms) * tiles / 3.6e6
-    index_bytes = indices[-1]["bytes_a_tile"]
-    bytes_a_tile = {**built["bytes_a_tile"], "index.hnsw": index_bytes}
     total = sum(bytes_a_tile.values()) * tiles
     record = {
         "commit": commit(), "machine": about, "map": map_path.name, "model": model.name, "tiles": tiles,
@@ -98,7 +103,11 @@ def _build_costs(map_path: Path, model: Model, scratch: Path) -> dict[str, Any]:
     index_s = marks["index"] - marks["tiles"]
     merge_s, joined = _timed(lambda: merge_galleries([half for _, half in halves], scratch / "joined.gallery"))
     clip_s, clipped = halves[0]
-    files = {name: entry["bytes"] for name, entry in whole.manifest.files.items() if name != "index.hnsw"}
+    files = {name: entry["bytes"] for name, entry in whole.manifest.files.items()}
+    hash_s = min(_hash_seconds(whole.path / "basemap.npy") for _ in range(3)) / files["basemap.npy"]
+    picture = whole.manifest.overview
+    larger = OVERVIEW_SIDE**2 / (picture.width * picture.height)
+    overview_s = max(0.0, done - marks["basemap"] - hash_s * sum(files.values()))
     return {
         "tiles": count,
         "tile_m": tile_m,
@@ -106,11 +115,19 @@ def _build_costs(map_path: Path, model: Model, scratch: Path) -> dict[str, Any]:
         "basemap_gsd_m": gsd,
         "tile_ms": 1e3 * (marks["tiles"] - began) / count,
         "basemap_ms_tile": 1e3 * (marks["basemap"] - marks["index"]) / count,
-        "finish_ms_tile": 1e3 * (done - marks["basemap"]) / count,
+        "hash_ns_byte": 1e9 * hash_s,
+        "overview_ms": 1e3 * overview_s * larger,
+        "overview_bytes": files["overview.jpg"] * larger,
         "merge_ms_tile": max(0.0, 1e3 * merge_s - 1e3 * index_s) / len(joined),
         "clip_ms_tile": 1e3 * clip_s / len(clipped),
         "bytes_a_tile": {name: size / count for name, size in files.items()},
     }
+
+
+def _hash_seconds(path: Path) -> float:
+    began = time.process_time()
+    block_digests(path)
+    return time.process_time() - began
 
 
 def _clip(gallery: Gallery, out: Path, west: float, south: float, east: float, north: float) -> tuple[float, Gallery]:
@@ -194,7 +211,7 @@ def _page(record: dict[str, Any]) -> str:
         "| part | bytes a tile | in all, GB |",
         "| --- | ---: | ---: |",
         *(
-            f"| {name} | {size:,.0f} | {size * tiles / 1e9:,.0f} |"
+            f"| {name} | {size:,.1f} | {size * tiles / 1e9:,.0f} |"
             for name, size in sorted(record["bytes_a_tile"].items(), key=lambda item: -item[1])
         ),
         f"| together | {sum(record['bytes_a_tile'].values()):,.0f} | {total / 1e9:,.0f} |",
@@ -215,10 +232,11 @@ def _page(record: dict[str, Any]) -> str:
         " region, then the manifest's own hash. Objects never change; one small listing names the current hash of each"
         " region. A part is fetched by ranges, and each 64 KiB block is verified against `blocks.sha256`, so that no"
         " cache or mirror on the way has to be trusted.",
-        "- **Clip service**: reads the tile table of the regions that the polygon touches (18 bytes a tile), the"
-        " descriptors' and basemap's blocks under it, joins, and builds the index of the area anew."
-        f" A mission of 10,000 tiles takes about {ten_thousand:.0f} s of one core; it is stateless, and the same"
-        " polygon gives the same bytes, so that answers are cached by (hashes of the regions, polygon). The country's"
+        "- **Clip service**: would read the tile table of the regions that the polygon touches (18 bytes a tile) and"
+        " the blocks of descriptors and basemap under it, join them, and build the index of the area anew: what"
+        " `cvgl-gallery clip` and `merge` do from a disk."
+        f" A mission of 10,000 tiles takes about {ten_thousand:.0f} s of one core. It needs no state, and the same"
+        " polygon gives the same bytes, so that answers can be kept by (hashes of the regions, polygon). The regions'"
         " own indices are not needed for it, and may be left unbuilt where nobody searches a whole region.",
         "- **On board** nothing but the clipped gallery is carried; `cvgl-gallery info` tells its memory, and `check`"
         " belongs before take-off.",
