@@ -57,7 +57,7 @@ class Patch:
     @cached_property
     def from_camera(self) -> NDArray[np.float64]:
         """(3, 3) from ideal camera coordinates to the patch's pixels."""
-        return np.linalg.inv(self.to_camera)
+        return np.asarray(np.linalg.inv(self.to_camera), np.float64)
 
 
 @dataclass(frozen=True)

@@ -660,7 +660,7 @@ def test_places_that_look_alike_are_those_of_the_definition(period: int, reached
     ground = (ground + 0.4 * complex_noise(ground.shape, seed + 10)).astype(np.complex64)
     seen = ground[search : search + side, search : search + side] + 0.8 * complex_noise((side, side), seed + 20)
     seen[:6, :9] = 0
-    law = {"search": search, "apart": 5.0, "alike": 0.5, "reached": reached, "near": 2, "most": 3}
+    law: dict[str, Any] = {"search": search, "apart": 5.0, "alike": 0.5, "reached": reached, "near": 2, "most": 3}
     found = alike_places(np.ascontiguousarray(seen.astype(np.complex64)), ground, **law)
     expected = alike_by_definition(seen.astype(np.complex64), ground, **law)
     assert len(found) == len(expected)
