@@ -30,11 +30,14 @@ from cvgl.odometry import Odometer
 from cvgl.rectify import view_maps, view_offset, warp_to_input
 from cvgl.refine import (
     REACH_STRIDES,
+    SECOND_PEAKS,
     TURNS_DEG,
     View,
+    add_detail,
     add_look_alikes,
     ask_features,
     examine,
+    examine_again,
     examine_features,
     look,
     merge,
@@ -50,6 +53,8 @@ __all__ = ["Localizer"]
 
 # Heading hypotheses of an unknown heading that refinement follows up.
 _HEADINGS_REFINED = 5
+# How far off a heading is looked for where the first look leaves doubt, standard deviations.
+_SECOND_SIGMAS = 2.5
 # Places outside a prior that tell what chance reaches: as many as make a middle.
 _DECOYS = 6
 # Frames that are not found are blurred if they have less than this share of the map's fine detail. Sharp photos have
@@ -353,6 +358,15 @@ class Localizer:
             hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
             hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
             clock.lap("register")
+            if decision.looks > 1 and not beyond_doubt(hypotheses, scene, settings, decision):
+                wide = turns if frame.heading is None else _wide_turns(settings.heading_sigma_deg)
+                peaks = look(
+                    basemap, views, places, wide, REACH_STRIDES * stride, SECOND_PEAKS, self._executor, decoys
+                )
+                hypotheses = examine_again(basemap, peaks, wide, sigmas, self._executor)
+                hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
+                hypotheses = add_detail(basemap, hypotheses, self._executor)
+                clock.lap("second look")
             if features is not None and not beyond_doubt(hypotheses, scene, settings, decision):
                 hypotheses = ask_features(basemap, hypotheses, features, sigmas, self._executor)
                 clock.lap("features")
@@ -545,6 +559,13 @@ class Localizer:
             near = [c for c in candidates if abs(wrap_degrees(c.heading_deg - heading)) <= 1.01 * step]
             places.append(merge(near, 1.1 * stride))
         return views, places
+
+
+def _wide_turns(sigma_deg: float) -> list[float]:
+    """Corrections of a heading that a second look tries, degrees: those of the first, and on to 2.5 sigma."""
+    step = TURNS_DEG[1] - TURNS_DEG[0]
+    count = max(math.ceil(_SECOND_SIGMAS * sigma_deg / step), len(TURNS_DEG) // 2)
+    return [step * number for number in range(-count, count + 1)]
 
 
 def _unusable(level: float) -> ReasonCode:
