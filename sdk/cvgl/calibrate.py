@@ -286,10 +286,7 @@ def fit_right(decision: Decision, right: Sequence[Witnesses], *, share: float = 
     """
     if not right:
         return decision
-    spread = [
-        -math.log(10.0) * decision.log10_agreed(_chances(decision, one)) * share
-        for one in right
-    ]
+    spread = [-math.log(10.0) * decision.log10_agreed(_chances(decision, one)) * share for one in right]
     power = (len(right) + weight) / max(sum(spread) + weight / decision.right_power, 1e-6)
     missed = sum(one.order > 1 for one in right)
     miss = (missed + weight * decision.miss_share + 1.0) / (len(right) + weight + 2.0)

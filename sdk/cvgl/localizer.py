@@ -53,6 +53,8 @@ __all__ = ["Localizer"]
 
 # Heading hypotheses of an unknown heading that refinement follows up.
 _HEADINGS_REFINED = 5
+# Where the first look leaves doubt: so many times the tiles of the first are asked.
+_SECOND_CANDIDATES = 5
 # How far off a heading is looked for where the first look leaves doubt, standard deviations.
 _SECOND_SIGMAS = 2.5
 # Places outside a prior that tell what chance reaches: as many as make a middle.
@@ -330,7 +332,8 @@ class Localizer:
         descriptors = self.model.embed_inputs(inputs)
         clock.lap("embed")
         offsets = [view_offset(camera, rotation, frame.height) for rotation in rotations]
-        candidates = self._search(descriptors, headings, frame.prior, hidden, offsets, frame.height)
+        count = settings.candidates
+        candidates = self._search(descriptors, headings, frame.prior, hidden, offsets, frame.height, count)
         clock.lap("search")
         if not candidates:
             reason = "no tile of the gallery lies within the prior"
@@ -360,9 +363,10 @@ class Localizer:
             clock.lap("register")
             if decision.looks > 1 and not beyond_doubt(hypotheses, scene, settings, decision):
                 wide = turns if frame.heading is None else _wide_turns(settings.heading_sigma_deg)
-                peaks = look(
-                    basemap, views, places, wide, REACH_STRIDES * stride, SECOND_PEAKS, self._executor, decoys
-                )
+                many = _SECOND_CANDIDATES * settings.candidates
+                candidates = self._search(descriptors, headings, frame.prior, hidden, offsets, frame.height, many)
+                views, places = self._views(grey, camera, candidates, headings, rotations, frame.height)
+                peaks = look(basemap, views, places, wide, REACH_STRIDES * stride, SECOND_PEAKS, self._executor, decoys)
                 hypotheses = examine_again(basemap, peaks, wide, sigmas, self._executor)
                 hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
                 hypotheses = add_detail(basemap, hypotheses, self._executor)
@@ -471,9 +475,9 @@ class Localizer:
         hidden: tuple[float, float, float] | None,
         offsets: Sequence[NDArray[np.float64]],
         height: float,
+        count: int,
     ) -> list[Candidate]:
         """The most similar tiles over all headings, best first, each tile once."""
-        count = self.mission.settings.candidates
         at = self.gallery.tiles
         passed: set[int] = set()
         if hidden is not None:

@@ -53,7 +53,7 @@ REACH_STRIDES = 1.5
 STUDIED = 2
 # Where the first look leaves doubt: peaks that are registered, and hypotheses at full detail.
 SECOND_PEAKS, SECOND_STUDIED = 12, 3
-# How far around a fitted pose a frame is correlated in all detail, pixels: the surface around tells what chance reaches.
+# How far around a fitted pose a frame is correlated in all detail, pixels: the surface tells what chance reaches.
 _DETAIL_PX = 24
 
 

@@ -120,8 +120,9 @@ class Decision:
     A place has witnesses that know nothing of each other: the height of the correlation peak of the whole frame, the
     agreement of its blocks and, where the first look leaves doubt, the peak in all detail under the fitted pose, and
     local features. ``cvgl-prepare`` measures what they score at the places that retrieval proposes when the right one
-    is not among them, on this very map; the largest of many tries follows a Gumbel law. So each becomes the probability that chance alone reaches it at *one* place. Retrieval and the
-    frame's prior then say how the belief is shared among the places searched, see :mod:`cvgl.belief`.
+    is not among them, on this very map; the largest of many tries follows a Gumbel law. So each becomes the probability
+    that chance alone reaches it at *one* place. Retrieval and the frame's prior then say how the belief is shared among
+    the places searched, see :mod:`cvgl.belief`.
 
     Args:
         peak_location, peak_scale: Gumbel law of the highest correlation peak of ``places`` wrong places.
