@@ -17,11 +17,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -201,8 +200,7 @@ def kept_rows(
     return rows[: each * count]
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(NamedTuple):
     """Where and how a frame was taken, and the heading that it tells.
 
     Args:
@@ -273,6 +271,7 @@ def row_of(
         "reason": fix.reason_code.value,
         "probability": fix.probability,
         "log10_chance": fix.log10_chance,
+        "log10_odds": round(fix.alternatives[0].log10_odds, 4) if fix.alternatives else None,
         "right": False,
     }
     if center is not None:
