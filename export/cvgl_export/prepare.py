@@ -37,6 +37,8 @@ from cvgl.fix import FixStatus
 from cvgl.footprint import footprint_sides
 from cvgl.frame import Frame
 from cvgl.gallery import Gallery, build_gallery
+from cvgl.gallery.views import SimulatedViews
+from cvgl.gallery.write import Search
 from cvgl.imagery import MapSource
 from cvgl.localizer import Localizer
 from cvgl.mission import CAMERA, GALLERY, MISSION, MODEL, TERRAIN, Mission, write_mission_file
@@ -463,6 +465,7 @@ class _Job:
             tile_size_m=tile_m,
             stride_m=stride_m,
             basemap_gsd_m=max(self.source.native_gsd, short / _BASEMAP_PIXELS),
+            search=Search(views=SimulatedViews(self.camera, self.source, model)),
             identity=self.source.identity(),
             progress=show,
         )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cvgl.belief import protection_radius
 from cvgl.camera import Camera
 from cvgl.crew import Crew
-from cvgl.decide import SAME_ANSWER_M, Scene, SearchPrior, beyond_doubt, decide
+from cvgl.decide import SAME_ANSWER_M, Scene, SearchPrior, decide, in_doubt
 from cvgl.engines import RawFrame
 from cvgl.errors import CameraError, FrameError, GalleryError, ModelError
 from cvgl.features import open_refiner
@@ -361,7 +361,7 @@ class Localizer:
             hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
             hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
             clock.lap("register")
-            if decision.looks > 1 and not beyond_doubt(hypotheses, scene, settings, decision):
+            if decision.looks > 1 and in_doubt(hypotheses, scene, settings, decision):
                 wide = turns if frame.heading is None else _wide_turns(settings.heading_sigma_deg)
                 many = _SECOND_CANDIDATES * settings.candidates
                 candidates = self._search(descriptors, headings, frame.prior, hidden, offsets, frame.height, many)
@@ -371,8 +371,9 @@ class Localizer:
                 hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
                 hypotheses = add_detail(basemap, hypotheses, self._executor)
                 clock.lap("second look")
-            if features is not None and not beyond_doubt(hypotheses, scene, settings, decision):
-                hypotheses = ask_features(basemap, hypotheses, features, sigmas, self._executor)
+            doubtful = [] if features is None else in_doubt(hypotheses, scene, settings, decision)
+            if features is not None and doubtful:
+                hypotheses = ask_features(basemap, hypotheses, doubtful, features, sigmas, self._executor)
                 clock.lap("features")
         fix = decide(hypotheses, frame, candidates, scene, settings, decision)
         if fix.reason_code is ReasonCode.NOT_FOUND:

@@ -341,20 +341,25 @@ def _study(basemap: Basemap, hypothesis: Hypothesis, sigmas: PoseSigmas) -> Hypo
 def ask_features(
     basemap: Basemap,
     hypotheses: Sequence[Hypothesis],
+    doubtful: Sequence[Hypothesis],
     refiner: FeatureRefiner,
     sigmas: PoseSigmas,
     executor: Executor | None,
 ) -> list[Hypothesis]:
-    """The hypotheses with what local features say of each."""
+    """The hypotheses, the doubtful ones among them with what local features say of them."""
     run = executor.map if executor is not None else map
+    asked = {id(hypothesis) for hypothesis in doubtful}
 
     def ask(hypothesis: Hypothesis) -> Hypothesis:
+        if id(hypothesis) not in asked:
+            return hypothesis
         view, place = hypothesis.view, hypothesis.registration
         try:
             patch, _ = view.corrected(place.correction)
         except FrameError:
             return hypothesis  # the fitted pose looks to the horizon
-        return replace(hypothesis, features=_look(refiner, basemap, view, patch, place, place.correction, sigmas))
+        found = _look(refiner, basemap, view, patch, place, place.correction, sigmas, executor)
+        return replace(hypothesis, features=found)
 
     return list(run(ask, hypotheses))
 
@@ -375,7 +380,8 @@ def examine_features(
     def study(entry: tuple[View, Peak]) -> Hypothesis | None:
         view, peak = entry
         applied = Correction(peak.turn_deg)
-        found = _look(refiner, basemap, view, view.turned(view.patch, peak.turn_deg), peak, applied, sigmas)
+        patch = view.turned(view.patch, peak.turn_deg)
+        found = _look(refiner, basemap, view, patch, peak, applied, sigmas, executor)
         if found.reason or found.covariance is None:
             return None
         place = Registration(
@@ -402,6 +408,7 @@ def _look(
     place: Peak | Registration,
     applied: Correction,
     sigmas: PoseSigmas,
+    executor: Executor | None,
 ) -> FeatureMatch:
     return refiner.look(
         basemap,
@@ -413,4 +420,5 @@ def _look(
         view.height,
         sigmas,
         view.patch.offset,
+        executor,
     )

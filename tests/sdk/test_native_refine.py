@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cvgl.native import (
     Template,
+    alike_places,
     best_match,
     block_corners,
     correlate_blocks,
@@ -584,3 +585,72 @@ def test_a_patch_resampled_as_it_is_stays_so() -> None:
 def test_unusable_patches_are_refused_by_name(image: Array, mask: Array, between: Array, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         resample(image, mask, between)
+
+
+def correlation(field: Array, ground: Array) -> Array:
+    """Of a field with all windows of its size in a larger one: the real part, by the definition."""
+    windows = np.lib.stride_tricks.sliding_window_view(ground.astype(np.complex128), field.shape)
+    return np.asarray(np.einsum("ij,yxij->yx", field.conj().astype(np.complex128), windows).real)
+
+
+def alike_by_definition(
+    seen: Array, ground: Array, search: int, apart: float, alike: float, reached: float, near: int, most: int
+) -> list[list[float]]:
+    """Of the map with what of itself the frame sees, and of the frame where that is high."""
+    under = ground[search : ground.shape[0] - search, search : ground.shape[1] - search]
+    itself = correlation(np.where(seen != 0, under, 0), ground)
+    frame = np.pad(correlation(seen, ground), near, constant_values=-np.inf)
+    peaks = np.lib.stride_tricks.sliding_window_view(frame, (2 * near + 1,) * 2).max(axis=(2, 3))
+    shares = itself / itself[search, search]
+    down, right = np.indices(shares.shape) - search
+    shares[np.hypot(down, right) <= apart] = 0
+    found: list[list[float]] = []
+    while len(found) < most and shares.max() >= alike:
+        y, x = np.unravel_index(shares.argmax(), shares.shape)
+        ratio = peaks[y, x] / peaks[search, search] if peaks[search, search] > 0 else 1.0
+        if ratio >= reached:
+            found.append([right[y, x], down[y, x], shares[y, x], ratio])
+        shares[np.hypot(down - down[y, x], right - right[y, x]) <= apart] = 0
+    return found
+
+
+@pytest.mark.parametrize("reached", [0.0, 0.4, 1.5])
+@pytest.mark.parametrize("period", [7, 11, 100])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_places_that_look_alike_are_those_of_the_definition(period: int, reached: float, seed: int) -> None:
+    side, search = 24, 13
+    block = complex_noise((period, period), seed)
+    times = -(-(side + 2 * search) // period)
+    ground = np.tile(block, (times, times))[: side + 2 * search, : side + 2 * search]
+    ground = (ground + 0.4 * complex_noise(ground.shape, seed + 10)).astype(np.complex64)
+    seen = ground[search : search + side, search : search + side] + 0.8 * complex_noise((side, side), seed + 20)
+    seen[:6, :9] = 0
+    law = {"search": search, "apart": 5.0, "alike": 0.5, "reached": reached, "near": 2, "most": 3}
+    found = alike_places(np.ascontiguousarray(seen.astype(np.complex64)), ground, **law)
+    expected = alike_by_definition(seen.astype(np.complex64), ground, **law)
+    assert len(found) == len(expected)
+    assert bool(found) == (period < 100 and reached < 1.0)
+    # Spectra are in single precision.
+    np.testing.assert_allclose(np.array(found), np.array(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_a_map_without_features_looks_like_nothing() -> None:
+    empty = np.zeros((20, 20), np.complex64)
+    assert alike_places(complex_noise((10, 10), 0), empty, 5, 2.0, 0.5, 0.5, 2, 2) == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "ground", "search", "alike", "message"),
+    [
+        (np.zeros((10, 10), np.complex128), np.zeros((20, 20), np.complex64), 5, 0.5, "seen"),
+        (np.zeros((10, 9), np.complex64), np.zeros((20, 20), np.complex64), 5, 0.5, "square"),
+        (np.zeros((10, 10), np.complex64), np.zeros((20, 21), np.complex64), 5, 0.5, "ground"),
+        (np.zeros((10, 10), np.complex64), np.zeros((20, 20), np.complex64), -1, 0.5, "search"),
+        (np.zeros((10, 10), np.complex64), np.zeros((20, 20), np.complex64), 5, 0.0, "alike"),
+    ],
+)
+def test_unusable_windows_that_may_look_alike_are_refused(
+    seen: Array, ground: Array, search: int, alike: float, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        alike_places(seen, ground, search, 2.0, alike, 0.5, 2, 2)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cvgl.cli.common import main
+
+if TYPE_CHECKING:
+    from cvgl.gallery.manifest import Recall
+    from cvgl.gallery.recall import Measured
 
 __all__ = ["app", "app_main"]
 
@@ -83,6 +87,16 @@ def build(
             show_default="the map's own, but no finer than 0.3",
         ),
     ] = None,
+    recall: Annotated[
+        float,
+        typer.Option(
+            help="What the index is to find of the 20 most similar tiles. Its parameters are chosen by measuring that,"
+            " on tiles led astray as photos are and, with --camera, on views as it would take them."
+        ),
+    ] = 0.99,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Make a k-means tree beside the index, to compare searches with.")
+    ] = False,
     clip: Annotated[Path | None, typer.Option(help="GeoJSON polygon: only tiles that touch it are made.")] = None,
     add: Annotated[
         bool, typer.Option("--add", help="Extend the gallery that stands at --out, on its own grid.")
@@ -96,22 +110,27 @@ def build(
 
     Example: cvgl-gallery build area.tif --model area.cvgl --out area.gallery --stride 20
     """
+    from cvgl.camera import Camera
     from cvgl.gallery import build_gallery, extend_gallery, read_manifest
     from cvgl.gallery.area import Area
+    from cvgl.gallery.views import SimulatedViews
+    from cvgl.gallery.write import Search
     from cvgl.imagery import MapSource
     from cvgl.model import Model
 
     local = read_manifest(out).local if add else None
     with MapSource.open(maps if len(maps) > 1 else maps[0], local) as source:
-        model = Model.open(model_path or _shipped_model(), views=("reference",))
+        sees = camera is not None and not add
+        model = Model.open(model_path or _shipped_model(), views=("reference", "query") if sees else ("reference",))
         area = None if clip is None else Area.read(clip, source.local)
         if add:
-            if tile_size or height or stride or heading or basemap_gsd:
+            if tile_size or height or stride or heading or basemap_gsd or tree:
                 raise typer.BadParameter("the gallery has sizes and headings of its own", param_hint="--add")
             with _Bars() as bars:
                 gallery = extend_gallery(out, source, model, area=area, say=_say, progress=bars.show)
         else:
             sizes = _tile_sizes(model, tile_size, camera, height)
+            views = None if camera is None else SimulatedViews(Camera.from_yaml(camera), source, model)
             with _Bars() as bars:
                 gallery = build_gallery(
                     source,
@@ -123,11 +142,15 @@ def build(
                     headings_deg=heading or [0.0],
                     stored=stored,
                     area=area,
+                    search=Search(recall, views, tree),
                     identity=source.identity(),
                     say=_say,
                     progress=bars.show,
                 )
     typer.echo(f"{gallery!r} written to {out}")
+    for layer in gallery.manifest.layers:
+        if layer.recall is not None and min(one.recall for one in layer.recall.measured) < layer.recall.target:
+            _say(f"the index falls short of its target: {_recalled(layer.recall)}")
 
 
 @app.command()
@@ -200,8 +223,14 @@ def info(
         turned = "" if layer.heading_deg == 0 else f", up is {layer.heading_deg:g} degrees"
         rows["tiles" if number == 0 else f"layer {number}"] = (
             f"{layer.count}, {layer.tile_size_m:g} m ({layer.tile_px} px of {layer.gsd_m:.3g} m)"
-            f" every {layer.stride_m:g} m{turned}; HNSW, ef {layer.ef}"
+            f" every {layer.stride_m:g} m{turned}"
         )
+        name = "index" if number == 0 else f"index {number}"
+        told = "" if layer.recall is None else f"; {_recalled(layer.recall)}"
+        rows[name] = f"HNSW, ef {layer.ef}{told}"
+        if layer.tree is not None:
+            told = "" if layer.tree.recall is None else f"; {_recalled(layer.tree.recall)}"
+            rows[name.replace("index", "tree")] = f"{layer.tree.budget} tiles compared{told}"
     rows |= {
         "model": f"{manifest.model_name}, {manifest.dimension}-d",
         "fingerprint": manifest.model_fingerprint,
@@ -230,8 +259,8 @@ def check(
     from cvgl.model import Model
 
     model = None if model_path is None else Model.open(model_path)
-    recall = check_gallery(gallery, model, lambda part: typer.echo(f"right: {part}"))
-    typer.echo(f"recall of the index at 20: {recall:.4f}")
+    found = check_gallery(gallery, model, lambda part: typer.echo(f"right: {part}"))
+    typer.echo(f"recall of the index at 20: {_measured(found)}")
 
 
 def app_main() -> None:
@@ -259,6 +288,18 @@ def _tile_sizes(model: Any, sizes: list[float] | None, camera: Path | None, heig
             expected="--tile-size METRES",
         )
     return sizes or [view.input_size[1] * float(view.gsd_m or 0.0)]
+
+
+def _recalled(recall: Recall) -> str:
+    told = ", ".join(_measured(one) for one in recall.measured)
+    return f"recall at {recall.at}: {told}; target {recall.target:g}"
+
+
+def _measured(found: Measured) -> str:
+    return (
+        f"{found.recall:.4f} ({found.low:.4f} to {found.high:.4f}) for {found.count} {found.queries} of similarity"
+        f" {found.similarity:.2f}"
+    )
 
 
 def _say(message: str) -> None:

@@ -21,7 +21,16 @@ from cvgl.gallery.gallery import Gallery
 from cvgl.gallery.grid import Grid, anchored_grid, pieces_of, plan_grid
 from cvgl.gallery.manifest import BASEMAP_TILES, OVERVIEW, STORED, TILES, Raster
 from cvgl.gallery.work import Work, read_arrays, write_arrays
-from cvgl.gallery.write import LayerTiles, Progress, basemap_shape, finish, write_basemap, write_indices, write_tiles
+from cvgl.gallery.write import (
+    LayerTiles,
+    Progress,
+    Search,
+    basemap_shape,
+    finish,
+    write_basemap,
+    write_indices,
+    write_tiles,
+)
 from cvgl.model import Model
 from cvgl.versions import versions
 
@@ -57,6 +66,7 @@ def build_gallery(
     stored: str = "float16",
     area: Area | None = None,
     extends: Gallery | None = None,
+    search: Search | None = None,
     identity: str | None = None,
     say: Callable[[str], None] | None = None,
     progress: Progress | None = None,
@@ -81,6 +91,7 @@ def build_gallery(
         area: only tiles are made that touch it.
         extends: a gallery whose tiles are not made again; grids and basemap continue its own. Sizes, headings and
             storage must be its.
+        search: recall that the index is to reach, and what it is measured by; by default :class:`Search` as it is.
         identity: tells this map from any other (`MapSource.identity`); without it a build that was interrupted begins
             afresh.
         say: told when earlier work is taken up.
@@ -92,6 +103,7 @@ def build_gallery(
         ModelError: the model fails.
     """
     path = Path(path)
+    search = search or Search()
     report: Progress = progress or (lambda stage, done, total: None)
     height, width = model.views["reference"].input_size
     if height != width:
@@ -120,6 +132,7 @@ def build_gallery(
         "layers": [[asdict(layer.grid), layer.tile_size_m, layer.heading_deg] for layer in planned],
         "basemap": asdict(basemap),
         "stored": stored,
+        "search": [search.recall, search.views is not None and repr(search.views), search.tree],
         "area": None if area is None else area.sha256,
         "extends": None if extends is None else extends.manifest.data["sha256"],
         "local": asdict(source.local),
@@ -128,13 +141,14 @@ def build_gallery(
     with Work.open(path, plan, identity is not None, say) as work:
         job = _Build(work, source, model, planned, basemap, stored, area, extends, report)
         layers, measured = job.tiles()
-        write_indices(work, layers, model.descriptor_size, stored, report)
+        searched = write_indices(work, layers, model.descriptor_size, stored, report, search)
         job.basemap_parts()
         finish(
             work,
             model=(model.name, model.fingerprint),
             dimension=model.descriptor_size,
             layers=layers,
+            searched=searched,
             local=source.local,
             bounds=source.bounds,
             source=source.source,

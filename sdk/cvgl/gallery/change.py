@@ -20,9 +20,19 @@ from cvgl.gallery.area import Area
 from cvgl.gallery.build import build_gallery
 from cvgl.gallery.descriptors import UnitRows
 from cvgl.gallery.gallery import Gallery
-from cvgl.gallery.manifest import BASEMAP_TILES, OVERVIEW, TABLE, TILES, Raster
+from cvgl.gallery.manifest import BASEMAP_TILES, OVERVIEW, TABLE, TILES, GalleryManifest, Raster
+from cvgl.gallery.recall import TARGET
 from cvgl.gallery.work import Work
-from cvgl.gallery.write import LayerTiles, Progress, basemap_shape, finish, write_basemap, write_indices, write_tiles
+from cvgl.gallery.write import (
+    LayerTiles,
+    Progress,
+    Search,
+    basemap_shape,
+    finish,
+    write_basemap,
+    write_indices,
+    write_tiles,
+)
 from cvgl.model import Model
 
 if TYPE_CHECKING:  # only builders read maps: what flies must not load GDAL by importing this package
@@ -47,7 +57,8 @@ def merge_galleries(
 
     Where they overlap the earlier one counts: tiles of a later one that lie within half a stride of an earlier one's
     are left out, and its basemap fills what the earlier one's lacks. Descriptors and, where the basemaps lie on one
-    grid of pixels, images are copied as they are; otherwise images are resampled. The index is built anew.
+    grid of pixels, images are copied as they are; otherwise images are resampled. The index is built anew, to the
+    recall that the first gallery's was to reach; trees are left out.
 
     Args:
         galleries: the most important first; its local tangent plane is that of the whole.
@@ -148,6 +159,7 @@ def extend_gallery(
         stored=gallery.manifest.stored,
         area=area,
         extends=gallery,
+        search=Search(_target(gallery.manifest)),
         identity=source.identity(),
         say=say,
         progress=progress,
@@ -180,7 +192,9 @@ class _Composed:
         report: Progress = self.progress or (lambda stage, done, total: None)
         first = self.galleries[0]
         m = first.manifest
+        search = Search(_target(m))
         plan = {
+            "recall": search.recall,
             "made of": [gallery.manifest.data["sha256"] for gallery in self.galleries],
             "area": None if self.area is None else self.area.sha256,
         }
@@ -199,7 +213,7 @@ class _Composed:
             if not work.done(TILES):
                 table, where = self._table()
                 write_tiles(work.gallery, table, self._rows(where), m.dimension, m.stored)
-            write_indices(work, layers, m.dimension, m.stored, report)
+            searched = write_indices(work, layers, m.dimension, m.stored, report, search)
             place = self._basemap_place()
             if not work.done(BASEMAP_TILES):
                 directory, tiles = self._basemap(place, report)
@@ -209,6 +223,7 @@ class _Composed:
                 model=(m.model_name, m.model_fingerprint),
                 dimension=m.dimension,
                 layers=layers,
+                searched=searched,
                 local=first.local,
                 bounds=self.around,
                 source=_joined((gallery.manifest.source for gallery in self.galleries), ", "),
@@ -360,6 +375,12 @@ class _Composed:
         told = [gallery.manifest.data.get("descriptors", {}) for gallery in self.galleries]
         names = ("cosine_least", "cosine_mean", "neighbours_kept")
         return {name: min(one[name] for one in told) for name in names if all(name in one for one in told)}
+
+
+def _target(manifest: GalleryManifest) -> float:
+    """Recall that a gallery's index was to reach."""
+    recall = manifest.layers[0].recall
+    return TARGET if recall is None else recall.target
 
 
 def _check_match(first: Gallery, other: Gallery) -> None:

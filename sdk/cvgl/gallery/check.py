@@ -4,29 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from cvgl.errors import GalleryError
 from cvgl.files import check_files
+from cvgl.gallery.fit import ask
 from cvgl.gallery.gallery import Gallery
 from cvgl.gallery.index import load_index
 from cvgl.gallery.manifest import BASEMAP, BASEMAP_TILES, DESCRIPTORS, OVERVIEW, TILES, Layer, read_manifest
+from cvgl.gallery.recall import AT, DISTURBED, Measured, measure
 
 if TYPE_CHECKING:
     from cvgl.model import Model
 
 __all__ = ["check_gallery"]
 
-_LEAST_RECALL = 0.95
-_QUERIES = 200
+# Of galleries that do not say what theirs was: built with ef 64, which finds 0.93 of 56 644 tiles.
+_LEAST_RECALL = 0.8
+# Other queries than the index was built by.
+_SEED = 25
 _UNIT = 0.01
 _CHUNK = 4096
 
 
-def check_gallery(path: str | Path, model: Model | None = None, progress: Callable[[str], None] | None = None) -> float:
+def check_gallery(
+    path: str | Path, model: Model | None = None, progress: Callable[[str], None] | None = None
+) -> Measured:
     """Verify hashes, of files and of blocks, tables, images, and the indices against exact search.
 
     Args:
@@ -35,7 +42,7 @@ def check_gallery(path: str | Path, model: Model | None = None, progress: Callab
         progress: called with the name of each part that was found right.
 
     Returns:
-        Recall at 20 of the worst index for its own tiles, disturbed.
+        Recall at 20 of the worst index, measured again with queries that it was not built by: its tiles, disturbed.
 
     Raises:
         GalleryError: names the part that is off.
@@ -57,8 +64,12 @@ def check_gallery(path: str | Path, model: Model | None = None, progress: Callab
         said("basemap")
     _check_overview(gallery)
     said("overview")
-    recall = min(_check_index(gallery, number) for number in range(len(manifest.layers)))
+    recall = min((_check_index(gallery, number) for number in range(len(manifest.layers))), key=lambda one: one.recall)
     said("index")
+    for number, layer in enumerate(manifest.layers):
+        if layer.tree is not None:
+            gallery.tree(np.asarray(gallery.descriptors[layer.first : layer.first + 1], np.float32), 1, number)
+            said(f"tree of layer {number}")
     return recall
 
 
@@ -138,22 +149,37 @@ def _check_indexed(gallery: Gallery, layer: Layer) -> None:
             )
 
 
-def _check_index(gallery: Gallery, number: int) -> float:
+def _check_index(gallery: Gallery, number: int) -> Measured:
     layer = gallery.manifest.layers[number]
     _check_indexed(gallery, layer)
-    rng = np.random.default_rng(0)
-    chosen = layer.first + np.sort(rng.choice(layer.count, min(_QUERIES, layer.count), replace=False))
-    queries = np.asarray(gallery.descriptors[chosen], np.float32)
-    # Half as long as the descriptor itself: about as far off as frames are.
-    queries = queries + rng.normal(0, 0.5 / np.sqrt(queries.shape[1]), queries.shape).astype(np.float32)
-    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    recall = gallery.self_check(queries, layer=number)
-    if recall < _LEAST_RECALL:
+
+    def rows(which: Any) -> NDArray[np.float32]:
+        start = layer.first
+        chosen = slice(start + which.start, start + which.stop) if isinstance(which, slice) else start + which
+        return np.asarray(gallery.descriptors[chosen], np.float32)
+
+    questions = ask(rows, layer.count, _SEED)
+    k = min(AT, layer.count)
+    found = measure(
+        lambda queries: gallery.approximate(queries, k, number)[1],
+        questions.queries,
+        questions.kth,
+        questions.kind,
+        questions.similarity,
+    )
+    least = _least_recall(layer)
+    if found.high < least:
         raise GalleryError(
             "the index misses too much",
             file=gallery.path / layer.index,
-            field="recall at 20",
-            found=round(recall, 3),
-            expected=f"at least {_LEAST_RECALL}",
+            field=f"recall at {k}",
+            found=found.recall,
+            expected=f"at least {least}",
         )
-    return recall
+    return found
+
+
+def _least_recall(layer: Layer) -> float:
+    """What an index has to reach: what it reached for such queries when it was built."""
+    measured = () if layer.recall is None else layer.recall.measured
+    return next((one.low for one in measured if one.queries == DISTURBED), _LEAST_RECALL)

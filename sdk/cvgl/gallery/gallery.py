@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,7 @@ from cvgl.gallery.manifest import (
     read_manifest,
 )
 from cvgl.gallery.parts import BLOCK_BYTES, BLOCKS, Part, PartArray, check_npy_head, open_parts
+from cvgl.gallery.tree import KMeansTree, node_type
 from cvgl.geo import LocalFrame
 
 if TYPE_CHECKING:
@@ -213,6 +215,30 @@ class Gallery:
             tiles[i], similarity[i] = ranking.order(queries[i], rows, numbers + first, k)
         return tiles, similarity
 
+    def tree(
+        self, descriptors: NDArray[np.float32], k: int, layer: int = 0, budget: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The same by the layer's k-means tree (:mod:`cvgl.gallery.tree`), where it was built with one; for comparison.
+
+        Args:
+            descriptors, k, layer: as for :meth:`search`.
+            budget: tiles that are compared for each query; what the recall asked for took when it was built.
+
+        Raises:
+            GalleryError: as :meth:`search`; the layer has no tree.
+        """
+        queries, k = self._queries(descriptors, k, layer)
+        among = self.manifest.layers[layer]
+        if among.tree is None:
+            raise GalleryError("the layer has no tree", file=self.path, field=f"layers[{layer}].tree")
+        tree = self._tree(layer)
+        tiles = np.empty((len(queries), k), np.int64)
+        similarity = np.empty((len(queries), k), np.float32)
+        for i, query in enumerate(queries):
+            found = among.first + tree.among(query, max(k, among.tree.budget if budget is None else budget))
+            tiles[i], similarity[i] = ranking.best_few(query, np.asarray(self.descriptors[found]), found, k)
+        return tiles, similarity
+
     def near(
         self,
         descriptors: NDArray[np.float32],
@@ -239,12 +265,7 @@ class Gallery:
             GalleryError: descriptors of another size, or not finite.
         """
         queries, k = self._queries(descriptors, k, layer)
-        # Tiles come in rows from north to south: the rows in question are one slice.
-        among = self.manifest.layers[layer]
-        first, last = among.first + np.searchsorted(
-            self._southings[among.first : among.stop], (-northing - radius_m, -northing + radius_m + 1e-9)
-        )
-        band = np.asarray(self.tiles[first:last])
+        first, band = self._band(layer, -northing - radius_m, -northing + radius_m + 1e-9)
         inside = first + np.flatnonzero(np.hypot(band[:, 0] - easting, band[:, 1] - northing) <= radius_m)
         k = min(k, len(inside))
         if k == 0:
@@ -289,6 +310,24 @@ class Gallery:
             self._indices[key] = np.asarray(self.descriptors[among.first : among.stop], np.float32)
         return self._indices[key]
 
+    def _band(self, layer: int, low: float, high: float) -> tuple[int, NDArray[np.float64]]:
+        """The tiles of a layer whose northing, negated, lies within [low, high): number of the first, (n, 2) centres.
+
+        They come in rows from north to south, so they are one slice.
+        """
+        among = self.manifest.layers[layer]
+        if isinstance(self._tiles, np.ndarray) or "tiles" in vars(self):
+            first, last = among.first + np.searchsorted(self._southings[among.first : among.stop], (low, high))
+            return int(first), np.asarray(self.tiles[first:last])
+        # Reading all places of a large gallery takes long; halving reads a few blocks.
+        table, rows = self._tiles, range(among.first, among.stop)
+        first, last = (
+            among.first + bisect_left(rows, bound, key=lambda row: -float(table[row]["northing"]))
+            for bound in (low, high)
+        )
+        found = table[first:last]
+        return first, np.stack([found["easting"], found["northing"]], axis=1)
+
     @cached_property
     def _southings(self) -> NDArray[np.float64]:
         return -np.ascontiguousarray(self.tiles[:, 1])
@@ -304,6 +343,19 @@ class Gallery:
                     index.set_ef(among.ef)
                     self._indices[among.index] = index
         return self._indices[among.index]
+
+    def _tree(self, layer: int) -> KMeansTree:
+        place = self.manifest.layers[layer].tree
+        key = f"tree {layer}"
+        if place is not None and key not in self._indices:
+            with self._loading:
+                if key not in self._indices:
+                    kind = node_type(self.manifest.dimension)
+                    nodes = PartArray(self._parts[place.nodes], kind, (place.count,))
+                    order = PartArray(self._parts[place.order], np.int32, (self.manifest.layers[layer].count,))
+                    file = self.path / place.nodes
+                    self._indices[key] = KMeansTree(np.asarray(nodes), np.asarray(order), file)
+        return self._indices[key]
 
     def _queries(self, descriptors: NDArray[np.float32], k: int, layer: int) -> tuple[NDArray[np.float32], int]:
         queries = np.ascontiguousarray(descriptors, np.float32)

@@ -15,13 +15,16 @@ from cvgl.errors import GalleryError
 from cvgl.files import atomic_path
 from cvgl.gallery.parts import Part
 
-__all__ = ["EF", "EF_CONSTRUCTION", "ELEMENT_BYTES", "SETTINGS", "M", "build_index", "load_index"]
+__all__ = ["EFFORTS", "ELEMENT_BYTES", "STRUCTURES", "build_index", "load_index"]
 
-M, EF_CONSTRUCTION, EF, _SEED = 16, 200, 64, 20
-SETTINGS = {"M": M, "ef_construction": EF_CONSTRUCTION, "ef": EF}
+STRUCTURES = ((16, 200), (32, 400))
+"""hnswlib's M and ef_construction: what is tried, the smaller one first."""
+EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)
+"""hnswlib's ef: what is tried, the fastest first."""
 ELEMENT_BYTES = 120
 """What hnswlib takes for an element in memory beyond its file: a lock, a label in a hash table, a pointer, marks."""
 
+_SEED = 20
 _CHUNK = 1000
 # hnswlib saves the graph but not the state of its random numbers. So the build saves and loads itself at fixed places,
 # interrupted or not, and goes on alike from there.
@@ -30,7 +33,12 @@ _SNAPSHOT_SUFFIX = ".growing"
 
 
 def build_index(
-    path: Path, rows: Callable[[int, int], NDArray[np.float32]], count: int, dimension: int, tell: Callable[[int], None]
+    path: Path,
+    rows: Callable[[int, int], NDArray[np.float32]],
+    count: int,
+    dimension: int,
+    tell: Callable[[int], None],
+    structure: tuple[int, int] = STRUCTURES[0],
 ) -> None:
     """Write the index of some descriptors; goes on from the last snapshot beside ``path``.
 
@@ -40,6 +48,7 @@ def build_index(
         count: of descriptors.
         dimension: of a descriptor.
         tell: called with how many are in.
+        structure: M and ef_construction.
 
     Raises:
         OSError: the disk is full.
@@ -51,7 +60,8 @@ def build_index(
     if snapshot.exists():
         index.load_index(str(snapshot), max_elements=count)
     else:
-        index.init_index(max_elements=count, M=M, ef_construction=EF_CONSTRUCTION, random_seed=_SEED)
+        m, ef_construction = structure
+        index.init_index(max_elements=count, M=m, ef_construction=ef_construction, random_seed=_SEED)
     start = index.get_current_count()
     while start < count:
         stop = min(start + _CHUNK, count)

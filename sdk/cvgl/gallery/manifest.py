@@ -19,6 +19,7 @@ from cvgl.basemap import TILE_PX
 from cvgl.errors import GalleryError
 from cvgl.files import read_json
 from cvgl.gallery.parts import BLOCK_BYTES, BLOCKS
+from cvgl.gallery.recall import Measured
 from cvgl.geo import LocalFrame
 from cvgl.manifest import MANIFEST, Fields
 
@@ -37,9 +38,12 @@ __all__ = [
     "GalleryManifest",
     "Layer",
     "Raster",
+    "Recall",
+    "Tree",
     "index_name",
     "read_manifest",
     "seal",
+    "tree_names",
 ]
 
 FORMAT_VERSION = 2
@@ -77,6 +81,39 @@ class Raster:
 
 
 @dataclass(frozen=True)
+class Recall:
+    """What an index or a tree finds of what exact search finds, as it was measured when it was built.
+
+    Args:
+        at: of how many most similar tiles.
+        target: recall that it was to reach.
+        measured: by kind of queries.
+    """
+
+    at: int
+    target: float
+    measured: tuple[Measured, ...]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A layer's k-means tree.
+
+    Args:
+        nodes, order: file names of its arrays; see :mod:`cvgl.gallery.tree`.
+        count: of nodes.
+        budget: tiles that are compared for a query.
+        recall: what is found so.
+    """
+
+    nodes: str
+    order: str
+    count: int
+    budget: int
+    recall: Recall | None
+
+
+@dataclass(frozen=True)
 class Layer:
     """Tiles of one size and heading, which are searched together: a range of the table with an index of its own.
 
@@ -89,6 +126,8 @@ class Layer:
         first, count: which tiles of the table.
         index: file name of the index.
         ef: search effort of the index.
+        recall: what is found so; None if nobody measured it.
+        tree: a k-means tree beside the index; None where there is none.
     """
 
     tile_size_m: float
@@ -100,6 +139,8 @@ class Layer:
     count: int
     index: str
     ef: int
+    recall: Recall | None = None
+    tree: Tree | None = None
 
     @property
     def stop(self) -> int:
@@ -177,6 +218,12 @@ def index_name(layer: int) -> str:
     return INDEX if layer == 0 else f"index-{layer}.hnsw"
 
 
+def tree_names(layer: int) -> tuple[str, str]:
+    """File names of the two arrays of a layer's tree."""
+    number = "" if layer == 0 else f"-{layer}"
+    return f"tree{number}.npy", f"tree_order{number}.npy"
+
+
 def seal(data: Mapping[str, Any]) -> dict[str, Any]:
     """The same manifest with the SHA-256 of its content, however it is laid out as text."""
     content = {name: value for name, value in data.items() if name != "sha256"}
@@ -217,7 +264,8 @@ def read_manifest(path: str | Path) -> GalleryManifest:
         if fields.integer("block_bytes") != BLOCK_BYTES:
             raise fields.refuse("block_bytes", str(BLOCK_BYTES))
         required = (TILES, DESCRIPTORS, BASEMAP, BASEMAP_TILES, OVERVIEW, BLOCKS)
-        files = fields.files(*required, *(layer.index for layer in layers))
+        trees = [name for layer in layers if layer.tree for name in (layer.tree.nodes, layer.tree.order)]
+        files = fields.files(*required, *(layer.index for layer in layers), *trees)
         for name, entry in files.items():
             head = fields.section("files").section(name).integer("head", 0)
             if head > entry["bytes"]:
@@ -285,11 +333,42 @@ def _layers(fields: Fields, count: int) -> tuple[Layer, ...]:
                 count=layer.integer("count"),
                 index=index.text("file"),
                 ef=index.integer("ef"),
+                recall=_recall(index),
+                tree=_tree(layer, number),
             )
         )
     if not layers or layers[-1].stop != count:
         raise fields.refuse("layers", f"layers with {count} tiles in all")
     return tuple(layers)
+
+
+def _recall(fields: Fields) -> Recall | None:
+    """Recall came later than format 2 did: older galleries do not say it, and older readers pass it over."""
+    if "recall" not in fields.names():
+        return None
+    recall = fields.section("recall")
+    measured = tuple(
+        Measured(
+            queries=one.text("queries"),
+            count=one.integer("count"),
+            similarity=one.number("similarity", -1, 1),
+            recall=one.number("recall", 0, 1),
+            low=one.number("low", 0, 1),
+            high=one.number("high", 0, 1),
+        )
+        for one in recall.sections("measured")
+    )
+    return Recall(recall.integer("at"), recall.number("target", 0, 1), measured)
+
+
+def _tree(fields: Fields, layer: int) -> Tree | None:
+    if "tree" not in fields.names():
+        return None
+    tree = fields.section("tree")
+    for field, name in zip(("nodes", "order"), tree_names(layer), strict=True):
+        if tree.text(field) != name:
+            raise tree.refuse(field, repr(name))
+    return Tree(*tree_names(layer), tree.integer("count"), tree.integer("budget"), _recall(tree))
 
 
 def _stored(fields: Fields) -> str:

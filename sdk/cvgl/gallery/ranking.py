@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["best_of_all", "order"]
+__all__ = ["best_few", "best_of_all", "order"]
 
 # Larger than what single precision loses in a product of unit vectors, so that no tie is cut in two by it.
 _SLACK = 1e-5
@@ -35,6 +35,15 @@ def order(
     similarity = (rows.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
     best = np.lexsort((tiles, -similarity))[:k]
     return tiles[best], similarity[best]
+
+
+def best_few(
+    query: NDArray[np.float32], rows: NDArray[np.floating], tiles: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """As :func:`order`, of many tiles: in double precision only those that may be among the best."""
+    rough = np.einsum("nd,d->n", np.asarray(rows, np.float32), query)
+    near = rough >= rough[np.argpartition(rough, len(rough) - k)[len(rough) - k]] - _SLACK
+    return order(query, rows[near], tiles[near], k)
 
 
 def best_of_all(

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.basemap import TILE_PX
+from cvgl.errors import GalleryError
 from cvgl.files import atomic_path, write_json
 from cvgl.gallery.descriptors import restore
+from cvgl.gallery.fit import Questions, ask, fit_index, fit_tree
 from cvgl.gallery.grid import Grid
-from cvgl.gallery.index import SETTINGS, build_index
 from cvgl.gallery.manifest import (
     BASEMAP,
     BASEMAP_TILES,
@@ -27,8 +28,10 @@ from cvgl.gallery.manifest import (
     Raster,
     index_name,
     seal,
+    tree_names,
 )
 from cvgl.gallery.parts import BLOCK_BYTES, BLOCKS, NpyWriter, block_digests
+from cvgl.gallery.recall import SIMULATED, TARGET, VIEWS
 from cvgl.gallery.work import Work
 from cvgl.geo import LocalFrame
 from cvgl.manifest import MANIFEST
@@ -37,6 +40,8 @@ from cvgl.versions import versions
 __all__ = [
     "LayerTiles",
     "Progress",
+    "Search",
+    "Views",
     "basemap_shape",
     "finish",
     "hash_parts",
@@ -47,6 +52,30 @@ __all__ = [
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
+Views = Callable[["LayerTiles", NDArray[np.float64]], "NDArray[np.float32] | None"]
+"""Gives descriptors (n, D) of simulated views of places (n, 2), metres in the local tangent plane, at a layer's scale;
+None for layers that it cannot."""
+
+_SEED = 23
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a gallery is made searchable.
+
+    Args:
+        recall: what the index is to find of the 20 most similar tiles, 0 to 1.
+        views: of queries that recall is measured by beside disturbed tiles; None to take these alone.
+        tree: whether layers get a k-means tree as well, for comparison.
+    """
+
+    recall: float = TARGET
+    views: Views | None = None
+    tree: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.recall <= 1.0:
+            raise GalleryError("not usable", field="recall", found=self.recall, expected="above 0, at most 1")
 
 
 @dataclass(frozen=True)
@@ -80,22 +109,54 @@ def write_tiles(
     _write_array(folder / TILES, TABLE, (), [table])
 
 
-def write_indices(work: Work, layers: Sequence[LayerTiles], dimension: int, stored: str, report: Progress) -> None:
-    """Write the index of each layer that is not there yet."""
+def write_indices(
+    work: Work, layers: Sequence[LayerTiles], dimension: int, stored: str, report: Progress, search: Search
+) -> list[dict[str, Any]]:
+    """Write index and, if asked for, tree of each layer; what the manifest says of them, by layer."""
     descriptors = np.load(work.gallery / DESCRIPTORS, mmap_mode="r")
-    total, first = len(descriptors), 0
+    total, first, entries = len(descriptors), 0, []
     for number, layer in enumerate(layers):
-        if not work.done(index_name(number)):
 
-            def rows(start: int, stop: int, first: int = first) -> NDArray[np.float32]:
-                return restore(descriptors[first + start : first + stop], stored)
+        def rows(which: Any, first: int = first) -> NDArray[np.float32]:
+            moved = slice(first + which.start, first + which.stop) if isinstance(which, slice) else first + which
+            return restore(descriptors[moved], stored)
 
-            def tell(done: int, first: int = first) -> None:
-                report("index", first + done, total)
+        def tell(done: int, first: int = first) -> None:
+            report("index", first + done, total)
 
-            build_index(work.gallery / index_name(number), rows, layer.count, dimension, tell)
+        index, questions = work.gallery / index_name(number), None
+        if not (work.done(index.name) and not search.tree):
+            questions = _questions(work, layer, first, rows, search.views)
+        about = layer.count, dimension
+        entry = {"index": fit_index(index, work.pieces, rows, *about, questions or [], search.recall, tell)}
+        if search.tree and questions:
+
+            def grown(done: int, first: int = first) -> None:
+                report("tree", first + done, total)
+
+            nodes, order = (work.gallery / name for name in tree_names(number))
+            entry["tree"] = fit_tree(nodes, order, work.pieces, rows, *about, questions, search.recall, grown)
+        entries.append(entry)
         first += layer.count
     report("index", total, total)
+    return entries
+
+
+def _questions(
+    work: Work, layer: LayerTiles, first: int, rows: Callable[[Any], NDArray[np.float32]], views: Views | None
+) -> list[Questions]:
+    found = [ask(rows, layer.count)]
+    if views is not None:
+        rng = np.random.default_rng(_SEED)
+        tiles = rng.integers(0, layer.count, VIEWS)
+        table = np.load(work.gallery / TILES)[first + tiles]
+        places = np.stack([table["easting"], table["northing"]], axis=1)
+        places += rng.uniform(-0.5, 0.5, places.shape) * layer.stride_m
+        queries = views(layer, places)
+        if queries is not None:
+            similarity = float(np.median((queries * rows(tiles)).sum(axis=1)))
+            found.append(Questions.of(SIMULATED, similarity, queries, rows, layer.count))
+    return found
 
 
 def write_basemap(folder: Path, directory: NDArray[np.int32], tiles: Iterable[NDArray[np.uint8]]) -> None:
@@ -121,6 +182,7 @@ def finish(
     model: tuple[str, str],
     dimension: int,
     layers: Sequence[LayerTiles],
+    searched: Sequence[dict[str, Any]],
     local: LocalFrame,
     bounds: tuple[float, float, float, float],
     source: str,
@@ -134,16 +196,18 @@ def finish(
     Args:
         work: whose gallery has all its parts.
         model: name and fingerprint.
+        searched: of each layer its index and tree, as :func:`write_indices` says it.
         stored: how descriptors are stored, and what that costs.
         overview: as :func:`cvgl.basemap.write_overview` says it.
     """
     listed, first = [], 0
-    for number, layer in enumerate(layers):
-        index = {"file": index_name(number), **SETTINGS}
-        listed.append({**asdict(layer), "first": first, "index": index})
+    parts = [TILES, DESCRIPTORS, BASEMAP, BASEMAP_TILES, OVERVIEW]
+    for layer, entry in zip(layers, searched, strict=True):
+        listed.append({**asdict(layer), "first": first, **entry})
         first += layer.count
-    indices = [index_name(number) for number in range(len(layers))]
-    files = hash_parts(work.gallery, [TILES, DESCRIPTORS, BASEMAP, BASEMAP_TILES, OVERVIEW, *indices])
+        parts.append(entry["index"]["file"])
+        parts += [entry["tree"][part] for part in ("nodes", "order") if "tree" in entry]
+    files = hash_parts(work.gallery, parts)
     manifest = {
         "format_version": FORMAT_VERSION,
         "model": {"name": model[0], "fingerprint": model[1]},
