@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cvgl import lasting
 from cvgl.belief import protection_radius
 from cvgl.camera import Camera
 from cvgl.crew import Crew
@@ -46,7 +47,6 @@ from cvgl.refine import (
 from cvgl.register import PoseSigmas
 from cvgl.sharpness import sharpness
 from cvgl.tracking import Answer, Sight, Tracker, distinct
-from cvgl.tracking.mixture import LASTING_TILT
 from cvgl.tracking.motion import POSITION
 
 __all__ = ["Localizer"]
@@ -293,7 +293,7 @@ class Localizer:
         if settings.visual_odometry == "off" or frame.heading is None:
             return None, sigma
         # What a mount is wrong by moves both frames alike.
-        tilt = math.sqrt(1.0 - LASTING_TILT) * self._tilt_sigma(frame)
+        tilt = lasting.TILT.passing_sigma * self._tilt_sigma(frame)
         try:
             camera = self.camera.scaled_to(*frame.size)
             rotation = camera_to_enu(camera.mount, frame.heading, frame.pitch or 0.0, frame.roll or 0.0)

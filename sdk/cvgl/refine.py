@@ -55,6 +55,9 @@ STUDIED = 2
 SECOND_PEAKS, SECOND_STUDIED = 12, 3
 # How far around a fitted pose a frame is correlated in all detail, pixels: the surface tells what chance reaches.
 _DETAIL_PX = 24
+# Share of the blocks at half the detail that have to vote for a pose before no other heading is tried. At places that
+# photos were not taken at one look in a hundred has so many: those are seen under one heading instead of five.
+_AGREED = 0.5
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,8 @@ def merge(candidates: Sequence[Candidate], reach_m: float) -> list[tuple[float, 
         else:
             groups.append([candidate])
     return [
-        (float(np.mean([c.easting for c in group])), float(np.mean([c.northing for c in group]))) for group in groups
+        (math.fsum(c.easting for c in group) / len(group), math.fsum(c.northing for c in group) / len(group))
+        for group in groups
     ]
 
 
@@ -280,10 +284,12 @@ def _glance(
         )
         return None if found is None else Hypothesis(view, peak, found)
 
-    # The correlation of the whole frame is a poor judge of the heading, so the best peak is looked at under all.
-    entries = [(0, turn) for turn in turns_deg] if peaks else []
-    entries += [(index, peaks[index][1].turn_deg) for index in range(1, len(peaks))]
-    glanced = [hypothesis for hypothesis in run(glance, entries) if hypothesis is not None]
+    found = list(run(glance, [(index, peak.turn_deg) for index, (_, peak) in enumerate(peaks)]))
+    # The correlation of the whole frame is a poor judge of the heading, so the best peak is looked at under all; unless
+    # most of its blocks already agree on a pose: from there the fit finds its heading by itself.
+    if peaks and (found[0] is None or found[0].registration.votes < _AGREED):
+        found += run(glance, [(0, turn) for turn in turns_deg if turn != peaks[0][1].turn_deg])
+    glanced = [hypothesis for hypothesis in found if hypothesis is not None]
     # Peak and evidence are in comparable units: standard deviations of chance.
     glanced.sort(key=lambda h: -(h.peak.score + h.registration.evidence))
     chosen: list[Hypothesis] = []

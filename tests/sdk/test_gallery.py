@@ -298,7 +298,7 @@ def test_the_same_input_gives_the_same_bytes(place: Path, model: Model, tmp_path
 def test_strips_do_not_show(place: Path, model: Model, tmp_path: Path, monkeypatch: Any) -> None:
     """A map read in many strips gives the tiles of one read at once."""
     monkeypatch.setattr("cvgl.gallery.grid._PIECE_PIXELS", 1)
-    monkeypatch.setattr("cvgl.gallery.build._BASEMAP_STRIP", 1)
+    monkeypatch.setattr("cvgl.gallery.pieces._BASEMAP_STRIP", 1)
     with MapSource.open(place / "map.tif") as source:
         built = build_gallery(source, model, tmp_path / "strips.gallery", **SIZES)
     whole = Gallery.open(place / "map.gallery")
