@@ -202,17 +202,16 @@ class Gallery:
             return np.empty((0, k), np.int64), np.empty((0, k), np.float32)
         index, first = self._index(layer), self.manifest.layers[layer].first
         try:
-            found, _ = index.knn_query(queries, k, num_threads=1)
+            found, distances = index.knn_query(queries, k, num_threads=1)
         except RuntimeError:
             # hnswlib's way to say that the graph led to fewer than k; rare, and there is the exact answer.
             return self.exact(queries, k, layer)
-        tiles = np.empty((len(queries), k), np.int64)
-        similarity = np.empty((len(queries), k), np.float32)
-        for i, numbers in enumerate(found.astype(np.int64)):
-            # The index has the same descriptors, and has them in memory.
-            rows = np.asarray(index.get_items(numbers, return_type="numpy"))
-            tiles[i], similarity[i] = ranking.order(queries[i], rows, numbers + first, k)
-        return tiles, similarity
+        # Equal descriptors have equal distances, whatever their place. Asking the index for the descriptors, to compute
+        # similarities as exact search does, took five times as long as finding them.
+        similarity = np.float32(1.0) - np.asarray(distances, np.float32)
+        tiles = found.astype(np.int64) + first
+        best = np.lexsort((tiles, -similarity), axis=1)
+        return np.take_along_axis(tiles, best, axis=1), np.take_along_axis(similarity, best, axis=1)
 
     def tree(
         self, descriptors: NDArray[np.float32], k: int, layer: int = 0, budget: int | None = None
