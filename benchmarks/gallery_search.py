@@ -2,6 +2,7 @@
 
     python benchmarks/gallery_search.py search GALLERY --sizes 10000,100000
     python benchmarks/gallery_search.py search GALLERY --sizes 1000000 --engines cvgl,faiss-hnsw
+    python benchmarks/gallery_search.py product GALLERY
 
 GALLERY is a real one, to whose descriptors the law of the synthetic ones is fitted (gallery_synthetic.py). Each engine
 runs at each size in a process of its own, one after the other, and what it reached is kept under --work: a run that was
@@ -13,6 +14,9 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +29,9 @@ from record import ROOT, commit, on_machine, run_app, write_record
 from cvgl.bench.machine import machine
 from cvgl.errors import GalleryError
 from cvgl.files import read_json, write_json
-from cvgl.gallery import Gallery
+from cvgl.gallery import Gallery, ranking
+from cvgl.gallery.fit import ask, fit_index
+from cvgl.gallery.index import load_index
 from cvgl.gallery.recall import AT, SIMILARITY, TARGET, disturbed, kth_similarity
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -33,6 +39,7 @@ app = typer.Typer(add_completion=False, help=__doc__)
 _SEED = 5
 _DIMENSION = 384
 _CHOOSING, _JUDGING = 500, 1000
+_SIZES, _BATCHES, _ASKED = (2_000, 5_000, 10_000, 20_000, 50_000), (1, 36), 200
 
 
 @app.command()
@@ -61,6 +68,64 @@ def search(
             subprocess.run([sys.executable, __file__, "one", str(task.folder), engine], check=True)
             _report(work, gallery, out)
     _report(work, gallery, out)
+
+
+@app.command()
+def product(
+    gallery: Annotated[Path, typer.Argument(metavar="GALLERY", help="A real one of 50 000 tiles or more.")],
+    out: Annotated[Path, typer.Option(help="Where the record goes.")] = ROOT / "benchmarks" / "results",
+) -> None:
+    """Comparing with every tile against the index, of one query and of 36, as the number of tiles grows.
+
+    In milliseconds of processor on one thread, which other work on the machine
+    lengthens less than those of the clock.
+    """
+    rows = np.asarray(Gallery.open(gallery).descriptors, np.float32)
+    found = []
+    for count in (size for size in _SIZES if size <= len(rows)):
+        some = np.ascontiguousarray(rows[np.sort(np.random.default_rng(count).permutation(len(rows))[:count])])
+
+        def chosen(which: Any, some: Any = some) -> Any:
+            return some[which]
+
+        questions = ask(chosen, count)
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "index.hnsw"
+            about = (count, rows.shape[1], [questions], TARGET, lambda done: None)
+            entry = fit_index(path, Path(scratch), chosen, *about)
+            index = load_index(None, path, rows.shape[1], count)
+        index.set_ef(entry["ef"])
+        row: dict[str, Any] = {"tiles": count, "M": entry["M"], "ef": entry["ef"]}
+        for batch in _BATCHES:
+            batches = questions.queries[: len(questions.queries) // batch * batch].reshape(-1, batch, rows.shape[1])
+            row[f"index_{batch}"] = _median_ms(lambda q, index=index: index.knn_query(q, AT, num_threads=1), batches)
+            row[f"product_{batch}"] = _median_ms(lambda q, some=some: ranking.best_of_all(q, some, AT), batches)
+        print(row, flush=True)
+        found.append(row)
+    about = machine()
+    data = {"commit": commit(), "machine": about, "dimension": rows.shape[1], "k": AT, "rows": found}
+    lines = [
+        "# Comparing with every tile, or searching the index",
+        "",
+        f"{about['processor']}, commit {data['commit']}; {rows.shape[1]}-d, k = {AT}, one thread, medians, milliseconds"
+        f" of processor; the index's parameters chosen for recall {TARGET}.",
+        "",
+        "| tiles | M | ef | index, one query | product | index, 36 queries | product |",
+        "| ---: " * 7 + "|",
+    ]
+    for row in found:
+        times = " | ".join(f"{row[f'{way}_{batch}']:.2f}" for batch in _BATCHES for way in ("index", "product"))
+        lines.append(f"| {row['tiles']} | {row['M']} | {row['ef']} | {times} |")
+    write_record(out, on_machine("gallery-product", about), data, "\n".join([*lines, ""]))
+
+
+def _median_ms(ask_it: Callable[[Any], Any], batches: Any) -> float:
+    spent = []
+    for queries in batches[:_ASKED]:
+        began = time.thread_time()
+        ask_it(queries)
+        spent.append(1e3 * (time.thread_time() - began))
+    return float(np.median(spent))
 
 
 @app.command(hidden=True)
