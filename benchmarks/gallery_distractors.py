@@ -56,9 +56,7 @@ def distractors(
     seconds: Annotated[float, typer.Option(help="After which no further town is begun; what is there counts.")] = 1e9,
     like: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--gallery", help="Of benchmarks/peers_area.py and the same model; its towns are not embedded again."
-        ),
+        typer.Option("--gallery", help="Of peers_area.py and the same model; its towns are not embedded again."),
     ] = None,
     data: Annotated[Path, typer.Option(envvar="CVGL_DATA", help="Holds flights/ and maps/.")] = ROOT.parent / "shared",
     work: Annotated[Path, typer.Option(help="Towns and descriptors.")] = ROOT / "build" / "distractors",
@@ -255,10 +253,10 @@ def report(
         "# Retrieval among tiles of other places",
         "",
         f"Mission {mission.name}, commit {data['commit']}: {len(queries)} photos over Fengyuan, heading known, no"
-        f" prior; {len(own)} tiles of their map, and of other places {counted} tiles, embedded by the same network. A tile"
-        f" is right within {FAR_M:g} m. Where a size is smaller than what there is, the mean of {_DRAWS} random choices."
-        " PSSR is the mean of (n - k) / n, k the tiles as similar as the best right one, itself included; other right"
-        " tiles do not count. No index: every tile is compared.",
+        f" prior; {len(own)} tiles of their map, and of other places {counted} tiles, embedded by the same network."
+        f" A tile is right within {FAR_M:g} m. Where a size is smaller than what there is, the mean of {_DRAWS}"
+        " random choices. PSSR is the mean of (n - k) / n, k the tiles as similar as the best right one, itself"
+        " included; other right tiles do not count. No index: every tile is compared.",
         "",
         "| tiles | R@1 | R@20 | PSSR | median rank |",
         "| ---: | ---: | ---: | ---: | ---: |",

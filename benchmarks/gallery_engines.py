@@ -26,7 +26,7 @@ from cvgl.files import read_json, write_json
 from cvgl.gallery import Gallery, ranking
 from cvgl.gallery.index import EFFORTS, STRUCTURES
 from cvgl.gallery.manifest import OVERVIEW, TABLE, Raster
-from cvgl.gallery.recall import AT, DISTURBED, SIMILARITY, TARGET, Measured, measure
+from cvgl.gallery.recall import AT, DISTURBED, SIMILARITY, TARGET, Measured, found_shares, surely
 from cvgl.gallery.tree import BUDGETS, KMeansTree, build_tree, write_tree
 from cvgl.gallery.work import Work
 from cvgl.gallery.write import LayerTiles, Search, finish, write_basemap, write_indices, write_tiles
@@ -293,7 +293,7 @@ def measure_engine(task: Task, name: str) -> dict[str, Any]:
     Returns:
         ``build_s`` by the clock and ``build_processor_s``, ``build_peak_mb`` (memory that is no file's), ``disk_mb``;
         ``load_ms`` and ``loaded_mb``; ``effort`` chosen, ``recall`` with ``low`` and ``high``; ``p50_ms``, ``p95_ms``
-        of a query; ``load_average`` of the machine.
+        of a query by the clock and ``p50_processor_ms``; ``load_average`` of the machine.
     """
     record, path = task.folder / f"{name}.build.json", task.built(name)
     if not record.exists():
@@ -323,24 +323,26 @@ def _ask(task: Task, name: str) -> dict[str, Any]:
     engine.ask(choosing[:1], engine.efforts[0])
     loaded = {"load_ms": 1e3 * (time.perf_counter() - began), "loaded_mb": (allocated_mb() or 0.0) - before}
 
-    def reached(queries: NDArray[np.float32], kth: NDArray[np.float32], effort: int) -> Measured:
+    def reached(queries: NDArray[np.float32], kth: NDArray[np.float32], effort: int) -> NDArray[np.float64]:
         def every(asked: NDArray[np.float32]) -> NDArray[np.float32]:
             return np.concatenate([engine.ask(query[None], effort) for query in asked])
 
-        return measure(every, queries, kth, DISTURBED, SIMILARITY)
+        return found_shares(every, queries, kth)
 
     for effort in engine.efforts:
-        if len(engine.efforts) == 1 or reached(choosing, chosen_kth, effort).recall >= TARGET:
+        if len(engine.efforts) == 1 or surely(reached(choosing, chosen_kth, effort)) >= TARGET:
             break
-    found = reached(judging, kth, effort)
-    spent = []
+    found = Measured.of(DISTURBED, SIMILARITY, reached(judging, kth, effort))
+    spent, busy = [], []
     for query in np.concatenate([choosing[:_WARM_UP], judging]):
-        began = time.perf_counter()
+        began, busy_before = time.perf_counter(), time.process_time()
         engine.ask(query[None], effort)
+        busy.append(1e3 * (time.process_time() - busy_before))
         spent.append(1e3 * (time.perf_counter() - began))
     p50, p95 = np.percentile(spent[_WARM_UP:], (50, 95))
+    processor = float(np.median(busy[_WARM_UP:]))
     told = {"effort": effort, "recall": found.recall, "low": found.low, "high": found.high}
-    return {**loaded, **told, "p50_ms": float(p50), "p95_ms": float(p95)}
+    return {**loaded, **told, "p50_ms": float(p50), "p95_ms": float(p95), "p50_processor_ms": processor}
 
 
 @contextmanager
