@@ -9,10 +9,45 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def helper() -> Callable[[str], ModuleType]:
+    """A function that loads a file of helpers by its name in this folder, once: ``helper("ros_bridge/peer")``."""
+
+    def load(name: str) -> ModuleType:
+        module = "helpers_" + name.replace("/", "_")
+        if module not in sys.modules:
+            spec = importlib.util.spec_from_file_location(module, ROOT / "tests" / f"{name}.py")
+            assert spec is not None and spec.loader is not None
+            sys.modules[module] = made = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(made)
+        return sys.modules[module]
+
+    return load
+
+
+@pytest.fixture
+def answering(helper: Callable[[str], ModuleType]) -> Any:
+    """A localiser that answers every frame at once (``answering.py``)."""
+    return helper("answering").Answering()
+
+
+@pytest.fixture(scope="session")
+def make_fix(helper: Callable[[str], ModuleType]) -> Callable[..., Any]:
+    """A function that makes a fix: ``make_fix(time, north_m, status, **fields)``."""
+    return helper("answering").fix_at  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def until(helper: Callable[[str], ModuleType]) -> Callable[..., Any]:
+    """A function that waits for the first true value of a condition."""
+    return helper("answering").wait_until  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="session")

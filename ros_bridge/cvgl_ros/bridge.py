@@ -22,6 +22,7 @@ from cvgl.fix import Fix
 from cvgl.geo import LocalFrame
 from cvgl.node.attitude import Attitude, Turn, attitude_of, interpolate_degrees, interpolate_quaternion
 from cvgl.node.health import WARN
+from cvgl.node.log import harmless
 from cvgl.node.tracks import Track, linear
 from cvgl.node.video import VideoCamera
 from cvgl.node.worker import Answer, Locator, Pace, Paired, Worker
@@ -130,7 +131,7 @@ class Bridge:
         self._parameters = parameters
         self._publish = publish
         self._now = now
-        self._log = log
+        self._log = harmless(log)
         origin = localizer.gallery.local
         if not math.isnan(parameters.map_origin_latitude):
             origin = LocalFrame(parameters.map_origin_latitude, parameters.map_origin_longitude)

@@ -220,12 +220,20 @@ def resample(
     """
 
 def ground_field(
-    pixels: NDArray[np.uint8], left: int, top: int, width: int, height: int, reduction: int, sigma: float, noise: float
+    pixels: NDArray[np.uint8] | list[list[NDArray[np.uint8] | None]],
+    left: int,
+    top: int,
+    width: int,
+    height: int,
+    reduction: int,
+    sigma: float,
+    noise: float,
 ) -> tuple[NDArray[np.complex64], NDArray[np.uint8] | None]:
     """Orientation field of a window of the basemap: read, reduced and oriented.
 
     Args:
-        pixels: (H, W) grey levels, zero where there is no data.
+        pixels: (H, W) grey levels, zero where there is no data; or rows of square tiles of one size, None where there
+            is no data.
         left, top: column and row of the window's first pixel; outside the map there is no data.
         width, height: of the answer, reduced pixels.
         reduction: 1 to 3.
@@ -237,6 +245,7 @@ def ground_field(
 
     Raises:
         ValueError: an array of another type, shape or layout, or a number out of range.
+        TypeError: pixels that are neither.
     """
 
 def block_corners(
@@ -365,6 +374,85 @@ def best_match(templates: Sequence[Template], window: NDArray[np.complex64]) -> 
 
     Raises:
         ValueError: templates that do not go together, or an array of another type, shape or layout.
+    """
+
+def peak_covariances(
+    surfaces: NDArray[np.float32],
+    measured: NDArray[np.float64],
+    lean: NDArray[np.float64],
+    rises: NDArray[np.float64],
+    gsd: float,
+) -> NDArray[np.float64]:
+    """How well correlation peaks tell their places.
+
+    A peak lies where the gradient of the surface is zero. To first order noise n moves it by H^-1 grad n, with H the
+    curvature of the surface at the peak, so its covariance is H^-1 G H^-1, with G the covariance of the gradient of the
+    noise, which the surface shows away from the peak (as of any extremum estimate: Van Trees, Detection, Estimation,
+    and Modulation Theory I, 2.4; van der Vaart, Asymptotic Statistics, 5.3).
+
+    Args:
+        surfaces, lean, rises, gsd: as of :func:`fit_pose`, standardised, at least 3 a side.
+        measured: (B, 2) places of the peaks as if on the ground, as :func:`fit_pose` returns them; a peak is taken at
+            the one of its heights where the surface is highest.
+
+    Returns:
+        (B, 2, 2) covariance of the places, east and north, m^2; at least 0.3 pixels on each axis.
+
+    Raises:
+        ValueError: an array of another type, shape or layout.
+    """
+
+def refit_pose(
+    pose: NDArray[np.float64],
+    measured: NDArray[np.float64],
+    covariances: NDArray[np.float64],
+    design: NDArray[np.float64],
+    prior_mean: NDArray[np.float64],
+    prior_weight: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A pose fitted again to the same peaks, each with its own covariance, by Student's weights.
+
+    Args:
+        pose: (6,) to start from.
+        measured, design, prior_mean, prior_weight: as of :func:`fit_pose`, at least one block.
+        covariances: (B, 2, 2) of the peaks, m^2, symmetric; the entry above the diagonal is read.
+
+    Returns:
+        The pose (6,) and its covariance (6, 6), widened where the peaks scatter more than they say.
+
+    Raises:
+        ValueError: an array of another type, shape or layout, or no pose is determined.
+    """
+
+def alike_places(
+    seen: NDArray[np.complex64],
+    ground: NDArray[np.complex64],
+    search: int,
+    apart: float,
+    alike: float,
+    reached: float,
+    near: int,
+    most: int,
+) -> list[list[float]]:
+    """Places in a window of the map that look like its middle, both on the map and to the frame; best first.
+
+    Where the map is nowhere alike the frame is not asked: it would change nothing.
+
+    Args:
+        seen: (n, n) orientation field of the frame, zero where it sees nothing, n up to 256.
+        ground: (n + 2 search, n + 2 search) of the map around it; both C-contiguous.
+        search: shifts that are tried in each direction, pixels, 0 to 256.
+        apart: closer than this to the middle or to a better place is the same place, pixels.
+        alike: share of the map's correlation with itself that a place must have, above 0.
+        reached: share of the frame's own correlation peak that must be reached there...
+        near: ...within so many pixels on each axis.
+        most: places that are returned at most.
+
+    Returns:
+        For each place: pixels right and down of the middle, the map's share there, and the frame's.
+
+    Raises:
+        ValueError: an array of another type, shape or layout, or a number out of range.
     """
 
 def fit_pose(

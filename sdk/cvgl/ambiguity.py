@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cvgl.basemap import Basemap
 from cvgl.correlate import REDUCTION
-from cvgl.native import correlate_blocks
+from cvgl.native import alike_places
 from cvgl.orientation import map_field, orientation_field
 from cvgl.rectify import Patch
 
@@ -70,30 +67,9 @@ def look_alikes(
     top = round(float(row) + 0.5 - side * REDUCTION / 2)
     ground, _ = map_field(basemap.pixels, left, top, side, REDUCTION)
     seen = orientation_field(patch.image, patch.mask)
-    inside = np.s_[search : search + size, search : search + size]
-    there = np.ascontiguousarray(np.where(seen != 0, ground[inside], 0).astype(np.complex64))
-    corner = np.zeros((1, 2), np.int64)
-    itself = correlate_blocks(there, ground, corner, size, search, 1)[0]
-    if not itself[search, search] > 0:
-        return []
-    frame = correlate_blocks(seen, ground, corner, size, search, 1)[0]
-    here = _highest(frame, search, search)
-    alike = itself / itself[search, search]
-    down, right = np.indices(alike.shape) - search
-    alike[np.hypot(down, right) * patch.gsd <= apart_m] = 0.0
-    found: list[LookAlike] = []
-    while len(found) < _MOST:
-        y, x = (int(place) for place in np.unravel_index(int(alike.argmax()), alike.shape))
-        if alike[y, x] < _ALIKE:
-            break
-        ratio = _highest(frame, y, x) / here if here > 0 else 1.0
-        if ratio >= _REACHED:
-            away = np.array([x - search, search - y]) * patch.gsd
-            found.append(LookAlike(easting + float(away[0]), northing + float(away[1]), float(alike[y, x]), ratio))
-        alike[np.hypot(down + search - y, right + search - x) * patch.gsd <= apart_m] = 0.0
-    return found
-
-
-def _highest(surface: NDArray[np.float32], y: int, x: int) -> float:
-    rows, columns = (slice(max(0, place - _NEAR_PX), place + _NEAR_PX + 1) for place in (y, x))
-    return float(surface[rows, columns].max())
+    return [
+        LookAlike(easting + right * patch.gsd, northing - down * patch.gsd, similarity, ratio)
+        for right, down, similarity, ratio in alike_places(
+            seen, ground, search, apart_m / patch.gsd, _ALIKE, _REACHED, _NEAR_PX, _MOST
+        )
+    ]

@@ -18,7 +18,7 @@ from cvgl.refine import Hypothesis
 from cvgl.register import Correction, PoseSigmas
 from cvgl.settings import Decision, Settings
 
-__all__ = ["SAME_ANSWER_M", "Scene", "SearchPrior", "beyond_doubt", "decide"]
+__all__ = ["SAME_ANSWER_M", "Scene", "SearchPrior", "decide", "in_doubt"]
 
 SAME_ANSWER_M = 10.0
 """Two hypotheses closer than this (metres) are the same answer."""
@@ -169,17 +169,26 @@ def decide(
     )
 
 
-def beyond_doubt(hypotheses: Sequence[Hypothesis], scene: Scene, settings: Settings, decision: Decision) -> bool:
-    """Whether no second opinion on a frame's places is needed: the likeliest is surer than the risk that is taken, and
-    where exactly it is as well. Without any place there is nothing to have an opinion on.
+def in_doubt(
+    hypotheses: Sequence[Hypothesis], scene: Scene, settings: Settings, decision: Decision
+) -> list[Hypothesis]:
+    """The places of which a second opinion can change the answer, likeliest first.
+
+    None, where the likeliest is surer than the risk that is taken, and where exactly it is as well; else the likeliest
+    and its rivals, up to fifty times less probable. One that is less probable still would need that much more from a
+    second opinion than the likeliest itself to be answered instead of it, and as it is it does not make the likeliest
+    doubtful: without it, one opinion fewer is paid for.
     """
     places = [_alternative(h, scene, settings, decision) for h in hypotheses]
     beliefs = _believe(hypotheses, places, scene, decision)
-    best = max(range(len(places)), key=lambda index: beliefs[index].probability, default=None)
-    if best is None:
-        return True
-    sure = beliefs[best].probability >= 1.0 - settings.protection_risk
-    return sure and _chances(hypotheses, decision)[best][1] <= math.log10(decision.witness_chance)
+    order = sorted(range(len(places)), key=lambda index: (-beliefs[index].probability, index))
+    if not order:
+        return []
+    likeliest = beliefs[order[0]].probability
+    exact = _chances(hypotheses, decision)[order[0]][1] <= math.log10(decision.witness_chance)
+    if likeliest >= 1.0 - settings.protection_risk and exact:
+        return []
+    return [hypotheses[index] for index in order if beliefs[index].probability > _RIVAL * likeliest]
 
 
 def _chances(hypotheses: Sequence[Hypothesis], decision: Decision) -> list[tuple[float, ...]]:

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cvgl import lasting
 from cvgl.belief import protection_radius
 from cvgl.camera import Camera
 from cvgl.crew import Crew
-from cvgl.decide import SAME_ANSWER_M, Scene, SearchPrior, beyond_doubt, decide
+from cvgl.decide import SAME_ANSWER_M, Scene, SearchPrior, decide, in_doubt
 from cvgl.engines import RawFrame
 from cvgl.errors import CameraError, FrameError, GalleryError, ModelError
 from cvgl.features import open_refiner
@@ -43,7 +44,6 @@ from cvgl.refine import (
 from cvgl.register import PoseSigmas
 from cvgl.sharpness import sharpness
 from cvgl.tracking import Answer, Sight, Tracker, distinct
-from cvgl.tracking.mixture import LASTING_TILT
 from cvgl.tracking.motion import POSITION
 
 __all__ = ["Localizer"]
@@ -286,7 +286,7 @@ class Localizer:
         if settings.visual_odometry == "off" or frame.heading is None:
             return None, sigma
         # What a mount is wrong by moves both frames alike.
-        tilt = math.sqrt(1.0 - LASTING_TILT) * self._tilt_sigma(frame)
+        tilt = lasting.TILT.passing_sigma * self._tilt_sigma(frame)
         try:
             camera = self.camera.scaled_to(*frame.size)
             rotation = camera_to_enu(camera.mount, frame.heading, frame.pitch or 0.0, frame.roll or 0.0)
@@ -353,8 +353,9 @@ class Localizer:
             hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
             hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
             clock.lap("register")
-            if features is not None and not beyond_doubt(hypotheses, scene, settings, decision):
-                hypotheses = ask_features(basemap, hypotheses, features, sigmas, self._executor)
+            doubtful = [] if features is None else in_doubt(hypotheses, scene, settings, decision)
+            if features is not None and doubtful:
+                hypotheses = ask_features(basemap, hypotheses, doubtful, features, sigmas, self._executor)
                 clock.lap("features")
         fix = decide(hypotheses, frame, candidates, scene, settings, decision)
         if fix.reason_code is ReasonCode.NOT_FOUND:

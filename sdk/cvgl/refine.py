@@ -46,6 +46,9 @@ TURNS_DEG = (-8.0, -4.0, 0.0, 4.0, 8.0)
 REACH_STRIDES = 1.5
 # Hypotheses that are registered at full detail.
 STUDIED = 2
+# Share of the blocks at half the detail that have to vote for a pose before no other heading is tried. At places that
+# photos were not taken at one look in a hundred has so many: those are seen under one heading instead of five.
+_AGREED = 0.5
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,8 @@ def merge(candidates: Sequence[Candidate], reach_m: float) -> list[tuple[float, 
         else:
             groups.append([candidate])
     return [
-        (float(np.mean([c.easting for c in group])), float(np.mean([c.northing for c in group]))) for group in groups
+        (math.fsum(c.easting for c in group) / len(group), math.fsum(c.northing for c in group) / len(group))
+        for group in groups
     ]
 
 
@@ -206,10 +210,12 @@ def examine(
         )
         return None if found is None else Hypothesis(view, peak, found)
 
-    # The correlation of the whole frame is a poor judge of the heading, so the best peak is looked at under all.
-    entries = [(0, turn) for turn in turns_deg] if peaks else []
-    entries += [(index, peaks[index][1].turn_deg) for index in range(1, len(peaks))]
-    glanced = [hypothesis for hypothesis in run(glance, entries) if hypothesis is not None]
+    found = list(run(glance, [(index, peak.turn_deg) for index, (_, peak) in enumerate(peaks)]))
+    # The correlation of the whole frame is a poor judge of the heading, so the best peak is looked at under all; unless
+    # most of its blocks already agree on a pose: from there the fit finds its heading by itself.
+    if peaks and (found[0] is None or found[0].registration.votes < _AGREED):
+        found += run(glance, [(0, turn) for turn in turns_deg if turn != peaks[0][1].turn_deg])
+    glanced = [hypothesis for hypothesis in found if hypothesis is not None]
     # Peak and evidence are in comparable units: standard deviations of chance.
     glanced.sort(key=lambda h: -(h.peak.score + h.registration.evidence))
     chosen: list[Hypothesis] = []
@@ -268,20 +274,25 @@ def _study(basemap: Basemap, hypothesis: Hypothesis, sigmas: PoseSigmas) -> Hypo
 def ask_features(
     basemap: Basemap,
     hypotheses: Sequence[Hypothesis],
+    doubtful: Sequence[Hypothesis],
     refiner: FeatureRefiner,
     sigmas: PoseSigmas,
     executor: Executor | None,
 ) -> list[Hypothesis]:
-    """The hypotheses with what local features say of each."""
+    """The hypotheses, the doubtful ones among them with what local features say of them."""
     run = executor.map if executor is not None else map
+    asked = {id(hypothesis) for hypothesis in doubtful}
 
     def ask(hypothesis: Hypothesis) -> Hypothesis:
+        if id(hypothesis) not in asked:
+            return hypothesis
         view, place = hypothesis.view, hypothesis.registration
         try:
             patch, _ = view.corrected(place.correction)
         except FrameError:
             return hypothesis  # the fitted pose looks to the horizon
-        return replace(hypothesis, features=_look(refiner, basemap, view, patch, place, place.correction, sigmas))
+        found = _look(refiner, basemap, view, patch, place, place.correction, sigmas, executor)
+        return replace(hypothesis, features=found)
 
     return list(run(ask, hypotheses))
 
@@ -302,7 +313,8 @@ def examine_features(
     def study(entry: tuple[View, Peak]) -> Hypothesis | None:
         view, peak = entry
         applied = Correction(peak.turn_deg)
-        found = _look(refiner, basemap, view, view.turned(view.patch, peak.turn_deg), peak, applied, sigmas)
+        patch = view.turned(view.patch, peak.turn_deg)
+        found = _look(refiner, basemap, view, patch, peak, applied, sigmas, executor)
         if found.reason or found.covariance is None:
             return None
         place = Registration(
@@ -329,6 +341,7 @@ def _look(
     place: Peak | Registration,
     applied: Correction,
     sigmas: PoseSigmas,
+    executor: Executor | None,
 ) -> FeatureMatch:
     return refiner.look(
         basemap,
@@ -340,4 +353,5 @@ def _look(
         view.height,
         sigmas,
         view.patch.offset,
+        executor,
     )

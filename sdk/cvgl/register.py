@@ -16,9 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.basemap import Basemap
-from cvgl.native import block_corners, correlate_blocks, fit_pose, judge_blocks, pose_design, standardise
+from cvgl.native import (
+    block_corners,
+    correlate_blocks,
+    fit_pose,
+    judge_blocks,
+    peak_covariances,
+    pose_design,
+    refit_pose,
+    standardise,
+)
 from cvgl.orientation import map_field, orientation_field
-from cvgl.peaks import peak_covariances, refit_pose
 from cvgl.rectify import Patch
 
 __all__ = [

@@ -24,6 +24,9 @@ _RETIRED = frozenset({"refined_chance", "overwhelming_chance", "coarse_chance", 
 class Settings:
     """How a frame is localised.
 
+    Sigmas are those of one frame. How much of each error lasts from frame to frame, and for how long, `cvgl.lasting`
+    says: tracking reckons with it, and simulation draws by it.
+
     Args:
         candidates: tiles that retrieval proposes.
         headings: hypotheses that are embedded when the heading is unknown, evenly around the circle.

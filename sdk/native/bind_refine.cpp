@@ -1,4 +1,6 @@
 // The Python face of refinement: orientation fields, correlation of blocks, the fit of a pose.
+#include <nanobind/stl/array.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -6,12 +8,14 @@
 #include <string>
 #include <vector>
 
+#include "alike.hpp"
 #include "bindings.hpp"
 #include "blocks.hpp"
 #include "evidence.hpp"
 #include "ground.hpp"
 #include "match.hpp"
 #include "orientation.hpp"
+#include "peaks.hpp"
 #include "pose.hpp"
 #include "reduce.hpp"
 #include "resample.hpp"
@@ -176,9 +180,43 @@ nb::tuple resample(const Array& image, const Array& mask, const Array& between) 
   return nb::make_tuple(owned(std::move(out), {h, w}), owned(std::move(inside), {h, w}));
 }
 
-nb::tuple ground_field(const Array& pixels, std::int64_t left, std::int64_t top, int width, int height, int reduction,
-                       double sigma, float noise) {
-  const cvgl::Plane map = plane("pixels", pixels);
+Array array_of(const char* name, const nb::handle& object) {
+  Array array;
+  if (!nb::try_cast<Array>(object, array)) throw nb::type_error((std::string(name) + ": expected an array").c_str());
+  return array;
+}
+
+// A list of rows of tiles, or of None where there is no data: squares of one size, the pixels of a row lying together.
+cvgl::Tiles tiles_of(const nb::list& rows) {
+  cvgl::Tiles tiles{1, static_cast<int>(nb::len(rows)), -1, {}};
+  bool first = true;
+  for (const nb::handle row : rows) {
+    if (!nb::isinstance<nb::list>(row)) throw nb::type_error("tiles: expected rows of arrays");
+    const auto count = static_cast<int>(nb::len(row));
+    if (tiles.columns >= 0 && count != tiles.columns) refuse("tiles: expected rows of one length");
+    tiles.columns = count;
+    for (const nb::handle tile : nb::cast<nb::list>(row)) {
+      cvgl::Plane pixels{nullptr, 0, 0, 0};
+      if (!tile.is_none()) {
+        pixels = plane("tiles", array_of("tiles", tile));
+        if (pixels.height < 1 || pixels.height != pixels.width || (!first && pixels.height != tiles.side)) {
+          refuse("tiles: expected squares of one size");
+        }
+        tiles.side = pixels.height;
+        first = false;
+      }
+      tiles.planes.push_back(pixels);
+    }
+  }
+  tiles.columns = std::max(tiles.columns, 0);
+  return tiles;
+}
+
+nb::tuple ground_field(const nb::object& pixels, std::int64_t left, std::int64_t top, int width, int height,
+                       int reduction, double sigma, float noise) {
+  const bool tiled = nb::isinstance<nb::list>(pixels);
+  const cvgl::Tiles tiles = tiled ? tiles_of(nb::cast<nb::list>(pixels)) : cvgl::Tiles{1, 0, 0, {}};
+  const cvgl::Plane map = tiled ? cvgl::Plane{nullptr, 0, 0, 0} : plane("pixels", array_of("pixels", pixels));
   check_side("width", width, 1, kMaxImageSide);
   check_side("height", height, 1, kMaxImageSide);
   check_side("reduction", reduction, 1, 3);
@@ -192,7 +230,9 @@ nb::tuple ground_field(const Array& pixels, std::int64_t left, std::int64_t top,
   {
     nb::gil_scoped_release release;
     cvgl::Room<std::uint8_t> mean = cvgl::room_for<std::uint8_t>(h * w);
-    const cvgl::Window window(map, left, top, height * reduction, width * reduction);
+    const int rows = height * reduction, columns = width * reduction;
+    const cvgl::Window window =
+        tiled ? cvgl::Window(tiles, left, top, rows, columns) : cvgl::Window(map, left, top, rows, columns);
     whole = window.whole();
     const cvgl::Plane data = whole ? cvgl::Plane{nullptr, 0, 0, 0} : window.plane();
     cvgl::reduce_image(window.plane(), data, reduction, mean.get(), known.get());
@@ -265,25 +305,36 @@ nb::tuple best_match(const std::vector<const cvgl::Template*>& templates, const 
   return nb::make_tuple(match.index, match.x, match.y, match.height, match.mean_square);
 }
 
-// The blocks of a problem, and what each of them sees.
-cvgl::PoseProblem pose_problem(const Array& surfaces, const Array& design, const Array& lean, const Array& rises,
-                               double gsd) {
+// A problem of the surfaces of blocks.
+cvgl::PoseProblem block_surfaces(const Array& surfaces) {
   cvgl::PoseProblem problem{};
   problem.surfaces = packed<float>("surfaces", surfaces, {-1, -1, -1});
-  const auto blocks = static_cast<long long>(surfaces.shape(0)), extent = static_cast<long long>(surfaces.shape(1));
+  const auto extent = static_cast<long long>(surfaces.shape(1));
   if (extent < 1 || extent > 1025 || extent % 2 == 0 || static_cast<long long>(surfaces.shape(2)) != extent) {
     refuse("surfaces: found shape " + shape_of(surfaces) + ", expected (B, n, n) with an odd n");
   }
-  problem.design = packed<double>("design", design, {blocks, 2, cvgl::kPose});
-  problem.lean = packed<double>("lean", lean, {blocks, 2});
+  problem.blocks = static_cast<int>(surfaces.shape(0));
+  problem.extent = static_cast<int>(extent);
+  return problem;
+}
+
+// How height displaces them, and the heights that they may have.
+void set_heights(cvgl::PoseProblem& problem, const Array& lean, const Array& rises, double gsd) {
+  problem.lean = packed<double>("lean", lean, {problem.blocks, 2});
   problem.rises = packed<double>("rises", rises, {-1});
   if (rises.shape(0) < 1) refuse("rises: expected at least one height");
   if (!std::is_sorted(problem.rises, problem.rises + rises.shape(0))) refuse("rises: expected ascending heights");
   if (!(gsd > 0.0)) refuse("gsd: expected a positive number");
-  problem.blocks = static_cast<int>(blocks);
-  problem.extent = static_cast<int>(extent);
   problem.rise_count = static_cast<int>(rises.shape(0));
   problem.gsd = gsd;
+}
+
+// The blocks of a problem, and what each of them sees.
+cvgl::PoseProblem pose_problem(const Array& surfaces, const Array& design, const Array& lean, const Array& rises,
+                               double gsd) {
+  cvgl::PoseProblem problem = block_surfaces(surfaces);
+  problem.design = packed<double>("design", design, {problem.blocks, 2, cvgl::kPose});
+  set_heights(problem, lean, rises, gsd);
   return problem;
 }
 
@@ -353,6 +404,72 @@ nb::tuple fit_pose(const Array& surfaces, const Array& design, const Array& lean
                         doubles(fit.measured, {b, 2}));
 }
 
+nb::ndarray<nb::numpy, double> peak_covariances(const Array& surfaces, const Array& measured, const Array& lean,
+                                                const Array& rises, double gsd) {
+  cvgl::PoseProblem problem = block_surfaces(surfaces);
+  set_heights(problem, lean, rises, gsd);
+  if (problem.extent < 3) refuse("surfaces: found shape " + shape_of(surfaces) + ", expected at least 3 a side");
+  const double* places = packed<double>("measured", measured, {problem.blocks, 2});
+  const auto blocks = static_cast<std::size_t>(problem.blocks);
+  std::vector<double> covariances(4 * blocks);
+  {
+    nb::gil_scoped_release release;
+    cvgl::peak_covariances(problem, places, covariances.data());
+  }
+  return doubles(covariances, {blocks, 2, 2});
+}
+
+nb::tuple refit_pose(const Array& pose, const Array& measured, const Array& covariances, const Array& design,
+                     const Array& prior_mean, const Array& prior_weight) {
+  const double* places = packed<double>("measured", measured, {-1, 2});
+  const auto blocks = static_cast<long long>(measured.shape(0));
+  if (blocks < 1) refuse("measured: expected at least one");
+  const double* spreads = packed<double>("covariances", covariances, {blocks, 2, 2});
+  const double* by_pose = packed<double>("design", design, {blocks, 2, cvgl::kPose});
+  const double* from = packed<double>("pose", pose, {cvgl::kPose});
+  const double* mean = packed<double>("prior_mean", prior_mean, {cvgl::kPose});
+  const double* weight = packed<double>("prior_weight", prior_weight, {cvgl::kPose});
+  std::array<double, cvgl::kPose> fitted{}, means{}, weights{};
+  std::array<double, cvgl::kPose * cvgl::kPose> covariance{};
+  std::copy(from, from + cvgl::kPose, fitted.begin());
+  std::copy(mean, mean + cvgl::kPose, means.begin());
+  std::copy(weight, weight + cvgl::kPose, weights.begin());
+  bool solved = false;
+  {
+    nb::gil_scoped_release release;
+    const auto count = static_cast<int>(blocks);
+    solved = cvgl::refit_pose(count, places, spreads, by_pose, means, weights, fitted, covariance);
+  }
+  if (!solved) refuse("the peaks and the prior do not determine a pose");
+  return nb::make_tuple(doubles(fitted, {cvgl::kPose}), doubles(covariance, {cvgl::kPose, cvgl::kPose}));
+}
+
+std::vector<std::array<double, 4>> alike_places(const Array& seen, const Array& ground, int search, double apart,
+                                                float alike, double reached, int near, int most) {
+  const float* frame = complex_field("seen", seen);
+  const float* map = complex_field("ground", ground);
+  if (seen.shape(0) != seen.shape(1)) refuse("seen: found shape " + shape_of(seen) + ", expected a square");
+  check_side("seen", static_cast<long long>(seen.shape(0)), 1, 256);
+  check_side("search", search, 0, 256);
+  const std::size_t side = seen.shape(0) + 2 * static_cast<std::size_t>(search);
+  if (ground.shape(0) != side || ground.shape(1) != side) {
+    refuse("ground: found shape " + shape_of(ground) + ", expected what is seen, grown by search on every side");
+  }
+  if (!(alike > 0.0F) || near < 0) refuse("alike, near: expected a share above 0, and no negative distance");
+  std::vector<cvgl::Alike> places;
+  {
+    nb::gil_scoped_release release;
+    places = cvgl::alike_places(frame, map, static_cast<int>(seen.shape(0)), search,
+                                {apart, alike, reached, near, most});
+  }
+  std::vector<std::array<double, 4>> rows;
+  for (const cvgl::Alike& place : places) {
+    rows.push_back({static_cast<double>(place.right), static_cast<double>(place.down), place.similarity,
+                    place.peak_ratio});
+  }
+  return rows;
+}
+
 }  // namespace
 
 void bind_refine(nb::module_& module) {
@@ -393,6 +510,17 @@ void bind_refine(nb::module_& module) {
   module.def("fit_pose", &fit_pose, "surfaces"_a, "design"_a, "lean"_a, "rises"_a, "start"_a, "prior_mean"_a,
              "prior_weight"_a, "gsd"_a, "rise_cost"_a, "sigma"_a, "radii"_a, "rounds"_a,
              "Fit a camera's pose to the correlation surfaces of blocks.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("peak_covariances", &peak_covariances, "surfaces"_a, "measured"_a, "lean"_a, "rises"_a, "gsd"_a,
+             "Covariances of the places of correlation peaks.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("refit_pose", &refit_pose, "pose"_a, "measured"_a, "covariances"_a, "design"_a, "prior_mean"_a,
+             "prior_weight"_a,
+             "Fit a pose again to peaks that each have a covariance.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("alike_places", &alike_places, "seen"_a, "ground"_a, "search"_a, "apart"_a, "alike"_a, "reached"_a,
+             "near"_a, "most"_a,
+             "Places that look like the middle of a window, on the map and to the frame.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.");
   module.def("correlate_blocks", &correlate_blocks, "field"_a, "ground"_a, "corners"_a, "side"_a, "search"_a,
              "threads"_a = 0,

@@ -1,4 +1,4 @@
-"""The rclpy transport against strict stand-ins of what it touches, and against rclpy itself where that is installed."""
+"""The rclpy transport against strict stand-ins of what it touches; ``test_in_ros.py`` has it in rclpy itself."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import importlib
 import importlib.util
 import math
 import sys
-import time
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 import cvgl
@@ -26,11 +24,11 @@ HAS_ROS = importlib.util.find_spec("rclpy") is not None
 
 
 @pytest.fixture
-def transport(peer_module: ModuleType, beside: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def transport(peer_module: ModuleType, helper: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The module over the stand-ins."""
     if HAS_ROS:
         pytest.skip("ROS 2 is installed here")
-    for name, module in beside("ros_standin").modules(peer_module.store()).items():
+    for name, module in helper("ros_bridge/ros_standin").modules(peer_module.store()).items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.delitem(sys.modules, "cvgl_ros.rclpy_node", raising=False)
     yield importlib.import_module("cvgl_ros.rclpy_node")
@@ -134,37 +132,3 @@ def test_parameters_change_where_that_is_safe(node: Any) -> None:
     assert not refused.successful and "after a restart" in refused.reason
     assert not change("height_offset_m", math.nan).successful
     assert change("use_sim_time", True).successful  # not ours
-
-
-@pytest.mark.skipif(not HAS_ROS, reason="ROS 2 is not installed here")
-def test_in_ros(answering: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-    from sensor_msgs.msg import Image, Imu, NavSatFix, Range
-
-    from cvgl_ros.rclpy_node import LocalizerNode
-
-    monkeypatch.setattr(cvgl, "Localizer", SimpleNamespace(open=lambda path, threads=None: answering))
-    rclpy.init(args=["--ros-args", "-p", "mission:=m", "-p", "altitude_source:=planar"])
-    node, other, executor = LocalizerNode(), rclpy.create_node("other"), SingleThreadedExecutor()
-    heard: list[Any] = []
-    other.create_subscription(NavSatFix, "visual_localization/fix", heard.append, 10)
-    senders = {n: other.create_publisher(c, n, 10) for n, c in (("image", Image), ("imu", Imu), ("range", Range))}
-    executor.add_node(node)
-    executor.add_node(other)
-    try:
-        node.trigger_configure()
-        node.trigger_activate()
-        end = time.monotonic() + 30
-        while not heard and time.monotonic() < end:
-            stamp = other.get_clock().now().to_msg()
-            image = Image(height=24, width=24, step=72, encoding="bgr8", data=np.zeros(1728, np.uint8).tobytes())
-            ranging = Range(min_range=0.5, max_range=200.0, range=80.0)
-            for name, message in (("imu", Imu()), ("range", ranging), ("image", image)):
-                message.header.stamp = stamp
-                senders[name].publish(message)
-            executor.spin_once(timeout_sec=0.1)
-        assert heard and heard[0].header.frame_id == "base_link"
-    finally:
-        node.release()
-        rclpy.shutdown()

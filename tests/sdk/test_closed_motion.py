@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cvgl import lasting
 from cvgl.errors import FlightError
 from cvgl.geo import LocalFrame
 from cvgl.settings import Settings
-from cvgl.sim.closed.noise import gaps, gauss_markov, split_error
+from cvgl.sim.closed.noise import ERRORS, gaps, gauss_markov, lasting_errors, map_errors
 from cvgl.sim.closed.route import Route, pattern_route, recorded_route
 from cvgl.sim.closed.scenario import PATTERNS, PRESETS, Scenario, preset
 from cvgl.sim.closed.sensors import measure
@@ -160,8 +161,10 @@ def test_tilt_is_the_gimbals_or_the_vehicles() -> None:
     np.testing.assert_array_equal(moved.seen, moved.vehicle)
 
 
-def test_tilt_has_the_sigma_that_is_stated() -> None:
-    tilts = np.concatenate([flown(40, seed=seed, tilt_sigma_deg=3.0).seen[::20] for seed in range(200)])
+@pytest.mark.parametrize("share", [0.0, 0.9])
+def test_tilt_has_the_sigma_that_is_stated(share: float) -> None:
+    changes = {"tilt_sigma_deg": 3.0, "tilt_lasting": share}
+    tilts = np.concatenate([flown(40, seed=seed, **changes).seen[::20] for seed in range(200)])
     assert tilts.std() == pytest.approx(3.0, rel=0.1)
 
 
@@ -190,8 +193,8 @@ def test_sensors_err_by_their_sigma(field: str, change: dict[str, float], sigma:
             errors.append((told.velocity - truth.velocity).ravel())
     found = np.array(errors)
     assert found.std() == pytest.approx(sigma, rel=0.1)
-    # Half of the variance (or more, with a drift or a bias) is the same all through a flight.
-    assert found.mean(axis=1).std() > (0.0 if field == "velocity" else 0.6 * sigma)
+    # Half of the variance (or more) is the same for ten seconds.
+    assert found.mean(axis=1).std() > 0.6 * sigma
 
 
 def test_constant_errors_are_on_top() -> None:
@@ -223,7 +226,7 @@ def test_no_gaps_without_a_share() -> None:
 
 
 def test_what_is_missing_is_nan() -> None:
-    truth = flown(500)
+    truth = flown(3000)
     told = measure(truth, Scenario(heading_known=False, drop_velocity=0.4, drop_frames=0.2), np.random.default_rng(1))
     assert np.isnan(told.heading).all()
     assert 0.1 < np.isnan(told.velocity[:, 0]).mean() < 0.7
@@ -238,10 +241,30 @@ def test_gauss_markov_noise_has_unit_variance_and_its_correlation() -> None:
     assert np.mean(noise[10:] * noise[:-10]) == pytest.approx(math.exp(-1), abs=0.05)
 
 
-def test_half_of_an_error_is_constant() -> None:
-    runs = np.array([split_error(np.random.default_rng(seed), 100, 2.0) for seed in range(400)])
-    assert runs.std() == pytest.approx(2.0, rel=0.1)
-    assert runs.mean(axis=1).std() == pytest.approx(2.0 * math.sqrt(0.5), rel=0.1)
+LAWS = [lasting.TILT, lasting.HEADING, lasting.HEIGHT, lasting.VELOCITY]
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize("law", LAWS)
+def test_errors_last_as_long_as_their_law_says(law: lasting.Law, kind: str) -> None:
+    runs = np.array([lasting_errors(np.random.default_rng(s), law, 21, 2.0, 2, kind) for s in range(600)])
+    assert runs.std() == pytest.approx(1.0, rel=0.1)
+    expected = law.lasting * math.exp(-40.0 / law.lasting_s)
+    if law.passing_s > 0:
+        expected += (1 - law.lasting) * math.exp(-40.0 / law.passing_s)
+    expected = {"lawful": expected, "white": 0.0, "constant": 1.0}[kind]
+    assert np.mean(runs[:, 0] * runs[:, -1]) == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_a_maps_error_belongs_to_the_place(kind: str) -> None:
+    places = np.array([[0.0, 0.0], [60.0, 80.0], [300.0, 0.0], [0.0, 0.0]])
+    found = np.array([map_errors(np.random.default_rng([seed, 3]), places, kind) for seed in range(800)])
+    assert found.std() == pytest.approx(1.0, rel=0.1)
+    for index, metres in ((1, 100.0), (2, 300.0), (3, 0.0)):
+        expected = {"lawful": math.exp(-metres / lasting.MAP_REACH_M), "white": 0.0, "constant": 1.0}[kind]
+        assert np.mean(found[:, 0] * found[:, index]) == pytest.approx(expected, abs=0.1)
+    assert abs(np.mean(found[..., 0] * found[..., 1])) < 0.1
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -255,6 +278,8 @@ def test_every_preset_is_a_scenario_of_the_missions_sigmas(name: str) -> None:
     "change",
     [
         {"pattern": "zigzag"},
+        {"errors": "red"},
+        {"tilt_lasting": 1.1},
         {"speed_m_s": 0.0},
         {"clouds": 1.2},
         {"drop_frames": 0.95},

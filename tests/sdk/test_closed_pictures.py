@@ -66,6 +66,16 @@ def test_a_map_is_seen_where_the_camera_is(east: float, north: float, heading: f
         np.testing.assert_allclose(picture[pixel[1], pixel[0], 2:0:-1], expected, atol=1.5)
 
 
+@pytest.mark.parametrize("attitude", [(30.0, 0.0, 0.0), (200.0, 8.0, -6.0), (300.0, 25.0, 3.0)])
+def test_a_lens_that_hardly_bends_sees_what_an_ideal_one_does(attitude: tuple[float, float, float]) -> None:
+    # The one is looked up by a homography, the other pixel by pixel.
+    ground = MapGround(Ramp(), CAMERA, 60.0)
+    bent = replace(CAMERA, distortion=(1e-12, 0.0, 0.0, 0.0))
+    where = np.array([10.0, -20.0, 60.0]), attitude, 1, 0, 0.0
+    difference = ground.view(CAMERA, *where).astype(int) - ground.view(bent, *where)
+    assert np.abs(difference).max() <= 1
+
+
 def test_beyond_the_edge_lies_the_mirror_image() -> None:
     ground = MapGround(Ramp(), CAMERA, 60.0)
     outside, inside = seen_from(ground, 300.0, 0.0), seen_from(ground, 100.0, 0.0)

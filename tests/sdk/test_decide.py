@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cvgl.camera import Camera
 from cvgl.correlate import Peak
-from cvgl.decide import Scene, SearchPrior, beyond_doubt, decide
+from cvgl.decide import Scene, SearchPrior, decide, in_doubt
 from cvgl.features import FeatureMatch
 from cvgl.fix import Candidate, Fix, FixStatus, ReasonCode
 from cvgl.frame import Frame
@@ -411,19 +411,23 @@ def test_a_sure_dissent_widens_the_covariance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("places", "sure"),
+    ("places", "asked"),
     [
-        ([], True),
-        ([(9.0, 9.0)], True),
-        ([(2.5, 2.5)], False),
+        ([], []),
+        ([(9.0, 9.0)], []),
+        ([(2.5, 2.5)], [0]),
         # The place is sure, but not where in it.
-        ([(12.0, 0.3)], False),
+        ([(12.0, 0.3)], [0]),
         # A rival that matches as well is a doubt, however high both stand; one close by is the same place.
-        ([(9.0, 9.0), (9.0, 9.0, 90.0)], False),
-        ([(9.0, 9.0), (9.0, 9.0, 41.0)], True),
-        ([(9.0, 9.0), (1.0, 1.0, 90.0)], True),
+        ([(9.0, 9.0), (9.0, 9.0, 90.0)], [0, 1]),
+        ([(9.0, 9.0), (9.0, 9.0, 41.0)], []),
+        ([(9.0, 9.0), (1.0, 1.0, 90.0)], []),
+        # The likeliest is asked first; what is no rival is not asked at all.
+        ([(2.2, 2.2), (2.5, 2.5, 90.0)], [1, 0]),
+        ([(2.5, 2.5), (0.5, 0.2, 90.0)], [0]),
     ],
 )
-def test_features_are_asked_where_correlation_leaves_doubt(places: list[tuple[float, ...]], sure: bool) -> None:
+def test_features_are_asked_where_correlation_leaves_doubt(places: list[tuple[float, ...]], asked: list[int]) -> None:
     given = [hypothesis(peak, blocks, (at[0] if at else 40.0, -25.0)) for peak, blocks, *at in places]
-    assert beyond_doubt(given, Scene(LOCAL, 2.0), Settings(), FEATURES) is sure
+    doubtful = in_doubt(given, Scene(LOCAL, 2.0), Settings(), FEATURES)
+    assert [next(index for index, one in enumerate(given) if one is h) for h in doubtful] == asked

@@ -108,8 +108,9 @@ def test_the_answer_is_the_same_every_time(place: Any) -> None:
 def test_hypotheses_are_asked_and_keep_their_registration(place: Any) -> None:
     seen = view(place)
     registration = Registration(*TRUTH, np.eye(2), Correction(), 1.0, 20, 0.5, 3.0, 1.0)
-    given = [Hypothesis(seen, Peak(*TRUTH, 0.0, 6.0), registration)]
-    asked = ask_features(place.basemap, given, FeatureRefiner(akaze()), SIGMAS, None)
+    given = [Hypothesis(seen, Peak(*TRUTH, 0.0, score), registration) for score in (6.0, 5.0)]
+    asked = ask_features(place.basemap, given, given[:1], FeatureRefiner(akaze()), SIGMAS, None)
+    assert asked[1] is given[1]
     assert asked[0].registration is registration
     assert asked[0].features is not None
     assert asked[0].features.reason == ""

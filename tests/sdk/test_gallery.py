@@ -236,6 +236,21 @@ def test_near_is_exact_among_the_tiles_inside(
         assert row.tolist() == by_hand(gallery, query, inside, k)
 
 
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("place", [(0.0, 0.0), (-40.0, 38.0), (0.0, 55.0), (0.0, 1000.0), (16.0, -1000.0)])
+@pytest.mark.parametrize("radius", [0.0, 16.0, 30.0, 2000.0])
+def test_near_finds_the_same_before_and_after_all_places_were_read(
+    tiny_place: Path, layer: int, place: tuple[float, float], radius: float
+) -> None:
+    opened = Gallery.open(tiny_place / "map.gallery")
+    query = np.full((1, opened.manifest.dimension), opened.manifest.dimension**-0.5, np.float32)
+    tiles, similarity = opened.near(query, *place, radius, 50, layer)
+    assert "tiles" not in vars(opened)
+    assert len(opened.tiles)
+    again, same = opened.near(query, *place, radius, 50, layer)
+    assert tiles.tolist() == again.tolist() and similarity.tolist() == same.tolist()
+
+
 @pytest.mark.parametrize("how", ["exact", "approximate", "search"])
 def test_no_query_gives_no_answer(gallery: Gallery, how: str) -> None:
     tiles, similarity = getattr(gallery, how)(np.empty((0, gallery.manifest.dimension), np.float32), 4)
@@ -284,7 +299,7 @@ def test_the_same_input_gives_the_same_bytes(place: Path, model: Model, tmp_path
 def test_strips_do_not_show(place: Path, model: Model, tmp_path: Path, monkeypatch: Any) -> None:
     """A map read in many strips gives the tiles of one read at once."""
     monkeypatch.setattr("cvgl.gallery.grid._PIECE_PIXELS", 1)
-    monkeypatch.setattr("cvgl.gallery.build._BASEMAP_STRIP", 1)
+    monkeypatch.setattr("cvgl.gallery.pieces._BASEMAP_STRIP", 1)
     with MapSource.open(place / "map.tif") as source:
         built = build_gallery(source, model, tmp_path / "strips.gallery", **SIZES)
     whole = Gallery.open(place / "map.gallery")

@@ -158,11 +158,11 @@ SIZES = {"tile_size_m": [32.0, 48.0], "stride_m": 16.0, "basemap_gsd_m": 0.5}
 BUILD = """
 import sys
 from cvgl.gallery import build_gallery
-from cvgl.gallery import build, grid, index
+from cvgl.gallery import grid, index, pieces
 from cvgl.imagery import MapSource
 from cvgl.model import Model
 # Many pieces and snapshots, so that there is much to be interrupted.
-grid._PIECE_PIXELS, build._BASEMAP_STRIP, index._CHUNK, index._SNAPSHOT = 1, 1, 10, 50
+grid._PIECE_PIXELS, pieces._BASEMAP_STRIP, index._CHUNK, index._SNAPSHOT = 1, 1, 10, 50
 print("begun", flush=True)
 with MapSource.open(sys.argv[1]) as source:
     build_gallery(source, Model.open(sys.argv[2]), sys.argv[3], tile_size_m=[32.0, 48.0], stride_m=8.0,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cvgl.native import (
     Template,
+    alike_places,
     best_match,
     block_corners,
     correlate_blocks,
@@ -179,9 +180,40 @@ def test_a_window_of_the_map_is_read_reduced_and_oriented(
     np.testing.assert_array_equal(field, orientation(small, known, 1.0, NOISE))
 
 
-def test_a_window_may_lie_as_far_outside_as_it_likes() -> None:
+@settings(max_examples=60, deadline=None)
+@given(
+    left=st.integers(-60, 60),
+    top=st.integers(-60, 60),
+    width=st.integers(1, 20),
+    height=st.integers(1, 20),
+    reduction=st.integers(1, 3),
+    missing=st.sets(st.integers(0, 11)),
+)
+def test_a_map_in_tiles_is_read_as_the_whole_of_it(
+    left: int, top: int, width: int, height: int, reduction: int, missing: set[int]
+) -> None:
+    side = 16
+    pixels = np.maximum(grey_noise((3 * side, 4 * side), 4), 1)
+    tiles: list[list[Array | None]] = [[None] * 4 for _ in range(3)]
+    for number in range(12):
+        row, column = divmod(number, 4)
+        tile = pixels[row * side : (row + 1) * side, column * side : (column + 1) * side]
+        if number in missing:
+            tile[:] = 0
+        else:
+            tiles[row][column] = tile
+    whole = ground_field(pixels, left, top, width, height, reduction, 1.0, NOISE)
+    tiled = ground_field(tiles, left, top, width, height, reduction, 1.0, NOISE)
+    np.testing.assert_array_equal(tiled[0], whole[0])
+    assert (tiled[1] is None) == (whole[1] is None)
+    if tiled[1] is not None:
+        np.testing.assert_array_equal(tiled[1], whole[1])
+
+
+@pytest.mark.parametrize("pixels", [np.ones((9, 9), np.uint8), [[np.ones((9, 9), np.uint8)]], [[]], []])
+def test_a_window_may_lie_as_far_outside_as_it_likes(pixels: Any) -> None:
     for place in (10**9, -(10**15)):
-        field, known = ground_field(np.ones((9, 9), np.uint8), place, -place, 5, 4, 2, 1.0, NOISE)
+        field, known = ground_field(pixels, place, -place, 5, 4, 2, 1.0, NOISE)
         assert field.shape == (4, 5)
         assert not field.any()
         assert known is not None
@@ -193,6 +225,10 @@ def test_a_window_may_lie_as_far_outside_as_it_likes() -> None:
     [
         ({"pixels": np.zeros((9, 9))}, "pixels: expected dtype uint8"),
         ({"pixels": np.zeros(9, np.uint8)}, r"pixels: found shape \(9\)"),
+        ({"pixels": [[np.zeros((4, 4), np.uint8)], []]}, "tiles: expected rows of one length"),
+        ({"pixels": [[np.zeros((4, 4), np.uint8), np.zeros((5, 5), np.uint8)]]}, "tiles: expected squares"),
+        ({"pixels": [[np.zeros((4, 5), np.uint8)]]}, "tiles: expected squares"),
+        ({"pixels": [[np.zeros((4, 4))]]}, "tiles: expected dtype uint8"),
         ({"width": 0}, "width: found 0"),
         ({"height": 40000}, "height: found 40000"),
         ({"reduction": 4}, "reduction: found 4"),
@@ -584,3 +620,72 @@ def test_a_patch_resampled_as_it_is_stays_so() -> None:
 def test_unusable_patches_are_refused_by_name(image: Array, mask: Array, between: Array, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         resample(image, mask, between)
+
+
+def correlation(field: Array, ground: Array) -> Array:
+    """Of a field with all windows of its size in a larger one: the real part, by the definition."""
+    windows = np.lib.stride_tricks.sliding_window_view(ground.astype(np.complex128), field.shape)
+    return np.asarray(np.einsum("ij,yxij->yx", field.conj().astype(np.complex128), windows).real)
+
+
+def alike_by_definition(
+    seen: Array, ground: Array, search: int, apart: float, alike: float, reached: float, near: int, most: int
+) -> list[list[float]]:
+    """Of the map with what of itself the frame sees, and of the frame where that is high."""
+    under = ground[search : ground.shape[0] - search, search : ground.shape[1] - search]
+    itself = correlation(np.where(seen != 0, under, 0), ground)
+    frame = np.pad(correlation(seen, ground), near, constant_values=-np.inf)
+    peaks = np.lib.stride_tricks.sliding_window_view(frame, (2 * near + 1,) * 2).max(axis=(2, 3))
+    shares = itself / itself[search, search]
+    down, right = np.indices(shares.shape) - search
+    shares[np.hypot(down, right) <= apart] = 0
+    found: list[list[float]] = []
+    while len(found) < most and shares.max() >= alike:
+        y, x = np.unravel_index(shares.argmax(), shares.shape)
+        ratio = peaks[y, x] / peaks[search, search] if peaks[search, search] > 0 else 1.0
+        if ratio >= reached:
+            found.append([right[y, x], down[y, x], shares[y, x], ratio])
+        shares[np.hypot(down - down[y, x], right - right[y, x]) <= apart] = 0
+    return found
+
+
+@pytest.mark.parametrize("reached", [0.0, 0.4, 1.5])
+@pytest.mark.parametrize("period", [7, 11, 100])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_places_that_look_alike_are_those_of_the_definition(period: int, reached: float, seed: int) -> None:
+    side, search = 24, 13
+    block = complex_noise((period, period), seed)
+    times = -(-(side + 2 * search) // period)
+    ground = np.tile(block, (times, times))[: side + 2 * search, : side + 2 * search]
+    ground = (ground + 0.4 * complex_noise(ground.shape, seed + 10)).astype(np.complex64)
+    seen = ground[search : search + side, search : search + side] + 0.8 * complex_noise((side, side), seed + 20)
+    seen[:6, :9] = 0
+    law: dict[str, Any] = {"search": search, "apart": 5.0, "alike": 0.5, "reached": reached, "near": 2, "most": 3}
+    found = alike_places(np.ascontiguousarray(seen.astype(np.complex64)), ground, **law)
+    expected = alike_by_definition(seen.astype(np.complex64), ground, **law)
+    assert len(found) == len(expected)
+    assert bool(found) == (period < 100 and reached < 1.0)
+    # Spectra are in single precision.
+    np.testing.assert_allclose(np.array(found), np.array(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_a_map_without_features_looks_like_nothing() -> None:
+    empty = np.zeros((20, 20), np.complex64)
+    assert alike_places(complex_noise((10, 10), 0), empty, 5, 2.0, 0.5, 0.5, 2, 2) == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "ground", "search", "alike", "message"),
+    [
+        (np.zeros((10, 10), np.complex128), np.zeros((20, 20), np.complex64), 5, 0.5, "seen"),
+        (np.zeros((10, 9), np.complex64), np.zeros((20, 20), np.complex64), 5, 0.5, "square"),
+        (np.zeros((10, 10), np.complex64), np.zeros((20, 21), np.complex64), 5, 0.5, "ground"),
+        (np.zeros((10, 10), np.complex64), np.zeros((20, 20), np.complex64), -1, 0.5, "search"),
+        (np.zeros((10, 10), np.complex64), np.zeros((20, 20), np.complex64), 5, 0.0, "alike"),
+    ],
+)
+def test_unusable_windows_that_may_look_alike_are_refused(
+    seen: Array, ground: Array, search: int, alike: float, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        alike_places(seen, ground, search, 2.0, alike, 0.5, 2, 2)

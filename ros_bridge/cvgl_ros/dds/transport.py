@@ -15,6 +15,7 @@ from cyclonedds.qos import Policy, Qos
 from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 
+from cvgl.node.log import harmless
 from cvgl_ros import msgs
 from cvgl_ros.bridge import TRIGGER_SERVICE, Bridge, Input, Output
 from cvgl_ros.dds.domain import domain_xml
@@ -79,7 +80,8 @@ class DdsTransport:
         jazzy: bool = False,
         log: Callable[[str, str], None] = lambda level, text: None,
     ) -> None:
-        self._namespace, self._remaps, self._jazzy, self._log = namespace, dict(remaps or {}), jazzy, log
+        self._namespace, self._remaps, self._jazzy = namespace, dict(remaps or {}), jazzy
+        self._log = harmless(log)
         self._domain = join(domain, interfaces)
         self._participant = DomainParticipant(domain, qos=Qos(Policy.Userdata(USER_DATA)))
         self._writers: dict[str, DataWriter[Any]] = {}

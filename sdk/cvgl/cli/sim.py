@@ -124,9 +124,23 @@ def simulate(
             help="Of the gimbal's roll and pitch, degrees.", show_default="the mission's", rich_help_panel=_ERRORS
         ),
     ] = None,
-    tilt_wander: Annotated[
+    tilt_lasting: Annotated[
         float | None,
-        typer.Option(help="As much of it comes and goes, degrees; the rest stays.", rich_help_panel=_ERRORS),
+        typer.Option(
+            help="Share of its variance that lasts.", show_default="as cvgl.lasting says", rich_help_panel=_ERRORS
+        ),
+    ] = None,
+    map_sigma: Annotated[
+        float | None,
+        typer.Option(help="Of the map's georeference, metres.", show_default="the mission's", rich_help_panel=_ERRORS),
+    ] = None,
+    errors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="lawful|white|constant",
+            help="As cvgl.lasting says, new in every frame, or the same all through a flight.",
+            rich_help_panel=_ERRORS,
+        ),
     ] = None,
     velocity: Annotated[
         str | None, typer.Option(metavar="known|unknown", help="Whether frames tell it.", rich_help_panel=_ERRORS)
@@ -207,7 +221,9 @@ def simulate(
         "height_sigma": height_sigma,
         "height_offset_m": height_offset,
         "tilt_sigma_deg": tilt_sigma,
-        "tilt_wander_deg": tilt_wander,
+        "tilt_lasting": tilt_lasting,
+        "map_sigma_m": map_sigma,
+        "errors": errors,
         "velocity_known": _known(velocity, "--velocity"),
         "velocity_sigma_m_s": velocity_sigma,
         "velocity_bias_m_s": velocity_bias,

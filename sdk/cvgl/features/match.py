@@ -36,10 +36,12 @@ def match_nearby(
     """
     if not len(frame) or not len(ground):
         return np.empty(0, np.intp), np.empty(0, np.intp)
-    cosines = frame.descriptors @ ground.descriptors.T
     squares = np.add.outer((frame.points**2).sum(axis=1), (ground.points**2).sum(axis=1))
     squares -= 2 * frame.points @ ground.points.T
-    cosines[squares > radius**2] = -2.0
+    # About one pair in a hundred lies together: the others' descriptors need not be compared.
+    one, other = np.nonzero(squares <= radius**2)
+    cosines = np.full(squares.shape, -2.0, np.float32)
+    cosines[one, other] = np.einsum("nd,nd->n", frame.descriptors[one], ground.descriptors[other])
     forward, backward = cosines.argmax(axis=1), cosines.argmax(axis=0)
     numbers = np.arange(len(forward))
     nearest = cosines[numbers, forward]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 import cv2
@@ -89,6 +90,7 @@ class FeatureRefiner:
         height: float,
         sigmas: PoseSigmas,
         ahead: NDArray[np.float64] | None = None,
+        executor: Executor | None = None,
     ) -> FeatureMatch:
         """Match a frame with the map around a place.
 
@@ -101,6 +103,7 @@ class FeatureRefiner:
             height: above ground that the frame came with, metres.
             sigmas: how well heading, height and tilt were known.
             ahead: as of :func:`cvgl.register.register`.
+            executor: threads to share frame and map among.
 
         Returns:
             The match; one without a place, and with a reason, where there is none.
@@ -108,8 +111,14 @@ class FeatureRefiner:
         size = patch.mask.shape[0]
         column, row = basemap.to_pixel(easting, northing)
         left, top = round(float(column) - (size - 1) / 2), round(float(row) - (size - 1) / 2)
-        frame = seen_features(self.detector, patch.image, patch.mask)
-        ground = self._ground(basemap, patch, left, top)
+        run = executor.map if executor is not None else map
+        frame, ground = run(
+            lambda detect: detect(),
+            (
+                lambda: seen_features(self.detector, patch.image, patch.mask),
+                lambda: self._ground(basemap, patch, left, top),
+            ),
+        )
         if self.match is None:
             of_frame, of_ground = match_nearby(frame, ground, self.detector, _RADIUS_PX)
         else:

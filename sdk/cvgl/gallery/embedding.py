@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import cv2
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from cvgl.gallery.ahead import ahead
 from cvgl.gallery.grid import Grid, Piece
 from cvgl.gallery.manifest import FEATURELESS, PARTIAL, TABLE
-from cvgl.model import Model
+from cvgl.model import Model, View
 
 if TYPE_CHECKING:  # only builders read maps: what flies must not load GDAL by importing this package
     from cvgl.imagery import MapSource
@@ -65,9 +66,9 @@ def embed_pieces(
 ) -> Iterator[tuple[Job, NDArray[np.void], NDArray[np.float32]]]:
     """Embed pieces in their order.
 
-    The network runs in the calling thread; another one reads the map, and a third cuts tiles and normalises them, both
-    ahead of it. Batches do not reach from one piece into the next, so that a piece comes out the same whichever pieces
-    were done before.
+    The network runs in the calling thread, and has its inputs for one call only; another one reads the map, and a third
+    cuts tiles and normalises them, both ahead of it. Batches do not reach from one piece into the next, so that a piece
+    comes out the same whichever pieces were done before.
 
     Args:
         source: the map.
@@ -97,10 +98,17 @@ def embed_pieces(
 
 @dataclass(frozen=True)
 class _Strip:
-    """What was read for a piece: BGR image and validity, with ``margin`` pixels around the tiles."""
+    """What was read for a piece, with ``margin`` pixels around the tiles.
+
+    Args:
+        job: the piece.
+        planes: (3, H, W) red, green and blue: tiles are cut from planes, as the network takes them.
+        valid: (H, W).
+        margin: pixels.
+    """
 
     job: Job
-    image: NDArray[np.uint8]
+    planes: NDArray[np.uint8]
     valid: NDArray[np.bool_]
     margin: int
 
@@ -123,28 +131,30 @@ def _strips(source: MapSource, jobs: Iterable[Job]) -> Iterator[_Strip]:
         for band, key in needed.items():
             if key not in held:
                 held[key] = _band(source, job, margin, band * step, step)
-        images, valids = zip(*(held[key] for key in needed.values()), strict=True)
-        yield _Strip(job, np.concatenate(images)[:height], np.concatenate(valids)[:height], margin)
+        planes, valids = zip(*(held[key] for key in needed.values()), strict=True)
+        yield _Strip(job, np.concatenate(planes, axis=1)[:, :height], np.concatenate(valids)[:height], margin)
 
 
 def _band(
     source: MapSource, job: Job, margin: int, top: int, height: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """BGR image and validity of a band; ``top`` is counted in pixels from the grid's first, less the margin."""
+    """Planes and validity of a band; ``top`` is counted in pixels from the grid's first, less the margin."""
     grid, piece = job.grid, job.piece
     width = (piece.columns - 1) * grid.stride_px + grid.tile_px + 2 * margin
     end = (grid.rows - 1) * grid.stride_px + grid.tile_px + 2 * margin
     west = grid.west + (piece.column * grid.stride_px - margin) * grid.gsd_m
     north = grid.north - (top - margin) * grid.gsd_m
     rgb, valid = source.read(west, north, width, min(height, end - top), grid.gsd_m)
-    return np.ascontiguousarray(rgb[..., ::-1]), valid
+    return np.ascontiguousarray(rgb.transpose(2, 0, 1)), valid
 
 
 def _batches(model: Model, strips: Iterator[_Strip]) -> Iterator[_Batch]:
+    view = model.views["reference"]
+    # One is filled, some wait, one is at the network: memory that is taken anew costs more than what is written to it.
+    buffers = cycle([np.empty((BATCH, 3, *view.input_size), np.float32) for _ in range(_BATCHES_AHEAD + 2)])
     try:
         for strip in strips:
             job = strip.job
-            grey = cv2.cvtColor(strip.image, cv2.COLOR_BGR2GRAY)
             places = _places(strip)
             if places:
                 centres = np.array([job.grid.centre(job.piece.column + c, job.piece.row + r) for r, c, _ in places])
@@ -153,17 +163,24 @@ def _batches(model: Model, strips: Iterator[_Strip]) -> Iterator[_Batch]:
             if not places:
                 yield _Batch(job, np.empty(0, TABLE), None, True)
                 continue
+            grey = _grey(strip.planes)
             for start in range(0, len(places), BATCH):
                 chosen = places[start : start + BATCH]
-                images, masks = zip(*(_cut(strip, row, column) for row, column, _ in chosen), strict=True)
+                inputs = next(buffers)[: len(chosen)]
+                for tile, place in zip(inputs, chosen, strict=True):
+                    _cut_into(tile, strip, place, view)
                 table = np.zeros(len(chosen), TABLE)
                 table["easting"], table["northing"] = centres[start : start + BATCH].T
                 table["valid"] = [int(100 * share) for _, _, share in chosen]
                 table["flags"] = [_flags(strip, grey, row, column, share) for row, column, share in chosen]
-                inputs = model.inputs_of(np.stack(images), np.stack(masks), "reference")
                 yield _Batch(job, table, inputs, start + BATCH >= len(places))
     finally:
         strips.close()  # type: ignore[attr-defined]
+
+
+def _grey(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W) BT.601 luma."""
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(planes.transpose(1, 2, 0)), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def _window(strip: _Strip, row: int, column: int) -> tuple[slice, slice]:
@@ -172,14 +189,28 @@ def _window(strip: _Strip, row: int, column: int) -> tuple[slice, slice]:
     return slice(top, top + grid.tile_px), slice(left, left + grid.tile_px)
 
 
-def _cut(strip: _Strip, row: int, column: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A tile's image and validity, turned so that up points to the layer's heading."""
-    heading, side = strip.job.heading_deg, strip.job.grid.tile_px
+def _cut_into(tile: NDArray[np.float32], strip: _Strip, place: tuple[int, int, float], view: View) -> None:
+    """Write a tile, turned so that up points to the layer's heading, as the network takes it: (3, H, W)."""
+    row, column, share = place
+    heading = strip.job.heading_deg
     window = _window(strip, row, column)
+    planes, valid = strip.planes[:, window[0], window[1]], strip.valid[window]
     if heading % 90.0 == 0.0:
         # The ground turns to the left where the view turns to the right.
         turns = round(heading / 90.0)
-        return np.rot90(strip.image[window], turns), np.rot90(strip.valid[window], turns)
+        planes, valid = np.rot90(planes, turns, (1, 2)), np.rot90(valid, turns)
+    else:
+        planes, valid = _turned(strip, window, heading)
+    scale, offset = (np.array(values, np.float32)[:, None, None] for values in view.normalisation)
+    np.multiply(planes, scale, out=tile)
+    tile += offset
+    if share < 1.0 or heading % 90.0 != 0.0:
+        tile *= valid
+
+
+def _turned(strip: _Strip, window: tuple[slice, slice], heading: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Planes and validity of a tile that is turned by any angle."""
+    side = strip.job.grid.tile_px
     cos, sin = math.cos(math.radians(heading)), math.sin(math.radians(heading))
     middle = (side - 1) / 2
     x, y = window[1].start + middle, window[0].start + middle
@@ -190,14 +221,15 @@ def _cut(strip: _Strip, row: int, column: int) -> tuple[NDArray[np.uint8], NDArr
         ]
     )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    image = cv2.warpAffine(strip.image, back, (side, side), flags=flags)
+    planes = [cv2.warpAffine(plane, back, (side, side), flags=flags) for plane in strip.planes]
     valid = cv2.warpAffine(strip.valid.astype(np.uint8), back, (side, side), flags=cv2.INTER_NEAREST | flags)
-    return image, valid.astype(bool)
+    return np.stack(planes).astype(np.uint8, copy=False), valid.astype(bool)
 
 
 def _flags(strip: _Strip, grey: NDArray[np.uint8], row: int, column: int, share: float) -> int:
     window = _window(strip, row, column)
-    _, spread = cv2.meanStdDev(grey[window], mask=strip.valid[window].astype(np.uint8))
+    mask = strip.valid[window].astype(np.uint8) if share < 1.0 else None
+    _, spread = cv2.meanStdDev(grey[window], mask=mask)
     return (FEATURELESS if float(spread[0, 0]) < _FEATURELESS else 0) | (PARTIAL if share < 1.0 else 0)
 
 

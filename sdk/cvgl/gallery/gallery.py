@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -265,12 +266,7 @@ class Gallery:
             GalleryError: descriptors of another size, or not finite.
         """
         queries, k = self._queries(descriptors, k, layer)
-        # Tiles come in rows from north to south: the rows in question are one slice.
-        among = self.manifest.layers[layer]
-        first, last = among.first + np.searchsorted(
-            self._southings[among.first : among.stop], (-northing - radius_m, -northing + radius_m + 1e-9)
-        )
-        band = np.asarray(self.tiles[first:last])
+        first, band = self._band(layer, -northing - radius_m, -northing + radius_m + 1e-9)
         inside = first + np.flatnonzero(np.hypot(band[:, 0] - easting, band[:, 1] - northing) <= radius_m)
         k = min(k, len(inside))
         if k == 0:
@@ -314,6 +310,24 @@ class Gallery:
         if key not in self._indices:
             self._indices[key] = np.asarray(self.descriptors[among.first : among.stop], np.float32)
         return self._indices[key]
+
+    def _band(self, layer: int, low: float, high: float) -> tuple[int, NDArray[np.float64]]:
+        """The tiles of a layer whose northing, negated, lies within [low, high): number of the first, (n, 2) centres.
+
+        They come in rows from north to south, so they are one slice.
+        """
+        among = self.manifest.layers[layer]
+        if isinstance(self._tiles, np.ndarray) or "tiles" in vars(self):
+            first, last = among.first + np.searchsorted(self._southings[among.first : among.stop], (low, high))
+            return int(first), np.asarray(self.tiles[first:last])
+        # Reading all places of a large gallery takes long; halving reads a few blocks.
+        table, rows = self._tiles, range(among.first, among.stop)
+        first, last = (
+            among.first + bisect_left(rows, bound, key=lambda row: -float(table[row]["northing"]))
+            for bound in (low, high)
+        )
+        found = table[first:last]
+        return first, np.stack([found["easting"], found["northing"]], axis=1)
 
     @cached_property
     def _southings(self) -> NDArray[np.float64]:

@@ -186,9 +186,12 @@ class PartArray:
             raise IndexError(f"row outside of 0..{len(self) - 1}")
         first = rows * self._row_bytes // BLOCK_BYTES
         last = (rows * self._row_bytes + self._row_bytes - 1) // BLOCK_BYTES
+        # By a mask: numpy.unique loads masked arrays at its first call, which takes longer than a first search.
+        wanted = np.zeros(len(self._ready), bool)
         # Rows are at most a few blocks long.
-        blocks = np.unique(np.concatenate([first + step for step in range(int((last - first).max()) + 1)]))
-        self._read(np.minimum(blocks, len(self._ready) - 1))
+        for step in range(int((last - first).max()) + 1):
+            wanted[np.minimum(first + step, last)] = True
+        self._read(np.flatnonzero(wanted))
 
     def _need_range(self, start: int, stop: int) -> None:
         if start < stop:

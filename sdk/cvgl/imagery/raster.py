@@ -68,6 +68,7 @@ class Raster(MapSource):
         self.bounds = self._outline()
         self.native_gsd = self._native_gsd()
         self._low, self._high = 0.0, 255.0
+        self._levels: dict[int | None, Any] = {}
         self._content = self._survey()
 
     @classmethod
@@ -116,11 +117,11 @@ class Raster(MapSource):
             "DST_ALPHA_MAX": "255",
         }
         try:
-            with self._fitting(ratio) as dataset:
-                # Left alone, GDAL takes it from each window's shape, and windows would join with a seam.
-                scale = f"{self._dataset.width / dataset.width / ratio:.9f}"
-                with WarpedVRT(dataset, XSCALE=scale, YSCALE=scale, **options) as warped:
-                    data = warped.read([*self._bands, self._alpha or warped.count])
+            dataset = self._fitting(ratio)
+            # Left alone, GDAL takes it from each window's shape, and windows would join with a seam.
+            scale = f"{self._dataset.width / dataset.width / ratio:.9f}"
+            with WarpedVRT(dataset, XSCALE=scale, YSCALE=scale, **options) as warped:
+                data = warped.read([*self._bands, self._alpha or warped.count])
         except _UNREADABLE as reason:
             raise MapError(f"damaged, or not readable here: {_innermost(reason)}", file=self.path) from reason
         valid = data[-1] > 127
@@ -132,6 +133,9 @@ class Raster(MapSource):
 
     def close(self) -> None:
         """As :meth:`MapSource.close`."""
+        for dataset in self._levels.values():
+            dataset.close()
+        self._levels.clear()
         self._dataset.close()
 
     def identity(self) -> str:
@@ -252,6 +256,8 @@ class Raster(MapSource):
         self, content: NDArray[np.uint8], transform: Affine, width: int, height: int, gsd: float
     ) -> NDArray[np.bool_]:
         """(height, width) where a window's pixels have (nearly) nothing of the black border in them."""
+        if self._inside(content, transform, width, height):
+            return np.ones((height, width), bool)
         rows, columns = content.shape[0] - 2, content.shape[1] - 2
         t, sx, sy = self._dataset.transform, self._dataset.width / columns, self._dataset.height / rows
         corner = t.c - t.a * sx - t.b * sy, t.f - t.d * sx - t.e * sy
@@ -268,13 +274,36 @@ class Raster(MapSource):
         )
         return share > 230
 
+    def _inside(self, content: NDArray[np.uint8], transform: Affine, width: int, height: int) -> bool:
+        """Whether a window is far from the black border; outside of the raster there is no border either."""
+        steps = np.linspace(0.0, 1.0, 17)
+        zero, one = np.zeros_like(steps), np.ones_like(steps)
+        columns = np.concatenate([steps, steps, zero, one]) * width
+        rows = np.concatenate([zero, one, steps, steps]) * height
+        # Windows are north-up.
+        xs, ys = transform.c + transform.a * columns, transform.f + transform.e * rows
+        x, y = (np.asarray(values) for values in rasterio.warp.transform(self._crs, self._dataset.crs, xs, ys))
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            return False
+        back = ~self._dataset.transform
+        # In pixels of ``content``, of which the first belongs to its rim; two more for the bend of the edges.
+        across = (content.shape[1] - 2) / self._dataset.width * (back.a * x + back.b * y + back.c) + 1
+        down = (content.shape[0] - 2) / self._dataset.height * (back.d * x + back.e * y + back.f) + 1
+        left, top = max(0, math.floor(across.min()) - 2), max(0, math.floor(down.min()) - 2)
+        around = content[top : max(0, math.ceil(down.max()) + 2), left : max(0, math.ceil(across.max()) + 2)]
+        return bool(around.all())
+
     def _fitting(self, ratio: float) -> Any:
         """The raster, or the coarsest of its overviews that is still much finer than what is asked for."""
         level = None
         for index, factor in enumerate(self._dataset.overviews(self._bands[0])):
             if factor * _OVERVIEW_MARGIN <= ratio:
                 level = index
-        return rasterio.open(self._subject) if level is None else rasterio.open(self._subject, overview_level=level)
+        # They stay open: blocks of the file that two windows share are decoded once.
+        if level not in self._levels:
+            options = {} if level is None else {"overview_level": level}
+            self._levels[level] = rasterio.open(self._subject, **options)
+        return self._levels[level]
 
     def _to_uint8(self, bands: NDArray[Any]) -> NDArray[np.uint8]:
         if bands.dtype != np.uint8 or (self._low, self._high) != (0.0, 255.0):

@@ -33,6 +33,7 @@ from cvgl.mavlink.timesync import ClockOffset, Exchange
 from cvgl.node.attitude import Attitude
 from cvgl.node.clock import SteadyClock
 from cvgl.node.health import ERROR, OK
+from cvgl.node.log import harmless
 from cvgl.node.tracks import Track
 from cvgl.node.worker import Answer, Locator, Pace, Paired, Worker
 
@@ -83,7 +84,7 @@ class MavlinkNode:
         self._link = link
         self._signing = signing
         self._now = now or SteadyClock()
-        self._log = log
+        self._log = harmless(log)
         self._offset = ClockOffset()
         self._telemetry = Telemetry(self._offset, options.height)
         self._worker = Worker(localizer, self, self._now, log)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.errors import CameraError, MissingDependencyError
+from cvgl.node.log import harmless
 from cvgl.node.tracks import NANOSECONDS
 
 __all__ = ["VideoCamera", "kind_of"]
@@ -86,7 +87,7 @@ class VideoCamera:
         self._source = source
         self._deliver = deliver
         self._now = now
-        self._log = log
+        self._log = harmless(log)
         self._delay = round(delay_s * NANOSECONDS)
         self._opener = opener or self._open
         self._stopping = threading.Event()

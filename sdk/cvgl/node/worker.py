@@ -21,6 +21,7 @@ from cvgl.frame import Frame, Prior
 from cvgl.node.attitude import Attitude
 from cvgl.node.claims import own_answer
 from cvgl.node.health import Health
+from cvgl.node.log import harmless
 from cvgl.node.newest import NewestOnly
 from cvgl.node.tracks import NANOSECONDS, Track
 
@@ -158,7 +159,7 @@ class Worker:
         self._localizer = localizer
         self._node = node
         self._now = now
-        self._log = log
+        self._log = harmless(log)
         self._newest_stamp = 0  # of an image that came in
         self._last_stamp = 0  # of a frame that telemetry was found for
         self._restart: list[Prior | None] = []  # at most one: what the localiser is to be reset to

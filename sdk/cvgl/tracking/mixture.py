@@ -18,23 +18,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from cvgl import lasting
 from cvgl.fix import Alternative
 from cvgl.geometry import wrap_degrees
 from cvgl.tracking.evidence import Sight, log_ratio, rotation
-from cvgl.tracking.motion import MAP, POSITION, SCALE, SIZE, TILT, TURN, VELOCITY, Dynamics, Motion
+from cvgl.tracking.motion import MAP, POSITION, SCALE, SIZE, SWAY, TILT, TURN, VELOCITY, Dynamics, Motion
 
-__all__ = ["LASTING_TILT", "Chances", "Mixture", "advance", "lasting_errors", "merge", "moments", "see"]
+__all__ = ["Chances", "Mixture", "advance", "common_errors", "lean_of", "merge", "moments", "see"]
 
 Array = NDArray[np.float64]
 
-# Of the tilt's variance, the share that stays from frame to frame: a mount is wrong in the same way for long.
-LASTING_TILT = 0.8
-# Of the smallest variance of a match, the share that may be common to all matches in a place.
-_MOST_COMMON = 0.8
+# Of the smallest variance of a match, the share that may be the map's: what is left is the match's own.
+_MOST_COMMON = 0.95
 # A fitted heading (degrees) and scale are never surer than this: photos' own headings scatter, and so does the ground.
 _TURN_FLOOR_DEG = 1.0
-# Of a given heading's variance, the share that is new in every frame: an image does not follow its vehicle at once.
-_PASSING_TURN = 0.5
 _SCALE_FLOOR = 0.02
 # Whether a view matches by chance is new once the camera has moved by this share of its height, or by time.
 _NEW_VIEW_HEIGHTS = 0.5
@@ -88,8 +85,8 @@ class Mixture:
     Args:
         time: seconds; minus infinity before anything was seen.
         weights: (N,) probabilities of the components; with ``lost`` they sum to 1.
-        means: (N, 10) of the state, see `cvgl.tracking.motion`.
-        covariances: (N, 10, 10).
+        means: (N, 12) of the state, see `cvgl.tracking.motion`.
+        covariances: (N, 12, 12).
         paces: (N,) at which of the motion's paces each flies.
         own: (N,) whether the component holds that a place of the frame at this time is right.
         lost: probability of being anywhere on the map.
@@ -269,7 +266,7 @@ class _Look:
 
     Args:
         value: (4,) easting and northing of the aircraft, turn in radians, logarithm of the scale.
-        design: (4, 10).
+        design: (4, 12).
         noise: (4, 4).
         clutter: logarithm of the density of turn and scale at wrong places.
     """
@@ -282,13 +279,13 @@ class _Look:
 
 def _look(place: Alternative, sight: Sight, model: Dynamics, new: float) -> _Look:
     design, noise = np.zeros((4, SIZE)), np.zeros((4, 4))
-    lean, common = lasting_errors(place, model)
+    lean, common = common_errors(place, model)
     design[:2, POSITION] = np.eye(2)
-    design[:2, TILT] = lean * rotation(place.heading_deg)
+    design[:2, TILT], design[:2, SWAY] = lean_of(lean, place.heading_deg)
     design[:2, MAP] = common / model.map_sigma * np.eye(2)
     # What one view got wrong by itself, the same view gets wrong again.
     noise[:2, :2] = (place.covariance - (common**2 + lean**2) * np.eye(2)) / new
-    turn = 0.0
+    turn, passing = 0.0, 1.0 - lasting.HEADING.lasting
     if sight.heading is None:
         noise[2, 2] = 1.0
         spread = 1.0
@@ -296,27 +293,36 @@ def _look(place: Alternative, sight: Sight, model: Dynamics, new: float) -> _Loo
         design[2, TURN] = 1.0
         turn = math.radians(wrap_degrees(place.heading_deg - sight.heading))
         noise[2, 2] = math.radians(math.hypot(place.heading_sigma_deg, _TURN_FLOOR_DEG)) ** 2
-        noise[2, 2] += _PASSING_TURN * model.turn_sigma**2
         spread = model.turn_sigma**2 + noise[2, 2]
+        noise[2, 2] += passing * model.turn_sigma**2
     design[3, SCALE] = 1.0
     scale = math.log(place.height_m / sight.height)
-    noise[3, 3] = _SCALE_FLOOR**2
+    noise[3, 3] = _SCALE_FLOOR**2 + (1.0 - lasting.HEIGHT.lasting) * model.scale_sigma**2
     by_chance = turn - math.radians(sight.turned) if sight.heading is not None else 0.0
     clutter = _log_normal(by_chance, spread)
-    clutter += _log_normal(scale - math.log(sight.scaled), model.scale_sigma**2 + noise[3, 3])
+    clutter += _log_normal(scale - math.log(sight.scaled), model.scale_sigma**2 + _SCALE_FLOOR**2)
     return _Look(np.array([place.easting, place.northing, turn, scale]), design, noise, clutter)
 
 
-def lasting_errors(place: Alternative, model: Dynamics) -> tuple[float, float]:
-    """Sigmas in metres of the aircraft's position by the camera's lasting tilt, and of the match by the map's error.
+def common_errors(place: Alternative, model: Dynamics) -> tuple[float, float]:
+    """Sigmas in metres of the aircraft's position by the camera's tilt, and of the match by the map's error.
 
     They are parts of the covariances that the place came with: what the aircraft's has beyond the middle's is tilt.
     """
-    lean = LASTING_TILT * _least(place.covariance - place.center_covariance)
+    lean = _least(place.covariance - place.center_covariance)
     common = min(model.map_sigma**2, _MOST_COMMON * _least(place.center_covariance))
-    room = _MOST_COMMON * _least(place.covariance)
-    shrink = min(1.0, room / (lean + common)) if lean + common > 0 else 0.0
-    return math.sqrt(lean * shrink), math.sqrt(common * shrink)
+    return math.sqrt(lean), math.sqrt(common)
+
+
+def lean_of(lean_m: float, heading_deg: float) -> tuple[Array, Array]:
+    """(2, 2) and (2, 2): what the state's TILT and SWAY move an aircraft's place by, east and north, metres.
+
+    Args:
+        lean_m: what the tilt's whole sigma is on the ground.
+        heading_deg: of the vehicle.
+    """
+    turned = lean_m * rotation(heading_deg)
+    return lasting.TILT.lasting_sigma * turned, lasting.TILT.passing_sigma * turned
 
 
 def _correct(means: Array, covariances: Array, look: _Look) -> tuple[Array, Array, Array]:

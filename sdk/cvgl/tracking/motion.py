@@ -8,29 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cvgl import lasting
 from cvgl.settings import Settings
 
-__all__ = ["MAP", "POSITION", "SCALE", "SIZE", "TILT", "TURN", "VELOCITY", "Dynamics", "Motion"]
+__all__ = ["MAP", "POSITION", "SCALE", "SIZE", "SWAY", "TILT", "TURN", "VELOCITY", "Dynamics", "Motion"]
 
 Array = NDArray[np.float64]
 
 # The state: metres and m/s in the local tangent plane, and errors that last longer than one frame.
 POSITION = slice(0, 2)  # of the aircraft, east and north
 VELOCITY = slice(2, 4)  # over ground; where a velocity is given, its error
-TILT = slice(4, 6)  # of the camera, forward and right, in standard deviations of the frame's tilt
-MAP = slice(6, 8)  # what is wrong with every match here: georeference, leaning buildings; metres
-TURN = 8  # error of the given heading, radians
-SCALE = 9  # logarithm of the true height above ground over the given one
-SIZE = 10
+TILT = slice(4, 6)  # lasting, of the camera, forward and right; in standard deviations of that part
+MAP = slice(6, 8)  # what is wrong with every match here by the map's georeference; metres
+TURN = 8  # lasting error of the given heading, radians
+SCALE = 9  # lasting: logarithm of the true height above ground over the given one
+SWAY = slice(10, 12)  # the tilt that passes, as TILT
+SIZE = 12
 
-# How long errors last, seconds: e-folding times of first-order Gauss-Markov processes.
-_SPEED_S = 20.0  # an aircraft of which nothing is known keeps its velocity for so long
-_VELOCITY_ERROR_S = 30.0  # wind, and the drift of an inertial solution
-_TILT_S = 600.0  # mount and gimbal
-_MAP_S = 300.0  # light and season change slowly, yet hovering for hours must not make a map exact
-_MAP_M = 200.0  # metres over which a basemap's errors are alike
-_TURN_S = 300.0
-_SCALE_S = 100.0  # the ground rises and falls
+# An aircraft of which nothing is known keeps its velocity for so long, seconds (e-folding).
+_SPEED_S = 20.0
 # How long an aircraft keeps its pace on average, seconds.
 _PACE_S = 60.0
 
@@ -54,9 +50,9 @@ class Dynamics:
     Args:
         speed_sigmas: of each component of an unknown velocity, m/s, at each pace: whether an aircraft crawls or hurries
             is not known, but it does so for a while.
-        map_sigma: of what all matches in a place have wrong in common, metres.
-        turn_sigma: of a given heading, radians.
-        scale_sigma: of a given height, relative.
+        map_sigma: of the map's georeference, metres.
+        turn_sigma: of a given heading, radians; how much of it lasts, `cvgl.lasting` says.
+        scale_sigma: of a given height, relative; as above.
     """
 
     speed_sigmas: tuple[float, ...]
@@ -69,7 +65,7 @@ class Dynamics:
         """As a mission's settings state it; the greatest speed is taken as two sigma of the faster pace."""
         return cls(
             (settings.max_speed_m_s / 8, settings.max_speed_m_s / 2),
-            math.hypot(settings.map_sigma_m, settings.registration_sigma_m),
+            settings.map_sigma_m,
             math.radians(settings.heading_sigma_deg),
             settings.height_sigma,
         )
@@ -80,10 +76,18 @@ class Dynamics:
         return -math.expm1(-elapsed / _PACE_S * count / max(count - 1, 1)) / count if count > 1 else 0.0
 
     def start(self, pace: int) -> tuple[Array, Array]:
-        """Mean (10,) and covariance (10, 10) of the state before anything was seen; of the position it says nothing."""
-        speed = self.speed_sigmas[pace]
-        spread = [0.0, 0.0, speed, speed, 1.0, 1.0, self.map_sigma, self.map_sigma]
-        return np.zeros(SIZE), np.diag(np.square([*spread, self.turn_sigma, self.scale_sigma]))
+        """Mean (12,) and covariance (12, 12) of the state before anything was seen; of the position it says nothing."""
+        spread = self._stationary()
+        spread[VELOCITY] = self.speed_sigmas[pace]
+        return np.zeros(SIZE), np.diag(spread**2)
+
+    def _stationary(self) -> Array:
+        """(12,) sigmas that errors have when nothing is known of them; of position and velocity 0."""
+        spread = np.zeros(SIZE)
+        spread[TILT], spread[SWAY], spread[MAP] = 1.0, 1.0, self.map_sigma
+        spread[TURN] = lasting.HEADING.lasting_sigma * self.turn_sigma
+        spread[SCALE] = lasting.HEIGHT.lasting_sigma * self.scale_sigma
+        return spread
 
     def move(
         self,
@@ -94,7 +98,7 @@ class Dynamics:
         motion: Motion | None,
         velocity: Array | None,
     ) -> tuple[Array, Array]:
-        """Means (N, 10) and covariances (N, 10, 10) after some seconds.
+        """Means (N, 12) and covariances (N, 12, 12) after some seconds.
 
         Args:
             paces: (N,) of each component.
@@ -113,23 +117,23 @@ class Dynamics:
                 means[:, VELOCITY] = 0.0
                 covariances[:, VELOCITY, :] = covariances[:, :, VELOCITY] = 0.0
                 covariances[:, VELOCITY, VELOCITY] = motion.sigma**2 * np.eye(2)
-            sigma, lasts = np.full(len(means), motion.sigma), _VELOCITY_ERROR_S
+            sigma, lasts = np.full(len(means), motion.sigma), lasting.VELOCITY.lasting_s
             carried = np.array([motion.east, motion.north])
         if elapsed <= 0.0:
             return means, covariances
         keep = math.exp(-elapsed / lasts)
         reach = lasts * (1.0 - keep)
         shift = carried * elapsed + reach * means[:, VELOCITY]
-        kept = np.exp(-elapsed / np.array([1, 1, lasts, lasts, _TILT_S, _TILT_S, _MAP_S, _MAP_S, _TURN_S, _SCALE_S]))
-        kept[POSITION] = 1.0
+        kept = np.ones(SIZE)
+        kept[VELOCITY] = keep
+        kept[TILT], kept[SWAY] = np.exp(-elapsed / np.array([lasting.TILT.lasting_s, lasting.TILT.passing_s]))
+        kept[TURN], kept[SCALE] = np.exp(-elapsed / np.array([lasting.HEADING.lasting_s, lasting.HEIGHT.lasting_s]))
         decay = np.tile(kept, (len(means), 1))
-        decay[:, MAP] *= np.exp(-np.hypot(*shift.T) / _MAP_M)[:, None]
+        decay[:, MAP] = np.exp(-np.hypot(*shift.T) / lasting.MAP_REACH_M)[:, None]
         step = decay[:, :, None] * np.eye(SIZE)
         step[:, POSITION, VELOCITY] = reach * np.eye(2)
-        stationary = np.zeros((len(means), SIZE))
+        stationary = np.tile(self._stationary(), (len(means), 1))
         stationary[:, VELOCITY] = sigma[:, None]
-        stationary[:, TILT], stationary[:, MAP] = 1.0, self.map_sigma
-        stationary[:, TURN], stationary[:, SCALE] = self.turn_sigma, self.scale_sigma
         noise = (stationary**2 * (1 - decay**2))[:, :, None] * np.eye(SIZE)
         variance = (sigma**2)[:, None, None] * np.eye(2)
         grown = max(2 * elapsed / lasts - 3 + 4 * keep - keep**2, 0.0)

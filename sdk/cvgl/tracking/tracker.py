@@ -13,10 +13,10 @@ from cvgl.fix import Alternative
 from cvgl.frame import Prior
 from cvgl.geo import LocalFrame
 from cvgl.settings import Settings
-from cvgl.tracking.evidence import Sight, log_ratio, rotation
+from cvgl.tracking.evidence import Sight, log_ratio
 from cvgl.tracking.history import History
-from cvgl.tracking.mixture import LASTING_TILT, Chances, Mixture, advance, lasting_errors, moments, see
-from cvgl.tracking.motion import MAP, POSITION, SCALE, SIZE, TILT, TURN, Dynamics, Motion
+from cvgl.tracking.mixture import Chances, Mixture, advance, common_errors, lean_of, moments, see
+from cvgl.tracking.motion import MAP, POSITION, SCALE, SIZE, SWAY, TILT, TURN, Dynamics, Motion
 
 __all__ = ["Answer", "Expected", "Tracker"]
 
@@ -49,8 +49,8 @@ class Answer:
         implausible: whether a strong match was refused because the aircraft cannot have come there.
         probability: that the aircraft is about where the position says, rather than somewhere else altogether.
         protection_radius_m: the position is off by more than this with at most the settings' risk.
-        mean: (10,) of the state, None where the position is not known well enough to be of use.
-        covariance: (10, 10), None with it.
+        mean: (12,) of the state, None where the position is not known well enough to be of use.
+        covariance: (12, 12), None with it.
         place: the accepted one.
     """
 
@@ -93,10 +93,9 @@ class Answer:
             raise ValueError("an answer without a position")
         to_middle = np.zeros((2, SIZE))
         to_middle[:, POSITION] = np.eye(2)
-        to_middle[:, TILT] = math.sqrt(LASTING_TILT) * lean_m * rotation(heading_deg)
+        to_middle[:, TILT], to_middle[:, SWAY] = lean_of(lean_m, heading_deg)
         swing = math.radians(self.turn_deg[1]) * np.array([offset[1], -offset[0]])
-        passing = (1.0 - LASTING_TILT) * lean_m**2 * np.eye(2) + np.outer(swing, swing)
-        return to_middle @ self.mean + offset, to_middle @ self.covariance @ to_middle.T + passing
+        return to_middle @ self.mean + offset, to_middle @ self.covariance @ to_middle.T + np.outer(swing, swing)
 
 
 @dataclass(frozen=True)
@@ -208,8 +207,9 @@ class Tracker:
         """Metres between where a place puts the aircraft and where the answer's state, tilt included, expects that."""
         if answer.mean is None:
             return math.inf
-        lean, common = lasting_errors(place, self._model)
-        expected = answer.mean[POSITION] + lean * rotation(place.heading_deg) @ answer.mean[TILT]
+        lean, common = common_errors(place, self._model)
+        lasts, passes = lean_of(lean, place.heading_deg)
+        expected = answer.mean[POSITION] + lasts @ answer.mean[TILT] + passes @ answer.mean[SWAY]
         expected = expected + common / self._model.map_sigma * answer.mean[MAP]
         return math.hypot(place.easting - expected[0], place.northing - expected[1])
 

@@ -1,106 +1,35 @@
-"""What the tests of the MAVLink node share: a localiser that answers without thinking, and an autopilot on a socket."""
+"""What the tests of the MAVLink node share: an autopilot on a socket, and a node that it calls."""
 
 from __future__ import annotations
 
-import importlib.util
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cvgl.camera import Camera
-from cvgl.fix import Fix, FixStatus
-from cvgl.frame import Frame, Prior
-from cvgl.geo import LocalFrame
-from cvgl.settings import Settings
+from cvgl.fix import Fix
 
 pytest.importorskip("pymavlink", reason="pymavlink is not installed: pip install 'cvgl[mavlink]'")
 
-HERE = Path(__file__).resolve().parent
-LOCAL = LocalFrame(47.0, 9.5)
 PICTURE = np.zeros((24, 32, 3), np.uint8)
 
 
-def fix_at(moment: float, status: FixStatus = FixStatus.REFINED, **changes: Any) -> Fix:
-    latitude, longitude = LOCAL.to_wgs84(5.0, 10.0)
-    values: dict[str, Any] = {
-        "latitude": float(latitude),
-        "longitude": float(longitude),
-        "covariance": np.array([[4.0, 1.5], [1.5, 9.0]]),
-        "heading_deg": 30.0,
-        "heading_sigma_deg": 1.0,
-        "timings_ms": {"all": 12.0},
-    }
-    return Fix(status, time=moment, **{**values, **changes})
-
-
-@dataclass
-class Answering:
-    """Stands for the localiser: answers every frame at once."""
-
-    answer: Callable[[Frame], Fix] = lambda frame: fix_at(frame.time)
-    frames: list[Frame] = field(default_factory=list)
-    resets: list[Prior | None] = field(default_factory=list)
-    mission: Any = field(
-        default_factory=lambda: SimpleNamespace(
-            settings=Settings(), camera=replace(Camera.from_field_of_view(64, 48, 62.0), stabilized=False)
-        )
-    )
-    model: Any = field(default_factory=lambda: SimpleNamespace(runtime="test engine", name="test model"))
-    gallery: Any = field(default_factory=lambda: SimpleNamespace(local=LOCAL, path="test gallery"))
-    camera: Any = None
-
-    def locate(self, frame: Frame) -> Fix:
-        self.frames.append(frame)
-        return self.answer(frame)
-
-    def track(self, frame: Frame) -> Fix:
-        return self.locate(frame)
-
-    def reset(self, prior: Prior | None = None) -> None:
-        self.resets.append(prior)
-
-
 @pytest.fixture
-def answering() -> Answering:
-    return Answering()
-
-
-@pytest.fixture
-def make_fix() -> Callable[..., Fix]:
-    return fix_at
+def answering(answering: Any, make_fix: Callable[..., Fix]) -> Any:
+    """Every answer is the same place."""
+    answering.answer = lambda frame: make_fix(frame.time, 10.0)
+    return answering
 
 
 @pytest.fixture(scope="session")
-def pilots() -> ModuleType:
-    """``autopilot.py``; the tests are no package."""
-    name = "mavlink_autopilot"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, HERE / "autopilot.py")
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-@pytest.fixture
-def until() -> Callable[..., Any]:
-    def wait(condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
-        end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
-            if value := condition():
-                return value
-            time.sleep(0.005)
-        raise AssertionError(f"not within {timeout_s:g} s: {condition}")
-
-    return wait
+def pilots(helper: Callable[[str], ModuleType]) -> ModuleType:
+    """``autopilot.py``."""
+    return helper("sdk/mavlink/autopilot")
 
 
 @dataclass
@@ -109,7 +38,7 @@ class Air:
 
     node: Any
     autopilot: Any
-    localizer: Answering
+    localizer: Any
     port: int
     log: list[tuple[str, str]]
 
@@ -141,7 +70,7 @@ def free_port() -> Callable[[], int]:
 
 
 @pytest.fixture
-def air(answering: Answering, pilots: ModuleType, free_port: Callable[[], int]) -> Iterator[Callable[..., Air]]:
+def air(answering: Any, pilots: ModuleType, free_port: Callable[[], int]) -> Iterator[Callable[..., Air]]:
     """A function that starts a node that waits on a socket and an autopilot that calls it; both are closed behind."""
     from cvgl.mavlink.links import Device, UdpLink
     from cvgl.mavlink.node import MavlinkNode

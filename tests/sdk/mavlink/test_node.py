@@ -133,7 +133,7 @@ def test_silence_without_a_fix_and_a_text_on_loss_and_recovery(air: Any, until: 
 
 def test_coarse_fixes_are_not_sent_unless_asked_for(air: Any, until: Any, make_fix: Any) -> None:
     one = air()
-    one.localizer.answer = lambda frame: make_fix(frame.time, FixStatus.COARSE, reason="two places")
+    one.localizer.answer = lambda frame: make_fix(frame.time, status=FixStatus.COARSE, reason="two places")
     until(ready(one))
     one.fly(lambda: len(one.localizer.frames) > 5)
     assert one.autopilot.of("GLOBAL_POSITION_SENSOR") == []

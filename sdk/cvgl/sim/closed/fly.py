@@ -20,6 +20,7 @@ from cvgl.geometry import camera_to_enu
 from cvgl.localizer import Localizer
 from cvgl.sim.closed.effects import Sky, darken, image_motion, light_level, motion_blur, rolling_shutter
 from cvgl.sim.closed.ground import Ground
+from cvgl.sim.closed.noise import map_errors
 from cvgl.sim.closed.route import Bounds, Route, pattern_route, recorded_route
 from cvgl.sim.closed.rows import ROW, STATUSES, Rows
 from cvgl.sim.closed.scenario import Scenario
@@ -51,6 +52,8 @@ class Flown:
         camera: of the frames.
         bounds: of the mission's map in the ground's plane.
         local: the gallery's plane, in which rows are noted.
+        map_error: (N, 2) metres east and north by which the ground that a frame sees truly lies off the ground's own
+            coordinates.
     """
 
     number: int
@@ -64,6 +67,7 @@ class Flown:
     camera: Camera
     bounds: Bounds
     local: LocalFrame
+    map_error: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -72,7 +76,8 @@ class Flown:
         """The picture of a frame, BGR (H, W, 3)."""
         truth, scenario, camera = self.truth, self.scenario, self.camera
         attitude = (float(truth.heading[index]), *map(float, truth.seen[index]))
-        position = truth.position[index]
+        # What the map has at a place is in truth elsewhere, so that what is seen is what it has elsewhere.
+        position = truth.position[index] - [*self.map_error[index], 0.0]
         picture = self.ground.view(camera, position, attitude, self.day, index, scenario.light)  # type: ignore[arg-type]
         rotation = camera_to_enu(camera.mount, *attitude)
         picture = self.sky.over(picture, camera, rotation, position, float(truth.time[index]))
@@ -191,7 +196,9 @@ def plan(
     day = int(weather.integers(2**31))
     sky = Sky(scenario, truth.wind, weather)
     local = localizer.gallery.local
-    return Flown(number, truth, told, sky, scenario, day, seed, ground, camera, bounds, local)
+    misplaced = map_errors(np.random.default_rng([seed, number, 7]), _middles(camera, truth), scenario.errors)
+    shift = scenario.map_sigma_m * misplaced
+    return Flown(number, truth, told, sky, scenario, day, seed, ground, camera, bounds, local, shift)
 
 
 def run_flight(localizer: Localizer, flown: Flown, on_frame: Callable[[], object] | None = None) -> Rows:
@@ -231,12 +238,7 @@ def blank_rows(flown: Flown) -> Rows:
             rows[name] = np.nan
     rows["flight"], rows["frame"], rows["segment"] = flown.number, np.arange(len(flown)), truth.segment
     rows["time"] = truth.time
-    middle = flown.camera.rays(flown.camera.center[None])[0]
-    centre = np.empty((len(flown), 2))
-    for index in range(len(flown)):
-        rotation = camera_to_enu(flown.camera.mount, float(truth.heading[index]), *map(float, truth.seen[index]))
-        ray = rotation @ middle
-        centre[index] = truth.position[index, :2] - ray[:2] * truth.position[index, 2] / min(ray[2], -0.1)
+    centre = _middles(flown.camera, truth)
     rows["on_map"] = _inside(centre, flown.bounds)
     for prefix, place in (("true", truth.position[:, :2]), ("center", centre)):
         rows[f"{prefix}_east"], rows[f"{prefix}_north"] = flown.local.to_local(*flown.ground.local.to_wgs84(*place.T))
@@ -271,6 +273,17 @@ def _note_position(rows: Rows, index: int, fix: Fix, local: LocalFrame, prefix: 
     rows[f"{prefix}var_east"][index] = fix.covariance[0, 0]
     rows[f"{prefix}cov_east_north"][index] = fix.covariance[0, 1]
     rows[f"{prefix}var_north"][index] = fix.covariance[1, 1]
+
+
+def _middles(camera: Camera, truth: Trajectory) -> NDArray[np.float64]:
+    """(N, 2) where the middle of each image lies on the ground, metres."""
+    middle = camera.rays(camera.center[None])[0]
+    places = np.empty((len(truth), 2))
+    for index in range(len(truth)):
+        rotation = camera_to_enu(camera.mount, float(truth.heading[index]), *map(float, truth.seen[index]))
+        ray = rotation @ middle
+        places[index] = truth.position[index, :2] - ray[:2] * truth.position[index, 2] / min(ray[2], -0.1)
+    return places
 
 
 def _inside(points: NDArray[np.float64], bounds: Bounds) -> NDArray[np.bool_]:

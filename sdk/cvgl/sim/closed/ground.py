@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from cv2 import INTER_LINEAR, remap
+from cv2 import INTER_LINEAR, WARP_INVERSE_MAP, remap, warpPerspective
 from numpy.typing import NDArray
 
 from cvgl.basemap import Basemap
@@ -111,9 +111,45 @@ class MapGround:
         light: float,
     ) -> NDArray[np.uint8]:
         """See :class:`Ground`. Things that stand up look flat, as they lie in the map."""
-        rays = _rays(camera) @ camera_to_enu(camera.mount, *attitude).T
-        blind = np.isnan(rays[:, 2])
-        rays[blind] = 0.0
+        rotation = camera_to_enu(camera.mount, *attitude)
+        picture = self._plainly(camera, rotation, position)
+        if picture is None:
+            picture = self._anyhow(camera, rotation, position)
+        if light > 0:
+            picture = relight(picture, np.random.default_rng(day), light, np.random.default_rng([day, frame]))
+        if camera.model == "fisheye" or any(camera.distortion):
+            # Where the lens draws nothing.
+            picture[np.isnan(_rays(camera)[:, 0]).reshape(camera.height, camera.width)] = 0
+        return np.ascontiguousarray(picture[..., ::-1])
+
+    def _plainly(
+        self, camera: Camera, rotation: NDArray[np.float64], position: NDArray[np.float64]
+    ) -> NDArray[np.uint8] | None:
+        """What an ideal lens sees of the map, RGB, by one homography; None where the lens bends, or the map ends."""
+        if camera.model != "pinhole" or any(camera.distortion):
+            return None
+        scale = position[2] / self._gsd
+        at = (position[0] - self.bounds[0]) / self._gsd - 0.5, (self.bounds[3] - position[1]) / self._gsd - 0.5
+        to_map = np.array([[scale, 0.0, -at[0]], [0.0, -scale, -at[1]], [0.0, 0.0, -1.0]])
+        chain = to_map @ rotation @ np.linalg.inv(camera.matrix)
+        corners = np.array([[x, y, 1.0] for x in (0, camera.width - 1) for y in (0, camera.height - 1)]) @ chain.T
+        if corners[:, 2].min() < _FLATTEST:
+            return None
+        ends = corners[:, :2] / corners[:, 2:]
+        if ends.min() < 0.0 or (ends > self._size - 1).any():
+            return None
+        left, top = map(int, ends.min(axis=0))
+        part = self._part(left, top, *(math.ceil(end) + 1 for end in ends.max(axis=0).tolist()))
+        shift = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top], [0.0, 0.0, 1.0]])
+        flags = INTER_LINEAR | WARP_INVERSE_MAP
+        return np.asarray(warpPerspective(part, shift @ chain, (camera.width, camera.height), flags=flags), np.uint8)
+
+    def _anyhow(
+        self, camera: Camera, rotation: NDArray[np.float64], position: NDArray[np.float64]
+    ) -> NDArray[np.uint8]:
+        """What any lens sees of the map and its mirror images, RGB."""
+        rays = _rays(camera) @ rotation.T
+        rays[np.isnan(rays[:, 2])] = 0.0
         ground = rays[:, :2] * (position[2] / np.maximum(-rays[:, 2:], _FLATTEST)) + position[:2]
         x = (ground[:, 0] - self.bounds[0]) / self._gsd - 0.5
         y = (self.bounds[3] - ground[:, 1]) / self._gsd - 0.5
@@ -124,12 +160,7 @@ class MapGround:
         )
         left, top = int(columns.min()), int(rows.min())
         part = self._part(left, top, math.ceil(float(columns.max())) + 1, math.ceil(float(rows.max())) + 1)
-        picture = np.asarray(remap(part, columns - left, rows - top, INTER_LINEAR), np.uint8)
-        if light > 0:
-            picture = relight(picture, np.random.default_rng(day), light, np.random.default_rng([day, frame]))
-        # Where a fisheye lens draws nothing.
-        picture[blind.reshape(shape)] = 0
-        return np.ascontiguousarray(picture[..., ::-1])
+        return np.asarray(remap(part, columns - left, rows - top, INTER_LINEAR), np.uint8)
 
     def _part(self, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
         out = np.empty((bottom - top, right - left, 3), np.uint8)

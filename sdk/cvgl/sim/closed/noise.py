@@ -7,7 +7,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["gaps", "gauss_markov", "split_error"]
+from cvgl.lasting import MAP_REACH_M, Law
+
+__all__ = ["ERRORS", "gaps", "gauss_markov", "lasting_errors", "map_errors"]
+
+ERRORS = ("lawful", "white", "constant")
+"""How errors last: as :mod:`cvgl.lasting` says; new in every frame; the same all through a flight."""
+
+_WAVES = 512
 
 
 def gauss_markov(
@@ -26,9 +33,44 @@ def gauss_markov(
     return out
 
 
-def split_error(rng: np.random.Generator, count: int, sigma: float) -> NDArray[np.float64]:
-    """Errors (count,) of a sensor: half of the variance constant, half new every time."""
-    return sigma * math.sqrt(0.5) * (rng.standard_normal() + rng.standard_normal(count))
+def lasting_errors(
+    rng: np.random.Generator, law: Law, count: int, step_s: float, columns: int = 1, kind: str = "lawful"
+) -> NDArray[np.float64]:
+    """Errors (count, columns) of a sensor over a flight: standard deviation 1.
+
+    Args:
+        rng: draws them.
+        law: how much of the error lasts, and for how long.
+        count: of frames, ``step_s`` seconds apart.
+        kind: of :data:`ERRORS`; those that are not lawful depart from what the filter reckons with.
+    """
+    if kind == "constant":
+        return np.tile(rng.standard_normal(columns), (count, 1))
+    white = rng.standard_normal((count, columns))
+    if kind == "white":
+        return white
+    lasts = gauss_markov(rng, count, step_s, law.lasting_s, columns)
+    passes = gauss_markov(rng, count, step_s, law.passing_s, columns) if law.passing_s > 0 else white
+    return law.lasting_sigma * lasts + law.passing_sigma * passes
+
+
+def map_errors(rng: np.random.Generator, places: NDArray[np.float64], kind: str = "lawful") -> NDArray[np.float64]:
+    """Errors (N, 2) of a map east and north at places (N, 2), metres: standard deviation 1 on each axis.
+
+    They belong to the place: a Gaussian field with the correlation exp(-distance / MAP_REACH_M), as a sum of waves
+    whose directions and lengths are drawn from that correlation's spectrum, a Cauchy law of two dimensions.
+
+    Source: Rahimi, Recht: Random Features for Large-Scale Kernel Machines, NIPS 2007, section 3.
+    """
+    if kind == "constant":
+        return np.tile(rng.standard_normal(2), (len(places), 1))
+    if kind == "white":
+        return rng.standard_normal((len(places), 2))
+    out = np.empty((len(places), 2))
+    for axis in range(2):
+        waves = rng.standard_normal((2, _WAVES)) / (MAP_REACH_M * np.abs(rng.standard_normal(_WAVES)))
+        out[:, axis] = np.cos(places @ waves + rng.uniform(0, 2 * math.pi, _WAVES)).sum(axis=1)
+    return math.sqrt(2 / _WAVES) * out
 
 
 def gaps(rng: np.random.Generator, count: int, step_s: float, share: float, mean_s: float) -> NDArray[np.bool_]:

@@ -7,21 +7,22 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cvgl import lasting
 from cvgl.errors import FlightError
 from cvgl.settings import Settings
+from cvgl.sim.closed.noise import ERRORS
 
 __all__ = ["PATTERNS", "PRESETS", "Scenario", "preset"]
 
 PATTERNS = ("survey", "transit", "loiter", "random", "excursion")
-_SHARES = ("clouds", "shadows", "darkness", "drop_frames", "drop_heading", "drop_velocity")
+_SHARES = ("tilt_lasting", "clouds", "shadows", "darkness", "drop_frames", "drop_heading", "drop_velocity")
 _SIGNED = ("heading_error_deg", "height_error", "height_offset_m")
 _POSITIVE = ("rate_hz", "speed_m_s", "gap_s")
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A kind of flight. Half the variance of each sensor's error stays constant over a flight, as compasses and
-    barometers err; the other half is new in every frame.
+    """A kind of flight. How much of each sensor's error lasts, and for how long, :mod:`cvgl.lasting` says.
 
     Args:
         pattern: of the route: ``survey`` (parallel legs), ``transit`` (from edge to edge), ``loiter`` (a circle),
@@ -41,9 +42,12 @@ class Scenario:
         velocity_sigma_m_s: of each component told.
         velocity_bias_m_s: standard deviation of a constant error of each component on top, which frames do not tell.
         tilt_sigma_deg: by which a stabilised camera hangs off level on each axis, which nobody tells.
-        tilt_wander_deg: as much of it comes and goes within tens of seconds, as gimbals do; the rest is a mount that
-            hangs wrong all through a flight.
+        tilt_lasting: share of its variance that lasts, where it is another than the law's.
         attitude_sigma_deg: of pitch and roll told, where the camera is not stabilised.
+        map_sigma_m: of the map's georeference on each axis: where the aircraft is, is that far from where the map has
+            the ground that it sees.
+        errors: how the errors of sensors and map last: ``lawful``; or ``white`` and ``constant``, departures from what
+            the filter reckons with.
         start_sigma_m: of the position told at the start; 0 tells none.
         kidnap_every: frames between sudden displacements; 0 for none.
         drop_frames, drop_heading, drop_velocity: share of the time in which they are missing, in gaps.
@@ -72,8 +76,10 @@ class Scenario:
     velocity_sigma_m_s: float = 0.5
     velocity_bias_m_s: float = 0.0
     tilt_sigma_deg: float = 5.0
-    tilt_wander_deg: float = 1.0
+    tilt_lasting: float = lasting.TILT.lasting
     attitude_sigma_deg: float = 1.5
+    map_sigma_m: float = 1.0
+    errors: str = "lawful"
     start_sigma_m: float = 0.0
     kidnap_every: int = 0
     drop_frames: float = 0.0
@@ -90,12 +96,14 @@ class Scenario:
     def __post_init__(self) -> None:
         if self.pattern not in PATTERNS:
             raise FlightError("no such pattern", field="pattern", found=self.pattern, expected=", ".join(PATTERNS))
+        if self.errors not in ERRORS:
+            raise FlightError("no such kind", field="errors", found=self.errors, expected=", ".join(ERRORS))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(field.default, (bool, str)):
                 continue
             low = -math.inf if field.name in _SIGNED else 0.0
-            high = 0.9 if field.name in _SHARES[3:] else 1.0 if field.name in _SHARES else math.inf
+            high = 0.9 if field.name in _SHARES[4:] else 1.0 if field.name in _SHARES else math.inf
             ok = math.isfinite(value) and low <= value <= high and (value > 0 or field.name not in _POSITIVE)
             if not ok:
                 wanted = "above 0" if field.name in _POSITIVE else f"a number from {low:g} to {high:g}"
@@ -121,7 +129,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "no-velocity": {"velocity_known": False},
     "biased-velocity": {"velocity_bias_m_s": 1.5},
     "dropouts": {"drop_frames": 0.1, "drop_heading": 0.1, "drop_velocity": 0.2},
-    "loose-gimbal": {"tilt_wander_deg": 5.0},
+    "loose-gimbal": {"tilt_lasting": 0.0},
+    "white-errors": {"errors": "white"},
+    "constant-errors": {"errors": "constant"},
     "off-map": {"pattern": "excursion"},
     "drift": {"heading_drift_deg": 5.0, "velocity_bias_m_s": 1.0, "height_offset_m": 5.0},
 }
@@ -133,7 +143,7 @@ def preset(name: str, settings: Settings) -> Scenario:
 
     Args:
         name: of :data:`PRESETS`.
-        settings: of the mission; heading, height, tilt and attitude err by its sigmas.
+        settings: of the mission; heading, height, tilt, attitude and map err by its sigmas.
 
     Raises:
         FlightError: no kind of that name.
@@ -145,5 +155,6 @@ def preset(name: str, settings: Settings) -> Scenario:
         height_sigma=settings.height_sigma,
         tilt_sigma_deg=settings.tilt_sigma_deg,
         attitude_sigma_deg=settings.attitude_sigma_deg,
+        map_sigma_m=settings.map_sigma_m,
     )
     return replace(ordinary, **PRESETS[name])

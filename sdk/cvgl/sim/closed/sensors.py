@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cvgl.sim.closed.noise import gaps, gauss_markov, split_error
+from cvgl import lasting
+from cvgl.sim.closed.noise import gaps, gauss_markov, lasting_errors
 from cvgl.sim.closed.scenario import Scenario
 from cvgl.sim.closed.trajectory import Trajectory
 
@@ -49,13 +50,18 @@ def measure(truth: Trajectory, scenario: Scenario, rng: np.random.Generator, *, 
     """
     count = len(truth)
     step = 1.0 / scenario.rate_hz
-    heading = truth.heading + split_error(rng, count, scenario.heading_sigma_deg) + scenario.heading_error_deg
+    kind = scenario.errors
+
+    def errors(law: lasting.Law, columns: int = 1) -> NDArray[np.float64]:
+        return lasting_errors(rng, law, count, step, columns, kind)
+
+    heading = truth.heading + scenario.heading_sigma_deg * errors(lasting.HEADING)[:, 0] + scenario.heading_error_deg
     heading += scenario.heading_drift_deg * gauss_markov(rng, count, step, _DRIFT_S)[:, 0]
-    scale = 1.0 + scenario.height_error + split_error(rng, count, scenario.height_sigma)
+    scale = 1.0 + scenario.height_error + scenario.height_sigma * errors(lasting.HEIGHT)[:, 0]
     height = np.maximum(truth.position[:, 2] * scale + scenario.height_offset_m, _LEAST_HEIGHT_M)
-    velocity = truth.velocity + scenario.velocity_sigma_m_s * rng.standard_normal((count, 2))
+    velocity = truth.velocity + scenario.velocity_sigma_m_s * errors(lasting.VELOCITY, 2)
     velocity += scenario.velocity_bias_m_s * rng.standard_normal(2)
-    attitude = truth.vehicle + scenario.attitude_sigma_deg * rng.standard_normal((count, 2))
+    attitude = truth.vehicle + scenario.attitude_sigma_deg * errors(lasting.TILT, 2)
     present = ~gaps(rng, count, step, scenario.drop_frames, scenario.gap_s)
     no_heading = gaps(rng, count, step, scenario.drop_heading, scenario.gap_s) | (not scenario.heading_known)
     no_velocity = gaps(rng, count, step, scenario.drop_velocity, scenario.gap_s) | (not scenario.velocity_known)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cvgl import lasting
 from cvgl.geometry import wrap_degrees
-from cvgl.sim.closed.noise import gauss_markov
+from cvgl.sim.closed.noise import gauss_markov, lasting_errors
 from cvgl.sim.closed.route import Route
 from cvgl.sim.closed.scenario import Scenario
 
@@ -21,8 +22,7 @@ _GUST_S = 4.0
 # The nose wanders about the direction that wind and course ask for, degrees.
 _NOSE_DEG, _NOSE_S = 1.5, 3.0
 _HEIGHT_M, _HEIGHT_S = 1.5, 20.0
-# Gimbals drift over tens of seconds; the vehicle under them moves within seconds.
-_TILT_S, _BODY_S, _BODY_DEG = 20.0, 2.0, 2.0
+_BODY_S, _BODY_DEG = 2.0, 2.0
 _G = 9.81
 # A kidnapped aircraft comes to itself at least so far away, metres or share of the route's extent.
 _FAR_M, _FAR_SHARE, _TRIES = 100.0, 0.2, 50
@@ -97,9 +97,8 @@ def fly(
     # A coordinated turn: tan(roll) = v omega / g (Beard, McLain: Small Unmanned Aircraft, 2.4).
     speed = np.hypot(*velocity.T)
     vehicle[:, 1] += np.degrees(np.arctan(np.clip(speed * np.radians(turning) / _G, -0.6, 0.6)))
-    wander = min(scenario.tilt_wander_deg, scenario.tilt_sigma_deg)
-    mount = math.sqrt(scenario.tilt_sigma_deg**2 - wander**2)
-    tilt = mount * rng.standard_normal(2) + wander * gauss_markov(rng, frames, step, _TILT_S, 2)
+    law = replace(lasting.TILT, lasting=scenario.tilt_lasting)
+    tilt = scenario.tilt_sigma_deg * lasting_errors(rng, law, frames, step, 2, scenario.errors)
     seen = np.asarray(tilt if stabilized else vehicle, np.float64)
     time = step * np.arange(frames, dtype=np.float64)
     return Trajectory(time, position, heading, vehicle, seen, velocity, turning, segment, wind)
