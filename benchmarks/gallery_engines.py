@@ -24,7 +24,7 @@ from cvgl.bench.start import forget_files
 from cvgl.errors import GalleryError
 from cvgl.files import read_json, write_json
 from cvgl.gallery import Gallery, ranking
-from cvgl.gallery.index import EFFORTS, STRUCTURES
+from cvgl.gallery.index import EFFORTS, LAST_EFFORTS, STRUCTURES
 from cvgl.gallery.manifest import OVERVIEW, TABLE, Raster
 from cvgl.gallery.recall import AT, DISTURBED, SIMILARITY, TARGET, Measured, found_shares, surely
 from cvgl.gallery.tree import BUDGETS, KMeansTree, build_tree, write_tree
@@ -121,7 +121,7 @@ class Engine(ABC):
         efforts: what may be asked of it, the fastest first; one only where there is nothing to choose.
     """
 
-    efforts: Sequence[int] = (*EFFORTS, 768, 1024)
+    efforts: Sequence[int] = (*EFFORTS, *LAST_EFFORTS)
 
     @abstractmethod
     def build(self, task: Task, path: Path, tell: Left) -> None:

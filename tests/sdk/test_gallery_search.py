@@ -141,8 +141,9 @@ def test_where_no_effort_is_enough_a_larger_structure_is_taken_and_what_it_reach
 ) -> None:
     monkeypatch.setattr(fit_module, "STRUCTURES", ((2, 10), (3, 10)))
     monkeypatch.setattr(fit_module, "EFFORTS", (20,))
+    monkeypatch.setattr(fit_module, "LAST_EFFORTS", (21,))
     entry = fit(tmp_path / "x.hnsw", clustered, 1.0)
-    assert (entry["M"], entry["ef"]) == (3, 20)
+    assert (entry["M"], entry["ef"]) == (3, 21)
     assert entry["recall"]["measured"][0]["recall"] < 1.0  # type: ignore[index]
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cvgl.errors import GalleryError
 from cvgl.files import read_json, write_json
 from cvgl.gallery import ranking
-from cvgl.gallery.index import EFFORTS, STRUCTURES, build_index, load_index
+from cvgl.gallery.index import EFFORTS, LARGE, LAST_EFFORTS, STRUCTURES, build_index, load_index
 from cvgl.gallery.recall import (
     AT,
     DISTURBED,
@@ -97,7 +97,8 @@ def fit_index(
         return read_json(record, GalleryError)
     entry: dict[str, Any] = {}
     k = min(AT, count)
-    for m, ef_construction in STRUCTURES:
+    for m, ef_construction in STRUCTURES if count <= LARGE else STRUCTURES[-1:]:
+        efforts = (*EFFORTS, *LAST_EFFORTS) if m == STRUCTURES[-1][0] else EFFORTS
         built = pieces / f"{path.name}-{m}"
         if not built.exists():
             build_index(built, lambda a, b: rows(slice(a, b)), count, dimension, tell, (m, ef_construction))
@@ -107,7 +108,7 @@ def fit_index(
             index.set_ef(effort)
             return np.float32(1.0) - np.asarray(index.knn_query(queries, k, num_threads=1)[1], np.float32)
 
-        effort, measured, enough = _least(EFFORTS, search, questions, target)
+        effort, measured, enough = _least(efforts, search, questions, target)
         entry = {"file": path.name, "M": m, "ef_construction": ef_construction, "ef": effort}
         entry["recall"] = _recall(target, k, measured)
         if enough:
