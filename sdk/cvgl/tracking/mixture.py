@@ -163,7 +163,8 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
     """What is believed once a frame has been seen, at the frame's time."""
     places = sight.places
     if not places:
-        return mixture
+        # Each step has split every component by pace.
+        return merge(mixture, _COMPONENTS)
     new = _novelty(mixture, sight, _NEW_VIEW_HEIGHTS, _NEW_VIEW_S)
     scatter = _novelty(mixture, sight, _NEW_SCATTER_HEIGHTS, _NEW_SCATTER_S)
     looks = [_look(place, sight, model, scatter) for place in places]
