@@ -26,12 +26,6 @@ EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)
 """hnswlib's ef: what is tried, the fastest first."""
 LAST_EFFORTS = (768, 1024)
 """What is tried where no larger structure is left."""
-ELEMENT_BYTES", "STRUCTURES", "build_index", "load_index"]
-
-STRUCTURES = ((16, 200), (32, 400))
-"""hnswlib's M and ef_construction: what is tried, the smaller one first."""
-EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""hnswlib's ef: what is tried, the fastest first."""
 ELEMENT_BYTES = 120
 """What hnswlib takes for an element in memory beyond its file: a lock, a label in a hash table, a pointer, marks."""
 
