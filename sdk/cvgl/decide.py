@@ -174,10 +174,9 @@ def in_doubt(
 ) -> list[Hypothesis]:
     """The places of which a second opinion can change the answer, likeliest first.
 
-    None, where the likeliest is surer than the risk that is taken, and where exactly it is as well; else the likeliest
-    and its rivals, up to fifty times less probable. One that is less probable still would need that much more from a
-    second opinion than the likeliest itself to be answered instead of it, and as it is it does not make the likeliest
-    doubtful: without it, one opinion fewer is paid for.
+    None where the likeliest is surer than the risk that is taken, and where exactly it is as well. Else the likeliest
+    and its rivals, down to a fiftieth of its probability. A place below that takes at most 2 % from the likeliest, and
+    could only be answered instead of it if its local features were fifty times as telling as the likeliest's own.
     """
     places = [_alternative(h, scene, settings, decision) for h in hypotheses]
     beliefs = _believe(hypotheses, places, scene, decision)
