@@ -193,7 +193,8 @@ def test_the_index_agrees_with_exact_search_in_answer_and_order(gallery: Gallery
     assert gallery.self_check(queries, 10) > 0.99
     same = (found == tiles).all(axis=1)
     assert same.mean() > 0.9
-    np.testing.assert_array_equal(similarity[same], expected[same])
+    # The index computes in single precision.
+    np.testing.assert_allclose(similarity[same], expected[same], rtol=0, atol=2e-7)
 
 
 def test_ties_come_in_the_order_of_tiles_however_many_ask(gallery: Gallery) -> None:
