@@ -236,12 +236,12 @@ class Tracker:
         if not mixture.confirmed:
             return Answer(mixture.time, reason="no frame has confirmed the start yet")
         every = np.ones(len(mixture.weights), bool)
-        believing = mixture.own & _together(mixture, mixture.own)
         mode = _together(mixture, every)
-        if float(mixture.weights[believing].sum()) >= _SURE:
-            return self._told(mixture, believing, replace(Answer(mixture.time), accepted=True))
         if (weight := float(mixture.weights[mode].sum())) >= _SURE:
-            return self._told(mixture, mode, Answer(mixture.time))
+            # Where the aircraft is does not hang on this frame alone: what holds it to be mistaken counts as well.
+            believing = mixture.own & _together(mixture, mixture.own)
+            accepted = float(mixture.weights[believing].sum()) >= _SURE
+            return self._told(mixture, mode, Answer(mixture.time, accepted=accepted))
         reason = f"the likeliest place is {100 * weight:.0f} % sure"
         if weight < _LIKELY:
             return Answer(mixture.time, reason=reason, probability=weight)
@@ -265,7 +265,8 @@ class Tracker:
         if sigma > self._settings.track_limit_m:
             known = f"the position is known to {sigma:.0f} m only"
             return replace(answer, accepted=False, reason=_and(answer.reason, known), probability=probability)
-        radius = _radius(weights, means - mean, covariances, self._settings.protection_risk - (1.0 - probability))
+        left = self._settings.protection_risk - (1.0 - float(mixture.weights.sum()))
+        radius = _radius(mixture.weights, mixture.means - mean, mixture.covariances, left)
         return replace(answer, probability=probability, protection_radius_m=radius, mean=mean, covariance=covariance)
 
 
