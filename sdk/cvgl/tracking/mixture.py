@@ -190,15 +190,17 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
     with np.errstate(divide="ignore"):
         prior, find_logs = np.log(mixture.weights), np.log(finds)
         lost_log = math.log(mixture.lost) if mixture.lost > 0 else -math.inf
-    cases = [np.log(np.maximum(1.0 - finds, _SPOILT))]
-    updated = []
+    missed = np.log(np.maximum(1.0 - finds, _SPOILT))
+    cases, heard, updated = [missed], [missed], []
     for look, place, told, area in zip(looks, places, fresh, areas, strict=True):
         mean, covariance, density = _correct(mixture.means, mixture.covariances, look)
         says = log_ratio(place) + density - look.clutter + math.log(area)
+        cases.append(find_logs + says)
         # What it said before it says again, right or wrong.
-        cases.append(find_logs + told * says)
+        heard.append(find_logs + told * says)
         updated.append((mean, covariance))
-    ratio = np.stack(cases) + prior
+    ratio = np.stack(cases)
+    ratio += prior + np.logaddexp.reduce(heard, axis=0) - np.logaddexp.reduce(ratio, axis=0)
     # What is lost may be where it was looked for, or where nobody looked.
     searched = [area / chances.map_area for area in areas]
     anew = np.array(
