@@ -9,8 +9,7 @@ at 25 Hz; the bridge, as the command ``cvgl-ros``; and a stranger who receives w
 rosbags library's definitions (``tests/ros_bridge/peer.py``). The vehicle circles over a procedural town whose mission
 is made first. Images are stamped between two samples of attitude, so that every frame is interpolated.
 
-Latency is from the exposure (when the vehicle begins to send the image) to the stranger's clock, on one machine. Frames
-are warped from the map itself under a changed light: position errors show that answers belong to their frames, no more.
+Latency is from the exposure (when the vehicle begins to send the image) to the stranger's clock, on one machine.
 """
 
 from __future__ import annotations
@@ -32,25 +31,18 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from circling import CAMERA, HEIGHT_M, PLACE, make_frames, make_mission, nearest, where
 from numpy.typing import NDArray
 from record import ROOT, commit, on_machine, run_app, write_record
 
 from cvgl.bench import machine
-from cvgl.calibrate import simulated_frame
-from cvgl.camera import Camera
-from cvgl.geo import LocalFrame
-from cvgl.sim import World, render_map, write_map
-from cvgl.sim.views import MapImage
 from cvgl.versions import versions
 
 sys.path.insert(0, str(ROOT / "tests" / "ros_bridge"))
 import peer  # the stranger of the tests
 
-PLACE = LocalFrame(47.0, 9.5)
-SIDE_M, GSD_M = 480.0, 0.3
-HEIGHT_M, RADIUS_M, SPEED_M_S = 80.0, 75.0, 10.0
-CAMERA = Camera.from_field_of_view(512, 384, 62.0)
-TICK_S, TICKS_AN_IMAGE = 0.02, 5
+# Between two messages of attitude.
+IMU_S, TICKS_AN_IMAGE = 0.02, 5
 FIX, STATUS, DIAGNOSTICS = "rt/visual_localization/fix", "rt/visual_localization/status", "rt/diagnostics"
 TOPICS = {
     FIX: "sensor_msgs/msg/NavSatFix",
@@ -144,9 +136,8 @@ def main(
 ) -> None:
     """Fly, and say what arrived."""
     about = machine()
-    view = _view(World.generate(5, SIDE_M, "suburban"))
-    mission = _mission(work)
-    frames = _frames(view)
+    mission = make_mission(work)
+    frames = make_frames()
     domain = random.SystemRandom().randint(1, 101)
     with _bridge(mission, domain) as bridge, _stranger(domain) as heard:
         seconds = FAULTS_S if faults else minutes * 60.0
@@ -162,46 +153,6 @@ def main(
         page = _page(data)
     print(page)
     write_record(out, on_machine("dds-faults" if faults else "dds-flight", about), data, page)
-
-
-def _view(world: World) -> MapImage:
-    rgb = render_map(world, GSD_M)
-    return MapImage.of(rgb, np.ones(rgb.shape[:2], bool), GSD_M, -SIDE_M / 2, SIDE_M / 2)
-
-
-def _mission(work: Path) -> Path:
-    from cvgl_export.prepare import CheckSize, prepare
-
-    mission = work / "mission"
-    if not mission.is_dir():
-        work.mkdir(parents=True, exist_ok=True)
-        write_map(World.generate(5, SIDE_M, "suburban"), work / "map.tif", gsd=GSD_M)
-        camera = work / "camera.yaml"
-        camera.write_text(json.dumps(CAMERA.to_dict()), encoding="utf-8")  # JSON is YAML
-        check = CheckSize(views=32, frames=4, trials=0)
-        prepare(work / "map.tif", camera, HEIGHT_M, mission, adapt=False, stride_m=20.0, check=check)
-    return mission
-
-
-def _where(seconds: float) -> tuple[float, float, float]:
-    """Easting, northing and heading (degrees) on the circle, flown clockwise from its north."""
-    angle = SPEED_M_S * seconds / RADIUS_M
-    return RADIUS_M * math.sin(angle), RADIUS_M * math.cos(angle), (math.degrees(angle) + 90.0) % 360.0
-
-
-def _frames(view: MapImage) -> list[NDArray[np.uint8]]:
-    """One round of images. The last meets the first, so that the flight may go on for as long as it likes."""
-    rng = np.random.default_rng(0)
-    count = round(2 * math.pi * RADIUS_M / SPEED_M_S / (TICK_S * TICKS_AN_IMAGE))
-    frames = []
-    for index in range(count):
-        easting, northing, heading = _where(_round_s() * index / count)
-        frames.append(simulated_frame(view, easting, northing, HEIGHT_M, heading, CAMERA, rng, light=0.3))
-    return frames
-
-
-def _round_s() -> float:
-    return 2 * math.pi * RADIUS_M / SPEED_M_S
 
 
 class Running:
@@ -301,21 +252,20 @@ def _fly(
     held: deque[tuple[float, Any]] = deque()  # attitudes on their way, and when they arrive
     restarted = False
     began, origin = time.monotonic(), time.time_ns()
-    for tick in range(round(seconds / TICK_S)):
-        time.sleep(max(0.0, began + tick * TICK_S - time.monotonic()))
+    for tick in range(round(seconds / IMU_S)):
+        time.sleep(max(0.0, began + tick * IMU_S - time.monotonic()))
         into = time.monotonic() - began
         wrong = {fault.name for fault in FAULTS if fault.begins <= into < fault.ends} if faulty else set()
         if faulty is not None and not restarted and into >= FAULTS[-1].begins:
             restarted = True
             faulty.restart()
         stamp = origin + round((into - (BACK_S if CLOCK in wrong else 0.0)) * 1e9)
-        heading = _where(into)[2]
+        heading = where(into)[2]
         if tick % TICKS_AN_IMAGE == TICKS_AN_IMAGE // 2:
             # The nearest image of the circle; telemetry says the same to within half a frame.
             if DEAD in wrong or (DROPS in wrong and tick // TICKS_AN_IMAGE % 2):
                 continue
-            index = round(into / _round_s() * len(frames)) % len(frames)
-            easting, northing, _ = _where(_round_s() * index / len(frames))
+            index, easting, northing = nearest(into, len(frames))
             image = frames[index]
             height, width = image.shape[:2]
             fields = {"height": height, "width": width, "encoding": "bgr8", "is_bigendian": 0, "step": 3 * width}

@@ -2,11 +2,13 @@
 
     python benchmarks/integrity.py                                          # 250 frames of each kind
     python benchmarks/integrity.py --frames 4000                            # more; what is there is kept
+    python benchmarks/integrity.py --frames 400 --off 4000                  # 4000 more looks off the map, cheaply
     python benchmarks/integrity.py --fengyuan MISSION --data ../shared      # with real photos marked in the figure
 
 Frames are rendered from procedural places with leaning roofs, another day and sensor than their map's, and telemetry as
 wrong as the settings state. Each place's frames are localised on its own map, on its own map with the tiles around
-their place hidden, and on the map of another place of the same style. The laws were fitted by cvgl-prepare to other
+their place hidden, and on the map of another place of the same style. Looks off the map beyond these are cheap: each
+frame of a place that is on no map is looked for on the maps of all. The laws were fitted by cvgl-prepare to other
 pictures (cut from the map itself, other seeds).
 """
 
@@ -14,32 +16,36 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
 from fengyuan import FOREIGN, own_camera
 from integrity_report import as_markdown, draw
 from record import ROOT, commit, run_app, write_record
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cvgl import Localizer
 from cvgl.bench import machine
 from cvgl.calibrate import RIGHT_M, hidden_circle
 from cvgl.camera import Camera
 from cvgl.files import atomic_path
-from cvgl.fix import Fix
+from cvgl.fix import Alternative, Fix
 from cvgl.flight import Flight
 from cvgl.frame import Frame
 from cvgl.geo import LocalFrame
-from cvgl.geometry import camera_to_enu
+from cvgl.geometry import camera_to_enu, wrap_degrees
 from cvgl.ground import ground_offset
+from cvgl.refine import REACH_STRIDES
 from cvgl.results import nees
+from cvgl.settings import Settings
 from cvgl.sim import Appearance, World, render_frame, write_map
+from cvgl.sim.closed.run import code_fingerprint
 from cvgl.sim.closed.statistics import clopper_pearson
 from cvgl.versions import versions
 
@@ -47,7 +53,10 @@ CAMERA = Camera.from_field_of_view(640, 480, 62.0)
 HEIGHT_M = 100.0
 SIZE_M = 800.0
 LATITUDE, LONGITUDE = 47.0, 9.5
-KINDS = ("own", "hidden", "elsewhere")
+KINDS = ("own", "hidden", "elsewhere", "foreign")
+# A frame over its own map is localised these ways; foreign looks are counted by themselves.
+WAYS = KINDS[:3]
+STAGES = ("not proposed", "not registered", "not the likeliest", "not believed")
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 BINS = (0.0, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 1.0)
 
@@ -58,6 +67,7 @@ Row = dict[str, Any]
 @app.command()
 def integrity(
     frames: Annotated[int, typer.Option(min=10, help="Rendered frames; each is localised in three ways.")] = 250,
+    off: Annotated[int, typer.Option(min=0, help="Further looks off the map.")] = 0,
     styles: Annotated[str, typer.Option(help="Of the procedural places, with commas between.")] = (
         "suburban,dense,rural,industrial"
     ),
@@ -74,11 +84,15 @@ def integrity(
     ),
 ) -> None:
     """Judge probabilities, covariances, protection radii and refusals on frames whose truth is known."""
-    rows: list[Row] = []
     names = [name.strip() for name in styles.split(",")]
-    for number, style in enumerate(names):
-        count = frames // len(names) + (number < frames % len(names))
-        rows += place_rows(style, seed + number, count, work / f"{style}-{seed + number}")
+    # Answers of other code are other answers, and stay where they are.
+    folders = [work / f"{style}-{seed + number}-{code_fingerprint()[:8]}" for number, style in enumerate(names)]
+    each = [frames // len(names) + (number < frames % len(names)) for number in range(len(names))]
+    rows: list[Row] = []
+    with bars() as bar:
+        for number, style in enumerate(names):
+            rows += place_rows(style, seed + number, each[number], folders[number], bar)
+        rows += foreign_rows(names, seed, off, folders, bar)
     real = [] if fengyuan is None else real_rows(fengyuan, data / "flights", work)
     result: dict[str, Any] = {
         "format_version": 1,
@@ -87,9 +101,10 @@ def integrity(
         "commit": commit(),
         "machine": machine(),
         "versions": versions(),
-        "options": {"frames": frames, "styles": names, "seed": seed},
+        "options": {"frames": frames, "off": off, "styles": names, "seed": seed},
         "simulated": judge(rows),
         "by_style": {style: judge([row for row in rows if row["style"] == style]) for style in names},
+        "lost": judge_lost(rows),
         "real": judge_real(real),
     }
     text = as_markdown(result)
@@ -99,7 +114,13 @@ def integrity(
         draw(rows, real, result, file)
 
 
-def place_rows(style: str, seed: int, count: int, folder: Path) -> list[Row]:
+def bars() -> Progress:
+    """Bars on stderr."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def place_rows(style: str, seed: int, count: int, folder: Path, bar: Progress) -> list[Row]:
     """The answers for a procedural place's frames, three a frame; those that are in ``rows.jsonl`` are read."""
     from cvgl_export.prepare import CheckSize, prepare
 
@@ -110,31 +131,105 @@ def place_rows(style: str, seed: int, count: int, folder: Path) -> list[Row]:
         CAMERA.to_yaml(folder / "camera.yaml")
         check = CheckSize(views=32, frames=4)
         prepare(folder / "map.tif", folder / "camera.yaml", HEIGHT_M, folder / "mission", adapt=False, check=check)
-    kept = folder / "rows.jsonl"
-    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.is_file() else []
     localizer = Localizer.open(folder / "mission")
-    if len(rows) < len(KINDS) * count:
-        other = World.generate(seed + 5000, SIZE_M, style)
-        with open(kept, "a", encoding="utf-8") as file:
-            for number in range(len(rows) // len(KINDS), count):
-                fresh = list(frame_rows(localizer, world, other, style, [seed, 50, number]))
-                file.write("".join(json.dumps(row) + "\n" for row in fresh))
-                file.flush()
-                rows += fresh
-                print(f"{style}: {number + 1} of {count}", file=sys.stderr, end="\r", flush=True)
-    return rows[: len(KINDS) * count]
+    other = World.generate(seed + 5000, SIZE_M, style)
+
+    def answer(number: int) -> list[Row]:
+        return list(frame_rows(localizer, world, other, style, [seed, 50, number]))
+
+    return kept_rows(folder / "rows.jsonl", answer, len(WAYS), count, bar, style)
 
 
-def frame_rows(localizer: Localizer, world: World, other: World, style: str, seed: list[int]) -> Iterator[Row]:
-    """A frame over its own place, the same with its place hidden, and one over another place."""
+def foreign_rows(styles: Sequence[str], seed: int, looks: int, folders: Sequence[Path], bar: Progress) -> list[Row]:
+    """Frames of places that are on no map, each looked for on every place's map: one picture serves several looks."""
+    if not looks:
+        return []
+    localizers = [Localizer.open(folder / "mission") for folder in folders]
+    worlds = [World.generate(seed + 7000 + number, SIZE_M, style) for number, style in enumerate(styles)]
+
+    def answer(number: int) -> list[Row]:
+        return foreign_looks(localizers, styles, worlds, [seed, 60, number])
+
+    return kept_rows(folders[0] / "foreign.jsonl", answer, len(folders), -(-looks // len(folders)), bar, "off the map")
+
+
+def foreign_looks(
+    localizers: Sequence[Localizer], styles: Sequence[str], worlds: Sequence[World], seed: list[int]
+) -> list[Row]:
+    """The answers of all maps to one frame of a place that is on none of them."""
     rng = np.random.default_rng(seed)
+    style = seed[-1] % len(styles)
+    taken = draw_pose(localizers[style], rng)
+    look = Appearance.random(rng, "drone")
+    picture = render_frame(worlds[style], CAMERA, taken.position, taken.attitude, look)
+    frame = Frame(picture, 0.0, HEIGHT_M, heading=taken.said, name=f"{styles[style]} {seed[-1]}")
+    return [
+        row_of("foreign", on, localizer.locate(frame), localizer)
+        for on, localizer in zip(styles, localizers, strict=True)
+    ]
+
+
+def kept_rows(
+    file: Path, answer: Callable[[int], list[Row]], each: int, count: int, bar: Progress, name: str
+) -> list[Row]:
+    """Rows of a file, made and added where there are too few.
+
+    Args:
+        file: JSON, a row a line.
+        answer: the rows of a frame by its number.
+        each: rows a frame has.
+        count: of frames.
+        bar, name: shows how far it is.
+    """
+    rows: list[Row] = []
+    if file.is_file():
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    done = len(rows) // each
+    del rows[each * done :]  # an interrupted frame's
+    task = bar.add_task(name, total=count, completed=min(done, count))
+    if done < count:
+        with atomic_path(file) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        with open(file, "a", encoding="utf-8") as out:
+            for number in range(done, count):
+                fresh = answer(number)
+                out.write("".join(json.dumps(row) + "\n" for row in fresh))
+                out.flush()
+                rows += fresh
+                bar.advance(task)
+    return rows[: each * count]
+
+
+class Taken(NamedTuple):
+    """Where and how a frame was taken, and the heading that it tells.
+
+    Args:
+        position: (3,) of the aircraft, east, north and up from the place's middle, metres.
+        attitude: heading, pitch and roll, degrees.
+        said: the heading that the frame tells, degrees.
+    """
+
+    position: np.ndarray
+    attitude: tuple[float, float, float]
+    said: float
+
+
+def draw_pose(localizer: Localizer, rng: np.random.Generator) -> Taken:
+    """Anywhere that is wholly on the map, with telemetry as wrong as the mission's settings state."""
     settings = localizer.mission.settings
     reach = SIZE_M / 2 - 0.75 * hidden_circle(localizer, 0.0, 0.0)[2]
     position = np.array([*rng.uniform(-reach, reach, 2), HEIGHT_M * (1 + settings.height_sigma * rng.normal())])
     heading = float(rng.uniform(0, 360))
     tilt = settings.tilt_sigma_deg * rng.normal(size=2)
-    attitude = (heading, float(tilt[0]), float(tilt[1]))
     said = heading + settings.heading_sigma_deg * float(rng.normal())
+    return Taken(position, (heading, float(tilt[0]), float(tilt[1])), said)
+
+
+def frame_rows(localizer: Localizer, world: World, other: World, style: str, seed: list[int]) -> Iterator[Row]:
+    """A frame over its own place, the same with its place hidden, and one over another place."""
+    rng = np.random.default_rng(seed)
+    taken = draw_pose(localizer, rng)
+    position, attitude, said = taken.position, taken.attitude, taken.said
     look = Appearance.random(rng, "drone")
     middle = position[:2] + ground_offset(CAMERA, camera_to_enu(CAMERA.mount, *attitude), position[2])
     here = LocalFrame(LATITUDE, LONGITUDE)
@@ -143,7 +238,8 @@ def frame_rows(localizer: Localizer, world: World, other: World, style: str, see
     name = f"{style} {seed[-1]}"
     own = Frame(render_frame(world, CAMERA, position, attitude, look), 0.0, HEIGHT_M, heading=said, name=name)
     away = Frame(render_frame(other, CAMERA, position, attitude, look), 0.0, HEIGHT_M, heading=said, name=name)
-    yield row_of("own", style, localizer.locate(own), localizer, aircraft, center)
+    row = row_of("own", style, localizer.locate(own), localizer, aircraft, center)
+    yield row | {"errors": telemetry_errors(taken, localizer.mission.settings), "season": look.season}
     hidden = hidden_circle(localizer, float(center[0]), float(center[1]))
     yield row_of("hidden", style, localizer.locate_elsewhere(own, hidden), localizer)
     yield row_of("elsewhere", style, localizer.locate(away), localizer)
@@ -175,8 +271,11 @@ def row_of(
         "reason": fix.reason_code.value,
         "probability": fix.probability,
         "log10_chance": fix.log10_chance,
+        "log10_odds": round(fix.alternatives[0].log10_odds, 4) if fix.alternatives else None,
         "right": False,
     }
+    if center is not None:
+        row["stage"] = stage_of(fix, center, localizer)
     if not fix.alternatives or center is None:
         return row
     place = fix.alternatives[0]
@@ -192,6 +291,33 @@ def row_of(
     if fix:
         row["protection_m"] = fix.protection_radius_m if math.isfinite(fix.protection_radius_m) else None
     return row
+
+
+def stage_of(fix: Fix, center: np.ndarray, localizer: Localizer) -> str:
+    """Where a frame on the map lost its place, one of ``STAGES``; empty where it was found and believed."""
+    reach = REACH_STRIDES * localizer.gallery.manifest.stride_m
+
+    def right(place: Alternative) -> bool:
+        return math.hypot(place.center_easting - center[0], place.center_northing - center[1]) <= RIGHT_M
+
+    if fix and right(fix.alternatives[0]):
+        return ""
+    if not any(max(abs(c.easting - center[0]), abs(c.northing - center[1])) <= reach for c in fix.candidates):
+        return STAGES[0]
+    if not any(right(place) for place in fix.alternatives):
+        return STAGES[1]
+    return STAGES[3] if right(fix.alternatives[0]) else STAGES[2]
+
+
+def telemetry_errors(taken: Taken, settings: Settings) -> dict[str, float]:
+    """How wrong a frame's telemetry is, in the standard deviations that the settings state."""
+    heading, pitch, roll = taken.attitude
+    return {
+        "heading": round(abs(float(wrap_degrees(taken.said - heading))) / settings.heading_sigma_deg, 3),
+        "height": round(abs(taken.position[2] / HEIGHT_M - 1) / settings.height_sigma, 3),
+        # Of two axes: the root mean square, so that one stands for as much as with one axis.
+        "tilt": round(math.hypot(pitch, roll) / math.sqrt(2) / settings.tilt_sigma_deg, 3),
+    }
 
 
 def real_rows(mission: Path, flights: Path, work: Path) -> list[Row]:
@@ -270,6 +396,33 @@ def judge(rows: Sequence[Row]) -> dict[str, Any]:
             for kind in KINDS
         },
     }
+
+
+def judge_lost(rows: Sequence[Row]) -> dict[str, Any]:
+    """Where true fixes are lost: at which stage and with what reason, by style, season and error of the telemetry."""
+    own = [row for row in rows if row["kind"] == "own"]
+    lost = [row for row in own if row["stage"]]
+    found: dict[str, Any] = {
+        "of": len(own),
+        "stages": {stage: sum(row["stage"] == stage for row in lost) for stage in STAGES},
+        "reasons": {
+            reason: sum((row["reason"] or "another place is believed") == reason for row in lost)
+            for reason in sorted({row["reason"] or "another place is believed" for row in lost})
+        },
+        "by": {},
+    }
+    for name in ("style", "season"):
+        for value in sorted({row[name] for row in own}):
+            there = [row for row in own if row[name] == value]
+            found["by"][f"{name}: {value}"] = share(sum(not row["stage"] for row in there), len(there))
+    for name in ("heading", "height", "tilt"):
+        for low, high in ((0.0, 1.0), (1.0, 2.0), (2.0, math.inf)):
+            there = [row for row in own if low <= row["errors"][name] < high]
+            words = (
+                f"{name} off by {low:g} to {high:g} sigma" if high < math.inf else f"{name} off by more than 2 sigma"
+            )
+            found["by"][words] = share(sum(not row["stage"] for row in there), len(there))
+    return found
 
 
 def judge_real(rows: Sequence[Row]) -> dict[str, Any] | None:

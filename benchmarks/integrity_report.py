@@ -8,9 +8,22 @@ from typing import Any
 
 import numpy as np
 
+from cvgl.sim.closed.statistics import clopper_pearson
+
 __all__ = ["as_markdown", "draw"]
 
-_WAYS = {"own": "over its own map", "hidden": "its place hidden", "elsewhere": "over another map"}
+_WAYS = {
+    "own": "over its own map",
+    "hidden": "its place hidden",
+    "elsewhere": "over the map of another place of its style",
+    "foreign": "over all maps, of a place on none",
+}
+_STAGES = {
+    "not proposed": "no window that retrieval proposes shows its place",
+    "not registered": "one does, but its peak is not among those that are studied",
+    "not the likeliest": "it is registered, and another place is likelier",
+    "not believed": "it is the likeliest, and not believed",
+}
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:
@@ -22,9 +35,11 @@ def as_markdown(result: Mapping[str, Any]) -> str:
         f"{result['date'][:10]}, commit {result['commit']}, {about['processor']}, {about['cores']} cores.",
         f"{result['options']['frames']} frames rendered of places ({', '.join(result['options']['styles'])}),"
         f" seed {result['options']['seed']}, each localised on its own map, with its place hidden, and one like it on"
-        " another place's map. Intervals are 95 %, exact (Clopper, Pearson).",
+        " another place's map. Intervals are 95 %, exact (Clopper, Pearson)."
+        + (f" {found['frames']['foreign']} further looks at places that are on no map." if _foreign(found) else ""),
         "",
         *_answers(found),
+        *_lost(result["lost"]),
         *_roc(found),
         *_reliability(found),
         *_consistency(result),
@@ -36,7 +51,7 @@ def as_markdown(result: Mapping[str, Any]) -> str:
 
 
 def draw(rows: Sequence[Mapping[str, Any]], real: Sequence[Mapping[str, Any]], result: Any, file: Path) -> None:
-    """ROC over the probability and reliability, as SVG; real photos are marked in it.
+    """ROC over the odds of the likeliest place, with the decision's point in it, and reliability, as SVG.
 
     Args:
         rows, real: answers for rendered frames and for photos.
@@ -51,25 +66,29 @@ def draw(rows: Sequence[Mapping[str, Any]], real: Sequence[Mapping[str, Any]], r
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10.5, 4.4), layout="constrained")
     for sample, words, colour in ((rows, "rendered frames", "#0b6e8f"), (real, "real photos", "#c77700")):
-        own = np.array([r["probability"] if r["right"] else -1.0 for r in sample if r["kind"] == "own"])
-        off = np.array([r["probability"] for r in sample if r["kind"] != "own"])
+        own = np.array([_odds(r) if r["right"] else -np.inf for r in sample if r["kind"] == "own"])
+        off = np.array([_odds(r) for r in sample if r["kind"] != "own"])
         if not (own.size and off.size):
             continue
-        levels = np.unique(np.concatenate([own, off, [1.0]]))
+        levels = np.unique(np.concatenate([own, off, [np.inf]]))
+        levels = levels[np.isfinite(levels)]
         # Shares below one frame cannot be drawn: half a frame stands for none.
         false = np.array([max(np.mean(off >= level), 0.5 / off.size) for level in levels])
         true = np.array([np.mean(own >= level) for level in levels])
         label = f"{words}: {own.size} on, {off.size} off the map"
         left.step(false, true, where="post", color=colour, label=label)
-        fixes = [r["status"] != "no_fix" for r in sample if r["kind"] != "own"]
-        taken = [r["right"] and r["status"] != "no_fix" for r in sample if r["kind"] == "own"]
-        left.plot(max(np.mean(fixes), 0.5 / off.size), np.mean(taken), "o", color=colour)
+        fixes = sum(r["status"] != "no_fix" for r in sample if r["kind"] != "own")
+        taken = sum(r["right"] and r["status"] != "no_fix" for r in sample if r["kind"] == "own")
+        x, y = clopper_pearson(fixes, off.size), clopper_pearson(taken, own.size)
+        at = max(x.value, 0.5 / off.size)
+        across = [[max(at - max(x.low, 1e-5), 0.0)], [max(x.high - at, 0.0)]]
+        left.errorbar(at, y.value, xerr=across, yerr=[[y.value - y.low], [y.high - y.value]], fmt="o", color=colour)
     left.axvline(1e-3, color="#b8506b", linestyle=":", linewidth=1)
     left.axhline(0.95, color="#b8506b", linestyle=":", linewidth=1)
     left.set(
         xscale="log", xlabel="false fixes, share of frames off the map", ylabel="true fixes, share of frames on it"
     )
-    left.set_title("the dot is the decision; dotted: what is asked", fontsize=10)
+    left.set_title("the dot is the decision with its 95 % intervals; dotted: what is asked", fontsize=9)
     left.legend(frameon=False, fontsize=8, loc="lower right")
     bins = [entry for entry in result["simulated"]["reliability"] if entry["said"] is not None]
     right.plot([0, 1], [0, 1], color="#8c8c8c", linewidth=1)
@@ -84,10 +103,17 @@ def draw(rows: Sequence[Mapping[str, Any]], real: Sequence[Mapping[str, Any]], r
     pyplot.close(figure)
 
 
+def _odds(row: Mapping[str, Any]) -> float:
+    """Of a frame's likeliest place; minus infinity where nothing was registered."""
+    odds = row["log10_odds"]
+    return -np.inf if odds is None else float(odds)
+
+
 def _answers(found: Mapping[str, Any]) -> list[str]:
     rows = [
         (_WAYS[kind], found["frames"][kind], *(counts[s] for s in ("refined", "coarse", "no_fix")))
         for kind, counts in found["status"].items()
+        if found["frames"][kind]
     ]
     return [
         "## Answers",
@@ -97,6 +123,21 @@ def _answers(found: Mapping[str, Any]) -> list[str]:
         f" {_share(found['wrong_places'])}.",
         f"False fixes off the map: {_share(found['false_fixes']['all'])}.",
         "",
+    ]
+
+
+def _foreign(found: Mapping[str, Any]) -> bool:
+    return found["frames"]["foreign"] > 0
+
+
+def _lost(found: Mapping[str, Any]) -> list[str]:
+    stages = [(_STAGES[name], count) for name, count in found["stages"].items()]
+    return [
+        "## Where true fixes are lost",
+        "",
+        *_table((f"of {found['of']} frames on the map", "lost"), stages),
+        *_table(("reason", "lost"), list(found["reasons"].items())),
+        *_table(("frames", "true fixes"), [(name, _share(told)) for name, told in found["by"].items()]),
     ]
 
 

@@ -27,7 +27,7 @@ MAY_IMPORT = {
 # What the base install brings (markupsafe is part of jinja2), and what an extra or the vehicle may add to it.
 FLIES = {"numpy", "cv2", "hnswlib", "onnxruntime", "rasterio", "typer", "rich", "yaml"}
 FLIES |= {"jinja2", "markupsafe"}
-MAY_BE_THERE = {"tensorrt", "pycuda", "pymavlink", "serial", "rosbags"}
+MAY_BE_THERE = {"tensorrt", "pycuda", "pymavlink", "serial", "rosbags", "ray"}
 
 
 def modules(package: str) -> Iterator[tuple[Path, ast.Module]]:

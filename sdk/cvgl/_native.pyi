@@ -220,12 +220,20 @@ def resample(
     """
 
 def ground_field(
-    pixels: NDArray[np.uint8], left: int, top: int, width: int, height: int, reduction: int, sigma: float, noise: float
+    pixels: NDArray[np.uint8] | list[list[NDArray[np.uint8] | None]],
+    left: int,
+    top: int,
+    width: int,
+    height: int,
+    reduction: int,
+    sigma: float,
+    noise: float,
 ) -> tuple[NDArray[np.complex64], NDArray[np.uint8] | None]:
     """Orientation field of a window of the basemap: read, reduced and oriented.
 
     Args:
-        pixels: (H, W) grey levels, zero where there is no data.
+        pixels: (H, W) grey levels, zero where there is no data; or rows of square tiles of one size, None where there
+            is no data.
         left, top: column and row of the window's first pixel; outside the map there is no data.
         width, height: of the answer, reduced pixels.
         reduction: 1 to 3.
@@ -237,6 +245,7 @@ def ground_field(
 
     Raises:
         ValueError: an array of another type, shape or layout, or a number out of range.
+        TypeError: pixels that are neither.
     """
 
 def block_corners(

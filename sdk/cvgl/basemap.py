@@ -122,16 +122,34 @@ class TiledPixels:
             GalleryError: a tile is damaged.
         """
         window = np.zeros((height, width), np.uint8)
-        rows, columns = self._directory.shape
-        for row in range(max(top // TILE_PX, 0), min((top + height - 1) // TILE_PX + 1, rows)):
-            for column in range(max(left // TILE_PX, 0), min((left + width - 1) // TILE_PX + 1, columns)):
-                number = int(self._directory[row, column])
-                if number >= 0:
-                    y, x = row * TILE_PX - top, column * TILE_PX - left
+        first_x, first_y, tiles = self.cover(left, top, width, height)
+        for down, row in enumerate(tiles):
+            for right, tile in enumerate(row):
+                if tile is not None:
+                    y, x = first_y + down * TILE_PX - top, first_x + right * TILE_PX - left
                     low, high = max(y, 0), min(y + TILE_PX, height)
                     first, last = max(x, 0), min(x + TILE_PX, width)
-                    window[low:high, first:last] = self._tile(number)[low - y : high - y, first - x : last - x]
+                    window[low:high, first:last] = tile[low - y : high - y, first - x : last - x]
         return window
+
+    def cover(
+        self, left: int, top: int, width: int, height: int
+    ) -> tuple[int, int, list[list[NDArray[np.uint8] | None]]]:
+        """The tiles that a window touches, as they lie in memory.
+
+        Returns:
+            Column and row of the first tile's first pixel, and rows of tiles (TILE_PX, TILE_PX), None where there is
+            no data. Beyond them the window reaches outside.
+
+        Raises:
+            GalleryError: a tile is damaged.
+        """
+        rows, columns = self._directory.shape
+        first, last = max(top // TILE_PX, 0), min((top + height - 1) // TILE_PX + 1, rows)
+        begin, end = max(left // TILE_PX, 0), min((left + width - 1) // TILE_PX + 1, columns)
+        numbers = self._directory[first : max(last, first), begin : max(end, begin)].tolist()
+        tiles = [[self._tile(number) if number >= 0 else None for number in row] for row in numbers]
+        return begin * TILE_PX, first * TILE_PX, tiles
 
     def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.uint8]:
         (top, bottom, down), (left, right, across) = (

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cvgl.settings import Decision
+from cvgl.settings import Chances, Decision
 
 __all__ = ["Belief", "believe", "prior_factor", "protection_radius", "retrieval_share"]
 
@@ -71,7 +71,7 @@ def prior_factor(apart_m: float, sigma_m: float, radius_m: float) -> float:
 
 
 def believe(
-    log10_chances: Sequence[Sequence[float]],
+    chances: Sequence[Chances],
     shares: Sequence[float],
     factors: Sequence[float],
     answers: Sequence[int],
@@ -82,13 +82,13 @@ def believe(
     Either one of the places is right, or none (the frame was taken elsewhere, or retrieval missed its place).
 
     Args:
-        log10_chances: for each place those of its witnesses, at that place alone.
+        chances: for each place those of its witnesses, at that place alone.
         shares: of each place, by retrieval.
         factors: of each place, by the frame's prior; 1 without one.
         answers: places with the same number are the same answer, found twice: the better one counts.
         decision: the laws.
     """
-    alone = [decision.log10_agreed(chances) for chances in log10_chances]
+    alone = [decision.log10_agreed(one) for one in chances]
     power = decision.right_power
     ratios = [math.log10(power) + (power - 1.0) * chance for chance in alone]
     weights = [min(share * factor, 1.0) for share, factor in zip(shares, factors, strict=True)]

@@ -26,7 +26,7 @@ from cvgl.geometry import camera_to_enu
 from cvgl.ground import ground_offset, ground_points
 from cvgl.imagery import MapSource
 from cvgl.localizer import Localizer
-from cvgl.settings import Decision
+from cvgl.settings import Chances, Decision
 from cvgl.sim.views import MapImage, relight
 
 __all__ = [
@@ -227,9 +227,10 @@ def fit_wrong(decision: Decision, fixes: Sequence[Fix]) -> Decision:
     counts = np.array([places[0].listed * places[0].lists for places in told], np.float64)
     evidence = np.array([max(one.blocks for one in places) for places in told])
     peak_law, evidence_law = fit_largest(peaks, counts), fit_gumbel(evidence)
+    # No frame without its place is beyond doubt after one look, so that all were looked at as often as any is.
+    detail = [max((one.detail or 0.0 for one in places), default=0.0) for places in told]
     # Features that see nothing, or another place, say 0; the law is of the others, and so no less than chance is.
     features = [max((one.features or 0.0 for one in places), default=0.0) for places in told]
-    features = [score for score in features if score > 0.0]
     # A small sample may come out narrower than chance is; the defaults are those of an ordinary town.
     default = Decision()
     return replace(
@@ -239,18 +240,21 @@ def fit_wrong(decision: Decision, fixes: Sequence[Fix]) -> Decision:
         evidence_location=round(evidence_law[0], 3),
         evidence_scale=round(max(evidence_law[1], 0.8 * default.evidence_scale), 3),
         places=1,
+        looks=default.looks,
         chance_factor=1.0,
-        **_features_law(features, default),
+        **_law("detail", detail, default),
+        **_law("features", features, default),
     )
 
 
-def _features_law(scores: Sequence[float], default: Decision) -> dict[str, float]:
-    """The fields of the local features' law, where enough frames asked them."""
-    if len(scores) < _FEWEST:
+def _law(name: str, scores: Sequence[float], default: Decision) -> dict[str, float]:
+    """The fields of the law of a witness that not every frame asks, where enough frames did (0: not, or in vain)."""
+    asked = [score for score in scores if score > 0.0]
+    if len(asked) < _FEWEST:
         return {}
-    location, scale = fit_gumbel(np.array(scores))
-    scale = max(scale, 0.8 * default.features_scale)
-    return {"features_location": round(location, 3), "features_scale": round(scale, 3)}
+    location, scale = fit_gumbel(np.array(asked))
+    least = 0.8 * float(getattr(default, f"{name}_scale"))
+    return {f"{name}_location": round(location, 3), f"{name}_scale": round(max(scale, least), 3)}
 
 
 def rarest(decision: Decision, fix: Fix) -> float:
@@ -282,10 +286,7 @@ def fit_right(decision: Decision, right: Sequence[Witnesses], *, share: float = 
     """
     if not right:
         return decision
-    spread = [
-        -math.log(10.0) * decision.log10_agreed(decision.log10_chances(one.peak, one.blocks, one.features)) * share
-        for one in right
-    ]
+    spread = [-math.log(10.0) * decision.log10_agreed(_chances(decision, one)) * share for one in right]
     power = (len(right) + weight) / max(sum(spread) + weight / decision.right_power, 1e-6)
     missed = sum(one.order > 1 for one in right)
     miss = (missed + weight * decision.miss_share + 1.0) / (len(right) + weight + 2.0)
@@ -375,12 +376,16 @@ def likeliest(decision: Decision, fix: Fix) -> float:
     return max((probability for _, probability in _judged(decision, fix)), default=0.0)
 
 
+def _chances(decision: Decision, said: Witnesses) -> Chances:
+    return decision.log10_chances(said.peak, said.blocks, said.detail, said.features)
+
+
 def _judged(decision: Decision, fix: Fix) -> list[tuple[float, float]]:
     """Chance (log10) and probability of each of a frame's places, without a prior on the position."""
     places = [place for place in fix.alternatives if place.witnesses is not None]
     told = [place.witnesses for place in places if place.witnesses is not None]
     beliefs = believe(
-        [decision.log10_chances(one.peak, one.blocks, one.features) for one in told],
+        [_chances(decision, one) for one in told],
         [retrieval_share(one.order, one.listed, one.lists, decision.miss_share) for one in told],
         [1.0] * len(told),
         range(len(told)),

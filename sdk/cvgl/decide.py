@@ -16,7 +16,7 @@ from cvgl.geo import LocalFrame
 from cvgl.ground import ground_from_aircraft
 from cvgl.refine import Hypothesis
 from cvgl.register import Correction, PoseSigmas
-from cvgl.settings import Decision, Settings
+from cvgl.settings import Chances, Decision, Settings
 
 __all__ = ["SAME_ANSWER_M", "Scene", "SearchPrior", "decide", "in_doubt"]
 
@@ -174,10 +174,9 @@ def in_doubt(
 ) -> list[Hypothesis]:
     """The places of which a second opinion can change the answer, likeliest first.
 
-    None, where the likeliest is surer than the risk that is taken, and where exactly it is as well; else the likeliest
-    and its rivals, up to fifty times less probable. One that is less probable still would need that much more from a
-    second opinion than the likeliest itself to be answered instead of it, and as it is it does not make the likeliest
-    doubtful: without it, one opinion fewer is paid for.
+    None where the likeliest is surer than the risk that is taken, and where exactly it is as well. Else the likeliest
+    and its rivals, down to a fiftieth of its probability. A place below that takes at most 2 % from the likeliest, and
+    could only be answered instead of it if its local features were fifty times as telling as the likeliest's own.
     """
     places = [_alternative(h, scene, settings, decision) for h in hypotheses]
     beliefs = _believe(hypotheses, places, scene, decision)
@@ -185,15 +184,15 @@ def in_doubt(
     if not order:
         return []
     likeliest = beliefs[order[0]].probability
-    exact = _chances(hypotheses, decision)[order[0]][1] <= math.log10(decision.witness_chance)
+    exact = _chances(hypotheses, decision)[order[0]].blocks <= math.log10(decision.witness_chance)
     if likeliest >= 1.0 - settings.protection_risk and exact:
         return []
     return [hypotheses[index] for index in order if beliefs[index].probability > _RIVAL * likeliest]
 
 
-def _chances(hypotheses: Sequence[Hypothesis], decision: Decision) -> list[tuple[float, ...]]:
-    """How often chance reaches what each place's witnesses say (log10): peak, blocks, and features where asked."""
-    return [decision.log10_chances(h.peak.score, h.registration.evidence, _support(h)) for h in hypotheses]
+def _chances(hypotheses: Sequence[Hypothesis], decision: Decision) -> list[Chances]:
+    """How often chance reaches what each place's witnesses say."""
+    return [decision.log10_chances(h.peak.score, h.registration.evidence, h.detail, _support(h)) for h in hypotheses]
 
 
 def _believe(
@@ -272,7 +271,15 @@ def _alternative(hypothesis: Hypothesis, scene: Scene, settings: Settings, decis
         height_m=hypothesis.view.height * (1 + place.correction.scale),
         score=place.votes,
         log10_chance=0.0,
-        witnesses=Witnesses(peak.score, place.evidence, peak.order, peak.listed, peak.lists, _support(hypothesis)),
+        witnesses=Witnesses(
+            peak=peak.score,
+            blocks=place.evidence,
+            order=peak.order,
+            listed=peak.listed,
+            lists=peak.lists,
+            detail=hypothesis.detail,
+            features=_support(hypothesis),
+        ),
     )
 
 
@@ -297,11 +304,12 @@ def _offset(
 
 
 def _status(
-    belief: Belief, witnesses: Sequence[float], hypothesis: Hypothesis, decision: Decision
+    belief: Belief, chances: Chances, hypothesis: Hypothesis, decision: Decision
 ) -> tuple[FixStatus, ReasonCode, str]:
     """The status for what is believed of the likeliest place, and what to say of it."""
-    names, peak, features = ("peak", "blocks", "local features"), hypothesis.peak, hypothesis.features
-    reached = ", ".join(f"its {name} at 10^{chance:.1f}" for name, chance in zip(names, witnesses, strict=False))
+    peak, features = hypothesis.peak, hypothesis.features
+    named = zip(("peak", "blocks", "peak in detail", "local features"), chances, strict=True)
+    reached = ", ".join(f"its {name} at 10^{chance:.1f}" for name, chance in named if chance is not None)
     told = f"chance reaches {reached}; retrieval's number {peak.order} of {peak.listed}"
     if features is not None and features.reason:
         told += f"; {features.reason}"
@@ -310,7 +318,7 @@ def _status(
     if belief.log10_chance > math.log10(decision.fix_chance) or belief.probability < decision.fix_probability:
         reason = f"no place stands out, the likeliest is right with {_percent(belief.probability)}: {told}"
         return FixStatus.NO_FIX, ReasonCode.NOT_FOUND, reason
-    if min(witnesses[1:]) <= math.log10(decision.witness_chance):
+    if min(chances.blocks, chances.features or 0.0) <= math.log10(decision.witness_chance):
         return FixStatus.REFINED, ReasonCode.NONE, ""
     # The place stands out as a whole, but its parts do not say where exactly.
     return FixStatus.COARSE, ReasonCode.BLOCKS_DISAGREE, f"the place is sure, but not to metres: {told}"

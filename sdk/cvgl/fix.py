@@ -66,6 +66,8 @@ class Witnesses:
         peak: height of the correlation peak of the whole frame, see :class:`cvgl.correlate.Peak`.
         blocks: agreement of the frame's blocks, see :class:`cvgl.register.Registration`.
         order, listed, lists: the place's number in retrieval's list, from 1, places in that list, and lists searched.
+        detail: height of the peak in all detail under the fitted pose, standard deviations of chance; None where the
+            first look left no doubt.
         features: what local features speak for it with, 0 where they see another place; None where nobody asked them.
     """
 
@@ -74,6 +76,7 @@ class Witnesses:
     order: int = 1
     listed: int = 1
     lists: int = 1
+    detail: float | None = None
     features: float | None = None
 
 

@@ -5,6 +5,7 @@ All metres are east and north, all rotations camera to ENU as :func:`cvgl.geomet
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -54,8 +55,9 @@ def ground_offset(
     Raises:
         FrameError: the pixel looks further off nadir than that, or the lens draws no ray there.
     """
-    ray = rotation @ camera.rays(camera.center if pixel is None else pixel)[0]
-    ray /= np.linalg.norm(ray)
+    u, v = camera.center.tolist() if pixel is None else np.asarray(pixel, np.float64).tolist()
+    ray = rotation @ _ray(camera, u, v)
+    ray /= math.sqrt(ray @ ray)
     if not ray[2] <= -1 / max_slant:
         raise FrameError(
             "the camera does not look at the ground",
@@ -109,18 +111,31 @@ def aim(camera: Camera, rotation: Array) -> Array | None:
     Raises:
         FrameError: no part of it does.
     """
+    middle = _aim(camera, np.ascontiguousarray(rotation, np.float64).tobytes())
+    if middle is not None and np.isnan(middle).any():
+        raise FrameError("the camera does not look at the ground", field="attitude", expected="at most 60 degrees off")
+    return None if middle is None else middle.copy()
+
+
+@lru_cache(maxsize=64)
+def _aim(camera: Camera, rotation: bytes) -> Array | None:
+    """:func:`aim` of a rotation's nine numbers, NaN where no part shows ground: every stage of a frame asks for it."""
     pixels, rays = _grid(camera)
-    usable = _steep(rays @ rotation.T)
+    usable = _steep(rays @ np.frombuffer(rotation).reshape(3, 3).T)
     if usable.all():
         return None
-    if not usable.any():
-        raise FrameError("the camera does not look at the ground", field="attitude", expected="at most 60 degrees off")
-    return np.asarray(pixels[usable].mean(axis=0))
+    return np.asarray(pixels[usable].mean(axis=0)) if usable.any() else np.full(2, np.nan)
 
 
 def _steep(enu: Array) -> NDArray[np.bool_]:
     """Which directions (N, 3) look down by at most 60 degrees off nadir."""
     return np.asarray(-enu[:, 2] * MAX_SLANT >= np.linalg.norm(enu, axis=1))
+
+
+@lru_cache(maxsize=64)
+def _ray(camera: Camera, u: float, v: float) -> Array:
+    """The ray (3,) of a pixel. A frame asks for the same few under every attitude that is tried."""
+    return camera.rays((u, v))[0]
 
 
 @lru_cache(maxsize=8)

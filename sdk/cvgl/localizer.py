@@ -31,11 +31,14 @@ from cvgl.odometry import Odometer
 from cvgl.rectify import view_maps, view_offset, warp_to_input
 from cvgl.refine import (
     REACH_STRIDES,
+    SECOND_PEAKS,
     TURNS_DEG,
     View,
+    add_detail,
     add_look_alikes,
     ask_features,
     examine,
+    examine_again,
     examine_features,
     look,
     merge,
@@ -50,6 +53,10 @@ __all__ = ["Localizer"]
 
 # Heading hypotheses of an unknown heading that refinement follows up.
 _HEADINGS_REFINED = 5
+# Where the first look leaves doubt: so many times the tiles of the first are asked.
+_SECOND_CANDIDATES = 5
+# How far off a heading is looked for where the first look leaves doubt, standard deviations.
+_SECOND_SIGMAS = 2.5
 # Places outside a prior that tell what chance reaches: as many as make a middle.
 _DECOYS = 6
 # Frames that are not found are blurred if they have less than this share of the map's fine detail. Sharp photos have
@@ -348,7 +355,8 @@ class Localizer:
         descriptors = self.model.embed_inputs(inputs)
         clock.lap("embed")
         offsets = [view_offset(camera, rotation, frame.height) for rotation in rotations]
-        candidates = self._search(descriptors, headings, frame.prior, hidden, offsets, frame.height)
+        count = settings.candidates
+        candidates = self._search(descriptors, headings, frame.prior, hidden, offsets, frame.height, count)
         clock.lap("search")
         if not candidates:
             reason = "no tile of the gallery lies within the prior"
@@ -376,6 +384,16 @@ class Localizer:
             hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
             hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
             clock.lap("register")
+            if decision.looks > 1 and in_doubt(hypotheses, scene, settings, decision):
+                wide = turns if frame.heading is None else _wide_turns(settings.heading_sigma_deg)
+                many = _SECOND_CANDIDATES * settings.candidates
+                candidates = self._search(descriptors, headings, frame.prior, hidden, offsets, frame.height, many)
+                views, places = self._views(grey, camera, candidates, headings, rotations, frame.height)
+                peaks = look(basemap, views, places, wide, REACH_STRIDES * stride, SECOND_PEAKS, self._executor, decoys)
+                hypotheses = examine_again(basemap, peaks, wide, sigmas, self._executor)
+                hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
+                hypotheses = add_detail(basemap, hypotheses, self._executor)
+                clock.lap("second look")
             doubtful = [] if features is None else in_doubt(hypotheses, scene, settings, decision)
             if features is not None and doubtful:
                 hypotheses = ask_features(basemap, hypotheses, doubtful, features, sigmas, self._executor)
@@ -481,9 +499,9 @@ class Localizer:
         hidden: tuple[float, float, float] | None,
         offsets: Sequence[NDArray[np.float64]],
         height: float,
+        count: int,
     ) -> list[Candidate]:
         """The most similar tiles over all headings, best first, each tile once."""
-        count = self.mission.settings.candidates
         at = self.gallery.tiles
         passed: set[int] = set()
         if hidden is not None:
@@ -575,6 +593,13 @@ def _together(*timings: dict[str, float]) -> dict[str, float]:
     """Milliseconds by stage of several looks at one frame."""
     stages = dict.fromkeys(stage for one in timings for stage in one)
     return {stage: sum(one.get(stage, 0.0) for one in timings) for stage in stages}
+
+
+def _wide_turns(sigma_deg: float) -> list[float]:
+    """Corrections of a heading that a second look tries, degrees: those of the first, and on to 2.5 sigma."""
+    step = TURNS_DEG[1] - TURNS_DEG[0]
+    count = max(math.ceil(_SECOND_SIGMAS * sigma_deg / step), len(TURNS_DEG) // 2)
+    return [step * number for number in range(-count, count + 1)]
 
 
 def _unusable(level: float) -> ReasonCode:

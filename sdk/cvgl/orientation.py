@@ -54,6 +54,7 @@ def map_field(
         The field (side, side), and where it is known (side, side), 255 or 0; None for everywhere. As with a mask, the
         field is zero near what is not known.
     """
-    if isinstance(pixels, TiledPixels):
-        pixels, left, top = pixels.window(left, top, side * reduction, side * reduction), 0, 0
-    return ground_field(pixels, left, top, side, side, reduction, _SIGMA_PX, _NOISE_LEVEL)
+    if not isinstance(pixels, TiledPixels):
+        return ground_field(pixels, left, top, side, side, reduction, _SIGMA_PX, _NOISE_LEVEL)
+    column, row, tiles = pixels.cover(left, top, side * reduction, side * reduction)
+    return ground_field(tiles, left - column, top - row, side, side, reduction, _SIGMA_PX, _NOISE_LEVEL)

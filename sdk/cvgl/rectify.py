@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,11 @@ class Patch:
     offset: NDArray[np.float64]
     to_camera: NDArray[np.float64]
     aim: NDArray[np.float64] | None = None
+
+    @cached_property
+    def from_camera(self) -> NDArray[np.float64]:
+        """(3, 3) from ideal camera coordinates to the patch's pixels."""
+        return np.asarray(np.linalg.inv(self.to_camera), np.float64)
 
 
 @dataclass(frozen=True)
@@ -217,7 +223,7 @@ def rectify_again(patch: Patch, camera: Camera, rotation: NDArray[np.float64], h
     size = patch.mask.shape[0]
     offset = ground_offset(camera, rotation, height, patch.aim, _CORRECTED_SLANT)
     to_camera = _patch_to_camera(rotation, offset, height, patch.gsd, size)
-    between = np.linalg.inv(patch.to_camera) @ to_camera
+    between = patch.from_camera @ to_camera
     image, mask = resample(patch.image, patch.mask, between)
     return Patch(image, mask, patch.gsd, offset, to_camera, patch.aim)
 

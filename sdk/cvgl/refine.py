@@ -20,18 +20,23 @@ from cvgl.features.refiner import FeatureMatch, FeatureRefiner
 from cvgl.fix import Candidate
 from cvgl.footprint import footprint, footprint_sides
 from cvgl.ground import aim, ground_offset
+from cvgl.native import Template, best_match
+from cvgl.orientation import map_field, orientation_field
 from cvgl.rectify import Patch, rectify, rectify_again
 from cvgl.register import Correction, PoseSigmas, Registration, block_side, ground_around, register
 
 __all__ = [
     "REACH_STRIDES",
+    "SECOND_PEAKS",
     "STUDIED",
     "TURNS_DEG",
     "Hypothesis",
     "View",
+    "add_detail",
     "add_look_alikes",
     "ask_features",
     "examine",
+    "examine_again",
     "examine_features",
     "look",
     "merge",
@@ -46,6 +51,13 @@ TURNS_DEG = (-8.0, -4.0, 0.0, 4.0, 8.0)
 REACH_STRIDES = 1.5
 # Hypotheses that are registered at full detail.
 STUDIED = 2
+# Where the first look leaves doubt: peaks that are registered, and hypotheses at full detail.
+SECOND_PEAKS, SECOND_STUDIED = 12, 3
+# How far around a fitted pose a frame is correlated in all detail, pixels: the surface tells what chance reaches.
+_DETAIL_PX = 24
+# Share of the blocks at half the detail that have to vote for a pose before no other heading is tried. At places that
+# photos were not taken at one look in a hundred has so many: those are seen under one heading instead of five.
+_AGREED = 0.5
 
 
 @dataclass(frozen=True)
@@ -96,12 +108,15 @@ class View:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A place that was looked at closely, from a peak; with what local features say of it where they were asked."""
+    """A place that was looked at closely, from a peak; with what local features and the peak in all detail say of it
+    (standard deviations of chance) where they were asked.
+    """
 
     view: View
     peak: Peak
     registration: Registration
     features: FeatureMatch | None = None
+    detail: float | None = None
 
 
 def view_of(
@@ -145,7 +160,8 @@ def merge(candidates: Sequence[Candidate], reach_m: float) -> list[tuple[float, 
         else:
             groups.append([candidate])
     return [
-        (float(np.mean([c.easting for c in group])), float(np.mean([c.northing for c in group]))) for group in groups
+        (math.fsum(c.easting for c in group) / len(group), math.fsum(c.northing for c in group) / len(group))
+        for group in groups
     ]
 
 
@@ -181,6 +197,68 @@ def examine(
 ) -> list[Hypothesis]:
     """Register every peak's place at half the detail, and the best few again at full detail from the pose found."""
     run = executor.map if executor is not None else map
+    chosen = _glance(basemap, peaks, turns_deg, sigmas, executor)[:STUDIED]
+    studied = run(lambda hypothesis: _study(basemap, hypothesis, sigmas), chosen)
+    return [hypothesis for hypothesis in studied if hypothesis is not None]
+
+
+def examine_again(
+    basemap: Basemap,
+    peaks: Sequence[tuple[View, Peak]],
+    turns_deg: Sequence[float],
+    sigmas: PoseSigmas,
+    executor: Executor | None,
+) -> list[Hypothesis]:
+    """As :func:`examine`, with more of the peaks and each place registered twice at full detail: where heading or tilt
+    are far off, the first time ends short of the pose, which costs a right place much of its evidence and a wrong one
+    nothing.
+    """
+    run = executor.map if executor is not None else map
+
+    def study(hypothesis: Hypothesis) -> Hypothesis | None:
+        once = _study(basemap, hypothesis, sigmas)
+        return None if once is None else _study(basemap, once, sigmas) or once
+
+    chosen = _glance(basemap, peaks, turns_deg, sigmas, executor)[:SECOND_STUDIED]
+    return [hypothesis for hypothesis in run(study, chosen) if hypothesis is not None]
+
+
+def add_detail(basemap: Basemap, hypotheses: Sequence[Hypothesis], executor: Executor | None) -> list[Hypothesis]:
+    """The hypotheses with the height of the whole frame's correlation peak in all detail, under their fitted pose.
+
+    The first peak is of a third of the detail and of the pose that the frame came with. At wrong places the two know
+    nothing of each other, nor of the blocks.
+    """
+    run = executor.map if executor is not None else map
+
+    def measure(hypothesis: Hypothesis) -> Hypothesis:
+        view, place = hypothesis.view, hypothesis.registration
+        try:
+            patch, _ = view.corrected(place.correction)
+        except FrameError:
+            return hypothesis  # the fitted pose looks to the horizon
+        template = Template(orientation_field(patch.image, patch.mask), _DETAIL_PX)
+        if not template.norm > 0.0:
+            return hypothesis
+        side = patch.mask.shape[0]
+        column, row = basemap.to_pixel(place.easting, place.northing)
+        left, top = (round(float(at) - (side - 1) / 2) - _DETAIL_PX for at in (column, row))
+        field, _ = map_field(basemap.pixels, left, top, side + 2 * _DETAIL_PX, 1)
+        *_, height, mean_square = best_match([template], field)
+        return replace(hypothesis, detail=height / math.sqrt(mean_square) if mean_square > 0.0 else 0.0)
+
+    return list(run(measure, hypotheses))
+
+
+def _glance(
+    basemap: Basemap,
+    peaks: Sequence[tuple[View, Peak]],
+    turns_deg: Sequence[float],
+    sigmas: PoseSigmas,
+    executor: Executor | None,
+) -> list[Hypothesis]:
+    """Every peak's place registered at half the detail, best first."""
+    run = executor.map if executor is not None else map
 
     # The turns of a peak look at the same ground.
     sides = [view.half.mask.shape[0] for view, _ in peaks]
@@ -206,18 +284,19 @@ def examine(
         )
         return None if found is None else Hypothesis(view, peak, found)
 
-    # The correlation of the whole frame is a poor judge of the heading, so the best peak is looked at under all.
-    entries = [(0, turn) for turn in turns_deg] if peaks else []
-    entries += [(index, peaks[index][1].turn_deg) for index in range(1, len(peaks))]
-    glanced = [hypothesis for hypothesis in run(glance, entries) if hypothesis is not None]
+    found = list(run(glance, [(index, peak.turn_deg) for index, (_, peak) in enumerate(peaks)]))
+    # The correlation of the whole frame is a poor judge of the heading, so the best peak is looked at under all; unless
+    # most of its blocks already agree on a pose: from there the fit finds its heading by itself.
+    if peaks and (found[0] is None or found[0].registration.votes < _AGREED):
+        found += run(glance, [(0, turn) for turn in turns_deg if turn != peaks[0][1].turn_deg])
+    glanced = [hypothesis for hypothesis in found if hypothesis is not None]
     # Peak and evidence are in comparable units: standard deviations of chance.
     glanced.sort(key=lambda h: -(h.peak.score + h.registration.evidence))
     chosen: list[Hypothesis] = []
     for hypothesis in glanced:
-        if len(chosen) < STUDIED and all(hypothesis.peak is not other.peak for other in chosen):
+        if all(hypothesis.peak is not other.peak for other in chosen):
             chosen.append(hypothesis)
-    studied = run(lambda hypothesis: _study(basemap, hypothesis, sigmas), chosen)
-    return [hypothesis for hypothesis in studied if hypothesis is not None]
+    return chosen
 
 
 def add_look_alikes(

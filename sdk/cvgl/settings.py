@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cvgl.errors import MissionError
 
-__all__ = ["REFINERS", "Decision", "Settings"]
+__all__ = ["REFINERS", "Chances", "Decision", "Settings"]
 
 REFINERS = ("correlation", "features", "both")
 """What can place a frame on the map."""
@@ -100,20 +100,40 @@ class Settings:
         return dataclasses.asdict(self)
 
 
+class Chances(NamedTuple):
+    """How often chance reaches what each witness of a place says: decimal logarithms, None for who was not asked.
+
+    Args:
+        peak: of the whole frame's correlation peak.
+        blocks: of the agreement of its blocks.
+        detail: of the peak in all detail under the pose that was fitted.
+        features: of the local features.
+    """
+
+    peak: float
+    blocks: float
+    detail: float | None = None
+    features: float | None = None
+
+
 @dataclass(frozen=True)
 class Decision:
     """When a match is believed: the laws of chance for this mission, and the risks that are taken.
 
     A place has witnesses that know nothing of each other: the height of the correlation peak of the whole frame, the
-    agreement of its blocks and, where they were asked, local features. ``cvgl-prepare`` measures what they score at the
-    places that retrieval proposes when the right one is not among them, on this very map; the largest of many tries
-    follows a Gumbel law. So each becomes the probability that chance alone reaches it at *one* place. Retrieval and the
-    frame's prior then say how the belief is shared among the places searched, see :mod:`cvgl.belief`.
+    agreement of its blocks and, where the first look leaves doubt, the peak in all detail under the fitted pose, and
+    local features. ``cvgl-prepare`` measures what they score at the places that retrieval proposes when the right one
+    is not among them, on this very map; the largest of many tries follows a Gumbel law. So each becomes the probability
+    that chance alone reaches it at *one* place. Retrieval and the frame's prior then say how the belief is shared among
+    the places searched, see :mod:`cvgl.belief`.
 
     Args:
         peak_location, peak_scale: Gumbel law of the highest correlation peak of ``places`` wrong places.
         evidence_location, evidence_scale: Gumbel law of the blocks' evidence at wrong places.
+        detail_location, detail_scale: Gumbel law of the peak in all detail at wrong places.
         features_location, features_scale: Gumbel law of the local features' score at wrong places.
+        looks: how many looks at a doubtful frame the laws were measured with. Missions made before there was a second
+            one hold the laws of one, and take one.
         places: how many places the law of the peak is the largest of. Missions made before probabilities were
             fitted hold the law of ten.
         chance_factor: how much more often than these laws say chance was seen to match; at least 1.
@@ -130,11 +150,14 @@ class Decision:
 
     peak_location: float = 5.0
     peak_scale: float = 0.5
-    evidence_location: float = 1.0
+    evidence_location: float = 1.5
     evidence_scale: float = 0.75
+    detail_location: float = 2.5
+    detail_scale: float = 0.4
     features_location: float = 6.0
     features_scale: float = 2.0
     places: int = 10
+    looks: int = 2
     chance_factor: float = 1.0
     right_power: float = 0.08
     miss_share: float = 0.3
@@ -150,15 +173,18 @@ class Decision:
                 expected = "a probability between 0 and 1"
                 raise MissionError("not usable", field=f"decision.{name}", found=value, expected=expected)
 
-    def log10_chances(self, peak: float, evidence: float, features: float | None = None) -> tuple[float, ...]:
-        """Decimal logarithms of the probabilities that one wrong place scores at least this, of what is given."""
+    def log10_chances(
+        self, peak: float, evidence: float, detail: float | None = None, features: float | None = None
+    ) -> Chances:
+        """How often one wrong place scores at least this, of what is given."""
         # The largest of n draws of a Gumbel law follows the same law, n times e-folds of its scale further up.
         location = self.peak_location - self.peak_scale * math.log(self.places)
-        chances = (
+        return Chances(
             _log10_gumbel(peak, location, self.peak_scale),
             _log10_gumbel(evidence, self.evidence_location, self.evidence_scale),
+            None if detail is None else _log10_gumbel(detail, self.detail_location, self.detail_scale),
+            None if features is None else self.log10_features(features),
         )
-        return chances if features is None else (*chances, self.log10_features(features))
 
     def log10_features(self, score: float) -> float:
         """Decimal logarithm of the probability that local features score at least this at a wrong place."""
@@ -174,17 +200,17 @@ class Decision:
         series = sum(spread**power / math.factorial(power) for power in range(len(log10_chances)))
         return min(product + math.log10(series) + math.log10(self.chance_factor), 0.0)
 
-    def log10_agreed(self, log10_chances: Sequence[float]) -> float:
+    def log10_agreed(self, chances: Chances) -> float:
         """Decimal logarithm of the probability that chance matches as well, with or without a second opinion.
 
         Local features see nothing at some right places, which says little against them; so the better of both
-        judgements counts, the one without them (the first two witnesses) and the one with, and twice as often as each
-        (Bonferroni).
+        judgements counts, the one without them and the one with, and twice as often as each (Bonferroni).
         """
-        alone = self.log10_joint(log10_chances[:2])
-        if len(log10_chances) <= 2:
+        correlated = [chance for chance in chances[:3] if chance is not None]
+        alone = self.log10_joint(correlated)
+        if chances.features is None:
             return alone
-        return min(min(alone, self.log10_joint(log10_chances)) + math.log10(2.0), 0.0)
+        return min(min(alone, self.log10_joint([*correlated, chances.features])) + math.log10(2.0), 0.0)
 
     @classmethod
     def from_dict(cls, data: Any, file: Path) -> Decision:
@@ -194,7 +220,11 @@ class Decision:
         Raises:
             MissionError: an unknown name or an unusable value.
         """
-        kept = {name: value for name, value in data.items() if name not in _RETIRED} if isinstance(data, dict) else data
+        kept = data
+        if isinstance(data, dict):
+            kept = {name: value for name, value in data.items() if name not in _RETIRED}
+            if "evidence_location" in kept:
+                kept.setdefault("looks", 1)  # laws that were measured before there was a second look
         try:
             return _from_dict(cls, kept, "decision", file)
         except MissionError as error:

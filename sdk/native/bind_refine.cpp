@@ -180,9 +180,43 @@ nb::tuple resample(const Array& image, const Array& mask, const Array& between) 
   return nb::make_tuple(owned(std::move(out), {h, w}), owned(std::move(inside), {h, w}));
 }
 
-nb::tuple ground_field(const Array& pixels, std::int64_t left, std::int64_t top, int width, int height, int reduction,
-                       double sigma, float noise) {
-  const cvgl::Plane map = plane("pixels", pixels);
+Array array_of(const char* name, const nb::handle& object) {
+  Array array;
+  if (!nb::try_cast<Array>(object, array)) throw nb::type_error((std::string(name) + ": expected an array").c_str());
+  return array;
+}
+
+// A list of rows of tiles, or of None where there is no data: squares of one size, the pixels of a row lying together.
+cvgl::Tiles tiles_of(const nb::list& rows) {
+  cvgl::Tiles tiles{1, static_cast<int>(nb::len(rows)), -1, {}};
+  bool first = true;
+  for (const nb::handle row : rows) {
+    if (!nb::isinstance<nb::list>(row)) throw nb::type_error("tiles: expected rows of arrays");
+    const auto count = static_cast<int>(nb::len(row));
+    if (tiles.columns >= 0 && count != tiles.columns) refuse("tiles: expected rows of one length");
+    tiles.columns = count;
+    for (const nb::handle tile : nb::cast<nb::list>(row)) {
+      cvgl::Plane pixels{nullptr, 0, 0, 0};
+      if (!tile.is_none()) {
+        pixels = plane("tiles", array_of("tiles", tile));
+        if (pixels.height < 1 || pixels.height != pixels.width || (!first && pixels.height != tiles.side)) {
+          refuse("tiles: expected squares of one size");
+        }
+        tiles.side = pixels.height;
+        first = false;
+      }
+      tiles.planes.push_back(pixels);
+    }
+  }
+  tiles.columns = std::max(tiles.columns, 0);
+  return tiles;
+}
+
+nb::tuple ground_field(const nb::object& pixels, std::int64_t left, std::int64_t top, int width, int height,
+                       int reduction, double sigma, float noise) {
+  const bool tiled = nb::isinstance<nb::list>(pixels);
+  const cvgl::Tiles tiles = tiled ? tiles_of(nb::cast<nb::list>(pixels)) : cvgl::Tiles{1, 0, 0, {}};
+  const cvgl::Plane map = tiled ? cvgl::Plane{nullptr, 0, 0, 0} : plane("pixels", array_of("pixels", pixels));
   check_side("width", width, 1, kMaxImageSide);
   check_side("height", height, 1, kMaxImageSide);
   check_side("reduction", reduction, 1, 3);
@@ -196,7 +230,9 @@ nb::tuple ground_field(const Array& pixels, std::int64_t left, std::int64_t top,
   {
     nb::gil_scoped_release release;
     cvgl::Room<std::uint8_t> mean = cvgl::room_for<std::uint8_t>(h * w);
-    const cvgl::Window window(map, left, top, height * reduction, width * reduction);
+    const int rows = height * reduction, columns = width * reduction;
+    const cvgl::Window window =
+        tiled ? cvgl::Window(tiles, left, top, rows, columns) : cvgl::Window(map, left, top, rows, columns);
     whole = window.whole();
     const cvgl::Plane data = whole ? cvgl::Plane{nullptr, 0, 0, 0} : window.plane();
     cvgl::reduce_image(window.plane(), data, reduction, mean.get(), known.get());

@@ -7,9 +7,20 @@
 #include <cstring>
 #include <vector>
 
+#include "memory.hpp"
 #include "orientation.hpp"
 
 namespace cvgl {
+
+// A map in square tiles, row by row, of which some are there: their data is null where there is none.
+struct Tiles {
+  int side, rows, columns;
+  std::vector<Plane> planes;
+
+  const Plane& at(std::int64_t row, std::int64_t column) const {
+    return planes[static_cast<std::size_t>(row * columns + column)];
+  }
+};
 
 // A window of a map, zero where it reaches outside: the map's own memory where it lies inside, else a copy.
 class Window {
@@ -19,14 +30,40 @@ class Window {
       plane_ = {map.data + top * map.stride + left, map.stride, height, width};
       return;
     }
-    copy_.resize(static_cast<std::size_t>(height) * static_cast<std::size_t>(width));
-    plane_ = {copy_.data(), width, height, width};
+    make_copy(height, width);
+    std::memset(copy_.get(), 0, static_cast<std::size_t>(height) * static_cast<std::size_t>(width));
     const std::int64_t from = std::clamp<std::int64_t>(left, 0, map.width);
     const std::int64_t to = std::clamp<std::int64_t>(left + width, 0, map.width);
     if (from >= to) return;
     for (std::int64_t y = std::max<std::int64_t>(top, 0); y < std::min<std::int64_t>(top + height, map.height); ++y) {
       std::memcpy(&copy_[static_cast<std::size_t>((y - top) * width + (from - left))], map.data + y * map.stride + from,
                   static_cast<std::size_t>(to - from));
+    }
+  }
+
+  // The same of tiles, the first of which begins at column and row 0.
+  Window(const Tiles& tiles, std::int64_t left, std::int64_t top, int height, int width) {
+    make_copy(height, width);
+    const std::int64_t side = tiles.side;
+    for (std::int64_t y = 0; y < height;) {
+      const std::int64_t row = floor_of(top + y, side), rows = std::min<std::int64_t>(height, (row + 1) * side - top);
+      for (std::int64_t x = 0; x < width;) {
+        const std::int64_t column = floor_of(left + x, side);
+        const std::int64_t end = std::min<std::int64_t>(width, (column + 1) * side - left);
+        const bool inside = row >= 0 && row < tiles.rows && column >= 0 && column < tiles.columns;
+        const Plane tile = inside ? tiles.at(row, column) : Plane{nullptr, 0, 0, 0};
+        const auto bytes = static_cast<std::size_t>(end - x);
+        for (std::int64_t line = y; line < rows; ++line) {
+          unsigned char* const to = &copy_[static_cast<std::size_t>(line * width + x)];
+          if (tile.data == nullptr) {
+            std::memset(to, 0, bytes);
+          } else {
+            std::memcpy(to, tile.row(static_cast<int>(top + line - row * side)) + (left + x - column * side), bytes);
+          }
+        }
+        x = end;
+      }
+      y = rows;
     }
   }
 
@@ -41,7 +78,16 @@ class Window {
   }
 
  private:
-  std::vector<unsigned char> copy_;
+  static std::int64_t floor_of(std::int64_t value, std::int64_t by) {
+    return value >= 0 ? value / by : -((by - 1 - value) / by);
+  }
+
+  void make_copy(int height, int width) {
+    copy_ = room_for<unsigned char>(static_cast<std::size_t>(height) * static_cast<std::size_t>(width));
+    plane_ = {copy_.get(), width, height, width};
+  }
+
+  Room<unsigned char> copy_;
   Plane plane_{};
 };
 

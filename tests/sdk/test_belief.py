@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvgl.belief import believe, prior_factor, protection_radius, retrieval_share
-from cvgl.settings import Decision
+from cvgl.settings import Chances, Decision
 
 DECISION = Decision()
 MISSES = st.floats(0.01, 0.9)
@@ -39,7 +39,7 @@ def test_probabilities_of_different_places_add_up_to_at_most_one(
 ) -> None:
     count = len(chances)
     shares = [retrieval_share(order, count, 1, 0.3) for order in range(1, count + 1)]
-    beliefs = believe(chances, shares, factors[:count], range(count), DECISION)
+    beliefs = believe([Chances(*pair) for pair in chances], shares, factors[:count], range(count), DECISION)
     assert sum(belief.probability for belief in beliefs) <= 1.0 + 1e-9
     for belief in beliefs:
         assert 0.0 <= belief.probability < 1.0
@@ -48,7 +48,7 @@ def test_probabilities_of_different_places_add_up_to_at_most_one(
 
 
 def one(peak: float, blocks: float, share: float = 0.6, factor: float = 1.0) -> float:
-    return believe([(peak, blocks)], [share], [factor], [0], DECISION)[0].probability
+    return believe([Chances(peak, blocks)], [share], [factor], [0], DECISION)[0].probability
 
 
 @given(peak=st.floats(-20, 0), blocks=st.floats(-20, 0), step=st.floats(0, 5))
@@ -75,14 +75,15 @@ def test_a_prior_elsewhere_makes_a_place_less_sure(peak: float, blocks: float, s
     assert prior_factor(apart * sigma, sigma, 3 * sigma) < 0.06
 
 
-@pytest.mark.parametrize("lists", [1, 3])
-def test_chance_fools_no_more_often_than_stated(lists: int) -> None:
+@pytest.mark.parametrize(("lists", "witnesses"), [(1, 2), (3, 2), (1, 3), (1, 4)])
+def test_chance_fools_no_more_often_than_stated(lists: int, witnesses: int) -> None:
     """Frames of nowhere: each place's witnesses are draws of chance. The guarantee does not lean on the right law."""
     rng = np.random.default_rng(3)
     frames, places = 20_000, 10
-    chances = np.log10(rng.uniform(size=(frames, places, 2)))
+    chances = np.log10(rng.uniform(size=(frames, places, witnesses)))
     shares = [retrieval_share(order, places, lists, DECISION.miss_share) for order in range(1, places + 1)]
-    beliefs = [believe(frame.tolist(), shares, [1.0] * places, range(places), DECISION) for frame in chances]
+    told = [[Chances(*place) for place in frame.tolist()] for frame in chances]
+    beliefs = [believe(frame, shares, [1.0] * places, range(places), DECISION) for frame in told]
     rarest = np.array([min(belief.log10_chance for belief in found) for found in beliefs])
     for level in (0.1, 0.01, 0.001):
         assert np.mean(rarest <= math.log10(level)) <= level + 3 * math.sqrt(level / frames)
@@ -93,7 +94,7 @@ def test_chance_fools_no_more_often_than_stated(lists: int) -> None:
 
 
 def test_rivals_share_the_belief_and_twins_do_not() -> None:
-    pair = [(-4.0, -6.0), (-4.0, -6.0)]
+    pair = [Chances(-4.0, -6.0)] * 2
     rivals = believe(pair, [0.4, 0.4], [1.0, 1.0], [0, 1], DECISION)
     assert [belief.probability for belief in rivals] == pytest.approx([0.5, 0.5], abs=1e-3)
     twins = believe(pair, [0.4, 0.4], [1.0, 1.0], [0, 0], DECISION)
@@ -101,7 +102,7 @@ def test_rivals_share_the_belief_and_twins_do_not() -> None:
 
 
 def test_the_odds_leave_the_prior_to_the_filter() -> None:
-    near, far = (believe([(-3.0, -3.0)], [0.5], [factor], [0], DECISION)[0] for factor in (2.0, 0.01))
+    near, far = (believe([Chances(-3.0, -3.0)], [0.5], [factor], [0], DECISION)[0] for factor in (2.0, 0.01))
     assert near.log10_odds == far.log10_odds
     assert near.probability > far.probability
 

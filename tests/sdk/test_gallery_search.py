@@ -21,7 +21,7 @@ from cvgl.gallery.check import check_gallery
 from cvgl.gallery.fit import ask, fit_index
 from cvgl.gallery.manifest import seal
 from cvgl.gallery.ranking import best_few, order
-from cvgl.gallery.recall import DISTURBED, SIMULATED, Measured, disturbed, kth_similarity, measure
+from cvgl.gallery.recall import DISTURBED, SIMULATED, Measured, disturbed, found_shares, kth_similarity, surely
 from cvgl.gallery.tree import KMeansTree, build_tree, node_type
 from cvgl.gallery.views import SimulatedViews
 from cvgl.gallery.write import Search
@@ -106,8 +106,14 @@ def test_a_single_tile_can_be_asked_for() -> None:
 
 def test_what_is_as_similar_counts_as_found() -> None:
     queries, kth = np.eye(2, dtype=np.float32), np.array([0.8, 0.6], np.float32)
-    found = measure(lambda _: np.array([[0.9, 0.8], [0.7, 0.5]], np.float32), queries, kth, "x", 1.0)
-    assert found.recall == 0.75
+    shares = found_shares(lambda _: np.array([[0.9, 0.8], [0.7, 0.5]], np.float32), queries, kth)
+    assert shares.tolist() == [1.0, 0.5]
+
+
+def test_what_is_chosen_keeps_a_margin_for_other_queries() -> None:
+    assert surely(np.ones(50)) == 1.0
+    shares = np.random.default_rng(0).choice([0.9, 1.0], 400)
+    assert shares.mean() - 0.005 < surely(shares) < shares.mean() - 0.003
 
 
 # What follows from it
@@ -135,8 +141,9 @@ def test_where_no_effort_is_enough_a_larger_structure_is_taken_and_what_it_reach
 ) -> None:
     monkeypatch.setattr(fit_module, "STRUCTURES", ((2, 10), (3, 10)))
     monkeypatch.setattr(fit_module, "EFFORTS", (20,))
+    monkeypatch.setattr(fit_module, "LAST_EFFORTS", (21,))
     entry = fit(tmp_path / "x.hnsw", clustered, 1.0)
-    assert (entry["M"], entry["ef"]) == (3, 20)
+    assert (entry["M"], entry["ef"]) == (3, 21)
     assert entry["recall"]["measured"][0]["recall"] < 1.0  # type: ignore[index]
 
 

@@ -180,9 +180,40 @@ def test_a_window_of_the_map_is_read_reduced_and_oriented(
     np.testing.assert_array_equal(field, orientation(small, known, 1.0, NOISE))
 
 
-def test_a_window_may_lie_as_far_outside_as_it_likes() -> None:
+@settings(max_examples=60, deadline=None)
+@given(
+    left=st.integers(-60, 60),
+    top=st.integers(-60, 60),
+    width=st.integers(1, 20),
+    height=st.integers(1, 20),
+    reduction=st.integers(1, 3),
+    missing=st.sets(st.integers(0, 11)),
+)
+def test_a_map_in_tiles_is_read_as_the_whole_of_it(
+    left: int, top: int, width: int, height: int, reduction: int, missing: set[int]
+) -> None:
+    side = 16
+    pixels = np.maximum(grey_noise((3 * side, 4 * side), 4), 1)
+    tiles: list[list[Array | None]] = [[None] * 4 for _ in range(3)]
+    for number in range(12):
+        row, column = divmod(number, 4)
+        tile = pixels[row * side : (row + 1) * side, column * side : (column + 1) * side]
+        if number in missing:
+            tile[:] = 0
+        else:
+            tiles[row][column] = tile
+    whole = ground_field(pixels, left, top, width, height, reduction, 1.0, NOISE)
+    tiled = ground_field(tiles, left, top, width, height, reduction, 1.0, NOISE)
+    np.testing.assert_array_equal(tiled[0], whole[0])
+    assert (tiled[1] is None) == (whole[1] is None)
+    if tiled[1] is not None:
+        np.testing.assert_array_equal(tiled[1], whole[1])
+
+
+@pytest.mark.parametrize("pixels", [np.ones((9, 9), np.uint8), [[np.ones((9, 9), np.uint8)]], [[]], []])
+def test_a_window_may_lie_as_far_outside_as_it_likes(pixels: Any) -> None:
     for place in (10**9, -(10**15)):
-        field, known = ground_field(np.ones((9, 9), np.uint8), place, -place, 5, 4, 2, 1.0, NOISE)
+        field, known = ground_field(pixels, place, -place, 5, 4, 2, 1.0, NOISE)
         assert field.shape == (4, 5)
         assert not field.any()
         assert known is not None
@@ -194,6 +225,10 @@ def test_a_window_may_lie_as_far_outside_as_it_likes() -> None:
     [
         ({"pixels": np.zeros((9, 9))}, "pixels: expected dtype uint8"),
         ({"pixels": np.zeros(9, np.uint8)}, r"pixels: found shape \(9\)"),
+        ({"pixels": [[np.zeros((4, 4), np.uint8)], []]}, "tiles: expected rows of one length"),
+        ({"pixels": [[np.zeros((4, 4), np.uint8), np.zeros((5, 5), np.uint8)]]}, "tiles: expected squares"),
+        ({"pixels": [[np.zeros((4, 5), np.uint8)]]}, "tiles: expected squares"),
+        ({"pixels": [[np.zeros((4, 4))]]}, "tiles: expected dtype uint8"),
         ({"width": 0}, "width: found 0"),
         ({"height": 40000}, "height: found 40000"),
         ({"reduction": 4}, "reduction: found 4"),
@@ -625,7 +660,7 @@ def test_places_that_look_alike_are_those_of_the_definition(period: int, reached
     ground = (ground + 0.4 * complex_noise(ground.shape, seed + 10)).astype(np.complex64)
     seen = ground[search : search + side, search : search + side] + 0.8 * complex_noise((side, side), seed + 20)
     seen[:6, :9] = 0
-    law = {"search": search, "apart": 5.0, "alike": 0.5, "reached": reached, "near": 2, "most": 3}
+    law: dict[str, Any] = {"search": search, "apart": 5.0, "alike": 0.5, "reached": reached, "near": 2, "most": 3}
     found = alike_places(np.ascontiguousarray(seen.astype(np.complex64)), ground, **law)
     expected = alike_by_definition(seen.astype(np.complex64), ground, **law)
     assert len(found) == len(expected)

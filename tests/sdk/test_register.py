@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from cvgl import refine
 from cvgl.basemap import Basemap
-from cvgl.correlate import reduce_patch
+from cvgl.correlate import Peak, reduce_patch
 from cvgl.fix import Candidate
 from cvgl.footprint import footprint_sides
 from cvgl.geometry import Mount, camera_to_enu
@@ -46,6 +47,23 @@ def examined(place: Any, seen: View, at: tuple[float, float]) -> Hypothesis:
     wrong = [(105.0, 100.0), (-100.0, 105.0), (-105.0, -100.0), (110.0, -105.0)]
     peaks = look(place.basemap, [seen], [[at, *wrong]], TURNS_DEG, 30.0, 5, None)
     return max(examine(place.basemap, peaks, TURNS_DEG, SIGMAS, None), key=lambda h: h.registration.evidence)
+
+
+@pytest.mark.parametrize(("at", "glances"), [((20.0, -30.0), 1), ((-75.0, 75.0), len(TURNS_DEG))])
+def test_other_headings_are_tried_only_where_the_blocks_do_not_agree(
+    place: Any, monkeypatch: pytest.MonkeyPatch, at: tuple[float, float], glances: int
+) -> None:
+    reductions: list[int] = []
+
+    def counted(basemap: Basemap, patch: Patch, *given: Any) -> Registration | None:
+        reductions.append(round(patch.gsd / basemap.gsd))
+        return register(basemap, patch, *given)
+
+    monkeypatch.setattr(refine, "register", counted)
+    seen = view(place, place.grey_frame(20.0, -30.0, HEIGHT, 40.0, (0.0, 0.0), 1.0), 42.0, HEIGHT)
+    found = examine(place.basemap, [(seen, Peak(*at, 0.0, 8.0))], TURNS_DEG, SIGMAS, None)
+    assert reductions == [2] * glances + [1]
+    assert (found[0].registration.evidence > SURE) == (glances == 1)
 
 
 # True place, heading, (pitch, roll); error of the given heading (degrees) and height (relative); change of light.

@@ -139,16 +139,16 @@ def test_scores_that_tell_are_told_apart(decision: Decision, step: float) -> Non
 )
 def test_chances_follow_gumbel_s_law(score: float, chance: float) -> None:
     decision = Decision(places=1, peak_location=3.0, peak_scale=0.5, evidence_location=3.0, evidence_scale=0.5)
-    np.testing.assert_allclose(decision.log10_chances(score, score), math.log10(chance), atol=1e-6)
+    np.testing.assert_allclose(decision.log10_chances(score, score)[:2], math.log10(chance), atol=1e-6)
 
 
 def test_absurd_scores_stay_finite() -> None:
-    assert decision_chances(1e9) == (-300.0, -300.0)
-    assert decision_chances(-1e9) == (0.0, 0.0)
+    assert decision_chances(1e9) == (-300.0, -300.0, -300.0)
+    assert decision_chances(-1e9) == (0.0, 0.0, 0.0)
 
 
-def decision_chances(score: float) -> tuple[float, float]:
-    return Decision().log10_chances(score, score)
+def decision_chances(score: float) -> tuple[float | None, ...]:
+    return Decision().log10_chances(score, score, score)[:3]
 
 
 @pytest.mark.parametrize(("location", "scale"), [(3.6, 0.36), (1.7, 0.65), (-2.0, 3.0)])
@@ -177,10 +177,10 @@ def test_missions_made_before_fixes_had_probabilities_open_with_their_laws() -> 
     old = {"peak_location": 5.03, "peak_scale": 0.54, "evidence_location": 1.028, "evidence_scale": 0.795}
     thresholds = {"refined_chance": 0.005, "overwhelming_chance": 1e-8, "coarse_chance": 0.02, "ambiguity": 10.0}
     decision = Decision.from_dict({**old, **thresholds, "witness_chance": 0.2}, FILE)
-    assert decision == Decision(**old)
+    assert decision == Decision(**old, looks=1), "their laws are those of one look"
     # Their law of the peak is that of the highest of ten places; one of them is exceeded a tenth as often.
-    alone, _ = decision.log10_chances(9.0, 0.0)
-    of_ten, _ = Decision(**old, places=1).log10_chances(9.0, 0.0)
+    alone = decision.log10_chances(9.0, 0.0).peak
+    of_ten = Decision(**old, places=1).log10_chances(9.0, 0.0).peak
     assert alone == pytest.approx(of_ten - 1.0, abs=1e-2)
 
 

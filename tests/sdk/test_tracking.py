@@ -142,6 +142,16 @@ def test_one_strong_wrong_match_is_refused_with_its_speed() -> None:
     assert again.accepted and position(again) == pytest.approx((55.0, 0.0), abs=5.0)
 
 
+def test_frames_that_see_nothing_do_not_make_it_slower_and_slower() -> None:
+    one = tracker()
+    flown(one, range(3))
+    for frame in range(100):
+        one.update(sight(2.1 + 0.1 * frame))
+    # Each frame splits every component: unmerged they would be 10^30.
+    last = one._history.last
+    assert last is not None and 0 < len(last.weights) < 100
+
+
 @pytest.mark.parametrize(("log10_chance", "within"), [(SURE, 3), (-2.5, 5)])
 def test_kidnapped_it_gives_way_in_a_few_frames(log10_chance: float, within: int) -> None:
     one = tracker()

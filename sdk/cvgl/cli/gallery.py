@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,6 +102,15 @@ def build(
     add: Annotated[
         bool, typer.Option("--add", help="Extend the gallery that stands at --out, on its own grid.")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Embed on a Ray cluster: its address, auto for the one that this machine belongs to, local for one of"
+            " this machine alone. The same map and model must lie under the same names on each. Needs cvgl[scale].",
+            show_default="in this process",
+        ),
+    ] = None,
 ) -> None:
     """Build a gallery from a map.
 
@@ -113,21 +123,27 @@ def build(
     from cvgl.camera import Camera
     from cvgl.gallery import build_gallery, extend_gallery, read_manifest
     from cvgl.gallery.area import Area
+    from cvgl.gallery.scale import RayWorkers, ray_cluster
     from cvgl.gallery.views import SimulatedViews
     from cvgl.gallery.write import Search
     from cvgl.imagery import MapSource
     from cvgl.model import Model
 
     local = read_manifest(out).local if add else None
-    with MapSource.open(maps if len(maps) > 1 else maps[0], local) as source:
+    with ExitStack() as stack:
+        source = stack.enter_context(MapSource.open(maps if len(maps) > 1 else maps[0], local))
         sees = camera is not None and not add
         model = Model.open(model_path or _shipped_model(), views=("reference", "query") if sees else ("reference",))
         area = None if clip is None else Area.read(clip, source.local)
+        workers = None
+        if ray is not None:
+            stack.enter_context(ray_cluster(ray))
+            workers = RayWorkers.of(maps, source, model)
         if add:
             if tile_size or height or stride or heading or basemap_gsd or tree:
                 raise typer.BadParameter("the gallery has sizes and headings of its own", param_hint="--add")
             with _Bars() as bars:
-                gallery = extend_gallery(out, source, model, area=area, say=_say, progress=bars.show)
+                gallery = extend_gallery(out, source, model, area=area, workers=workers, say=_say, progress=bars.show)
         else:
             sizes = _tile_sizes(model, tile_size, camera, height)
             views = None if camera is None else SimulatedViews(Camera.from_yaml(camera), source, model)
@@ -144,6 +160,7 @@ def build(
                     area=area,
                     search=Search(recall, views, tree),
                     identity=source.identity(),
+                    workers=workers,
                     say=_say,
                     progress=bars.show,
                 )

@@ -21,6 +21,7 @@ from cvgl.gallery.build import build_gallery
 from cvgl.gallery.descriptors import UnitRows
 from cvgl.gallery.gallery import Gallery
 from cvgl.gallery.manifest import BASEMAP_TILES, OVERVIEW, TABLE, TILES, GalleryManifest, Raster
+from cvgl.gallery.pieces import Workers
 from cvgl.gallery.recall import TARGET
 from cvgl.gallery.work import Work
 from cvgl.gallery.write import (
@@ -126,6 +127,7 @@ def extend_gallery(
     model: Model,
     *,
     area: Area | None = None,
+    workers: Workers | None = None,
     say: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Gallery:
@@ -136,7 +138,7 @@ def extend_gallery(
         source: the map, in the gallery's local tangent plane.
         model: the gallery's.
         area: only tiles are made that touch it.
-        say, progress: as :func:`cvgl.gallery.build_gallery` has them.
+        workers, say, progress: as :func:`cvgl.gallery.build_gallery` has them.
 
     Raises:
         GalleryError: the gallery is damaged or another model's, or the map lies in another plane.
@@ -161,6 +163,7 @@ def extend_gallery(
         extends=gallery,
         search=Search(_target(gallery.manifest)),
         identity=source.identity(),
+        workers=workers,
         say=say,
         progress=progress,
     )

@@ -16,7 +16,7 @@ from cvgl.gallery.fit import ask
 from cvgl.gallery.gallery import Gallery
 from cvgl.gallery.index import load_index
 from cvgl.gallery.manifest import BASEMAP, BASEMAP_TILES, DESCRIPTORS, OVERVIEW, TILES, Layer, read_manifest
-from cvgl.gallery.recall import AT, DISTURBED, Measured, measure
+from cvgl.gallery.recall import AT, DISTURBED, Measured, found_shares
 
 if TYPE_CHECKING:
     from cvgl.model import Model
@@ -160,13 +160,8 @@ def _check_index(gallery: Gallery, number: int) -> Measured:
 
     questions = ask(rows, layer.count, _SEED)
     k = min(AT, layer.count)
-    found = measure(
-        lambda queries: gallery.approximate(queries, k, number)[1],
-        questions.queries,
-        questions.kth,
-        questions.kind,
-        questions.similarity,
-    )
+    shares = found_shares(lambda queries: gallery.approximate(queries, k, number)[1], questions.queries, questions.kth)
+    found = Measured.of(questions.kind, questions.similarity, shares)
     least = _least_recall(layer)
     if found.high < least:
         raise GalleryError(

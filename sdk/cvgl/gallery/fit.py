@@ -15,8 +15,18 @@ from numpy.typing import NDArray
 from cvgl.errors import GalleryError
 from cvgl.files import read_json, write_json
 from cvgl.gallery import ranking
-from cvgl.gallery.index import EFFORTS, STRUCTURES, build_index, load_index
-from cvgl.gallery.recall import AT, DISTURBED, QUERIES, SIMILARITY, Measured, disturbed, kth_similarity, measure
+from cvgl.gallery.index import EFFORTS, LARGE, LAST_EFFORTS, STRUCTURES, build_index, load_index
+from cvgl.gallery.recall import (
+    AT,
+    DISTURBED,
+    QUERIES,
+    SIMILARITY,
+    Measured,
+    disturbed,
+    found_shares,
+    kth_similarity,
+    surely,
+)
 from cvgl.gallery.tree import BRANCHES, BUDGETS, LEAF, KMeansTree, build_tree, write_tree
 
 __all__ = ["Questions", "ask", "fit_index", "fit_tree"]
@@ -75,8 +85,8 @@ def fit_index(
         rows: the layer's descriptors.
         count, dimension: of them.
         questions: by which recall is measured, each kind by itself.
-        target: recall that every kind is to reach. Where none of the structures does, the last one is taken with the
-            most effort, and what it reaches is told.
+        target: recall that every kind is to reach, with a margin so that other queries do too. Where none of the
+            structures does, the last one is taken with the most effort, and what it reaches is told.
         tell: called with how many tiles are in.
 
     Returns:
@@ -87,7 +97,8 @@ def fit_index(
         return read_json(record, GalleryError)
     entry: dict[str, Any] = {}
     k = min(AT, count)
-    for m, ef_construction in STRUCTURES:
+    for m, ef_construction in STRUCTURES if count <= LARGE else STRUCTURES[-1:]:
+        efforts = (*EFFORTS, *LAST_EFFORTS) if m == STRUCTURES[-1][0] else EFFORTS
         built = pieces / f"{path.name}-{m}"
         if not built.exists():
             build_index(built, lambda a, b: rows(slice(a, b)), count, dimension, tell, (m, ef_construction))
@@ -97,10 +108,10 @@ def fit_index(
             index.set_ef(effort)
             return np.float32(1.0) - np.asarray(index.knn_query(queries, k, num_threads=1)[1], np.float32)
 
-        effort, measured = _least(EFFORTS, search, questions, target)
+        effort, measured, enough = _least(efforts, search, questions, target)
         entry = {"file": path.name, "M": m, "ef_construction": ef_construction, "ef": effort}
         entry["recall"] = _recall(target, k, measured)
-        if _worst(measured) >= target:
+        if enough:
             break
     write_json(record, entry)
     os.replace(built, path)
@@ -137,7 +148,7 @@ def fit_tree(
         return found
 
     budgets = [budget for budget in BUDGETS if budget < count] or [count]
-    budget, measured = _least(budgets, search, questions, target)
+    budget, measured, _ = _least(budgets, search, questions, target)
     for file in (nodes_file, order_file):
         file.unlink(missing_ok=True)
     write_tree(nodes_file, order_file, nodes, order)
@@ -152,20 +163,16 @@ def _least(
     search: Callable[..., NDArray[np.float32]],
     questions: Sequence[Questions],
     target: float,
-) -> tuple[int, list[Measured]]:
-    """The least effort that reaches a recall for every kind of question, or the most there is; and what it reaches."""
-    measured: list[Measured] = []
+) -> tuple[int, list[Measured], bool]:
+    """The least effort that reaches a recall for every kind of question, or the most there is; what it reaches, and
+    whether that is enough."""
     for effort in efforts:
-        measured = [
-            measure(partial(search, effort=effort), one.queries, one.kth, one.kind, one.similarity) for one in questions
-        ]
-        if _worst(measured) >= target:
-            return effort, measured
-    return efforts[-1], measured
-
-
-def _worst(measured: Sequence[Measured]) -> float:
-    return min(one.recall for one in measured)
+        shares = [found_shares(partial(search, effort=effort), one.queries, one.kth) for one in questions]
+        enough = all(surely(some) >= target for some in shares)
+        if enough or effort == efforts[-1]:
+            break
+    measured = [Measured.of(one.kind, one.similarity, some) for one, some in zip(questions, shares, strict=True)]
+    return effort, measured, enough
 
 
 def _recall(target: float, at: int, measured: Sequence[Measured]) -> dict[str, Any]:

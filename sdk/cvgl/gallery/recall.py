@@ -19,8 +19,9 @@ __all__ = [
     "VIEWS",
     "Measured",
     "disturbed",
+    "found_shares",
     "kth_similarity",
-    "measure",
+    "surely",
 ]
 
 AT, TARGET, QUERIES, VIEWS = 20, 0.99, 1000, 400
@@ -123,17 +124,18 @@ def kth_similarity(queries: NDArray[np.float32], rows: Rows, count: int, k: int)
     return best.min(axis=1)
 
 
-def measure(
-    search: Search, queries: NDArray[np.float32], kth: NDArray[np.float32], kind: str, similarity: float
-) -> Measured:
-    """Recall of a search.
+def found_shares(search: Search, queries: NDArray[np.float32], kth: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(B,) share of the most similar tiles that a search finds, query by query.
 
     Args:
         search: gives the similarities (B, k) of what it finds.
         queries: (B, D).
         kth: (B,) as by :func:`kth_similarity`. What is as similar counts as found, whichever tile it is: tiles of water
             are alike.
-        kind: of the queries.
-        similarity: of the queries to their tiles.
     """
-    return Measured.of(kind, similarity, (search(queries) >= kth[:, None] - _SLACK).mean(axis=1))
+    return np.asarray((search(queries) >= kth[:, None] - _SLACK).mean(axis=1))
+
+
+def surely(shares: NDArray[np.float64]) -> float:
+    """Recall that other queries of the kind will reach in 19 of 20 cases, by the normal law of the mean."""
+    return float(shares.mean() - 1.645 * shares.std() / math.sqrt(len(shares)))

@@ -21,7 +21,7 @@ from cvgl.gallery.parts import NpyWriter
 __all__ = ["BRANCHES", "BUDGETS", "LEAF", "KMeansTree", "build_tree", "node_type", "write_tree"]
 
 BRANCHES, LEAF = 32, 48
-"""Clusters that a cluster is split into, and the most tiles that are not split again."""
+"""Clusters that a cluster is split into, if it is not a small one, and the most tiles that are not split again."""
 BUDGETS = tuple(250 * 2**step for step in range(13))
 """Tiles compared for a query: what is tried when a tree is built."""
 
@@ -146,9 +146,10 @@ def _split(
     rows: Rows, tiles: NDArray[np.int32], rng: np.random.Generator
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int32]]]:
     """Clusters of some tiles: centre and tiles of each that has any. None where all tiles are alike."""
-    sample = rng.permutation(len(tiles))[: BRANCHES * _SAMPLE]
+    branches = min(BRANCHES, -(-2 * len(tiles) // LEAF))
+    sample = rng.permutation(len(tiles))[: branches * _SAMPLE]
     points = rows(tiles[np.sort(sample)].astype(np.int64))
-    centres = points[np.sort(rng.permutation(len(points))[:BRANCHES])].copy()
+    centres = points[np.sort(rng.permutation(len(points))[:branches])].copy()
     for _ in range(_ITERATIONS):
         nearest = _nearest(points, centres)
         for number in range(len(centres)):

@@ -278,10 +278,10 @@ class Raster(MapSource):
         """Whether a window is far from the black border; outside of the raster there is no border either."""
         steps = np.linspace(0.0, 1.0, 17)
         zero, one = np.zeros_like(steps), np.ones_like(steps)
-        xs, ys = transform * (
-            np.concatenate([steps, steps, zero, one]) * width,
-            np.concatenate([zero, one, steps, steps]) * height,
-        )
+        columns = np.concatenate([steps, steps, zero, one]) * width
+        rows = np.concatenate([zero, one, steps, steps]) * height
+        # Windows are north-up.
+        xs, ys = transform.c + transform.a * columns, transform.f + transform.e * rows
         x, y = (np.asarray(values) for values in rasterio.warp.transform(self._crs, self._dataset.crs, xs, ys))
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             return False

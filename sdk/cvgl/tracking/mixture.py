@@ -170,7 +170,8 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
     """What is believed once a frame has been seen, at the frame's time."""
     places = sight.places
     if not places:
-        return mixture
+        # Each step has split every component by pace.
+        return merge(mixture, _COMPONENTS)
     # Of each place, and of where each component has come since: how new the view is.
     fresh = [_novelty(mixture, sight, _apart(place, mixture.seen), _NEW_VIEW_HEIGHTS, _NEW_VIEW_S) for place in places]
     nearest = min(_apart(place, mixture.seen) for place in places)
@@ -237,6 +238,7 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
         covariances=np.concatenate(covariances),
         paces=np.concatenate(paces),
         own=believing,
+        matched=believing,
         confirmed=mixture.confirmed or right > 0.5,
         hits=fading * mixture.hits + new * right,
         frames=fading * mixture.frames + new,
@@ -244,8 +246,7 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
         seen=np.array([[place.easting, place.northing] for place in places]),
         seen_at=sight.time,
     )
-    merged = merge(seen, _COMPONENTS)
-    return replace(merged, matched=merged.own)
+    return merge(seen, _COMPONENTS)
 
 
 def merge(mixture: Mixture, most: int) -> Mixture:
@@ -253,10 +254,10 @@ def merge(mixture: Mixture, most: int) -> Mixture:
     heaviest = np.argsort(-mixture.weights, kind="stable")[: _MERGED_PER_KEPT * most]
     keep = np.sort(heaviest[mixture.weights[heaviest] > _NEGLIGIBLE * mixture.weights.max(initial=0.0)])
     weights, means, covariances = mixture.weights[keep], mixture.means[keep], mixture.covariances[keep]
-    paces, own = mixture.paces[keep], mixture.own[keep]
+    paces, own, matched = mixture.paces[keep], mixture.own[keep], mixture.matched[keep]
     gone = float(mixture.weights.sum() - weights.sum())
     if len(weights) > most:
-        kinds = 2 * paces + own
+        kinds = 4 * paces + 2 * own + matched
         alive = np.ones(len(weights), bool)
         rows = np.arange(len(weights))
         costs = _cost(rows[:, None], rows, weights, means, covariances, kinds)
@@ -269,9 +270,19 @@ def merge(mixture: Mixture, most: int) -> Mixture:
             costs[second], costs[:, second] = np.inf, np.inf
             again = np.where(alive, _cost(np.array(first), rows, weights, means, covariances, kinds), np.inf)
             costs[first, first + 1 :], costs[:first, first] = again[first + 1 :], again[:first]
-        weights, means, covariances, paces, own = (v[alive] for v in (weights, means, covariances, paces, own))
+        arrays = (weights, means, covariances, paces, own, matched)
+        weights, means, covariances, paces, own, matched = (values[alive] for values in arrays)
     lost = min(mixture.lost + gone, 1.0)
-    return replace(mixture, weights=weights, means=means, covariances=covariances, paces=paces, own=own, lost=lost)
+    return replace(
+        mixture,
+        weights=weights,
+        means=means,
+        covariances=covariances,
+        paces=paces,
+        own=own,
+        matched=matched,
+        lost=lost,
+    )
 
 
 def moments(weights: Array, means: Array, covariances: Array) -> tuple[float, Array, Array]:
