@@ -3,6 +3,8 @@
 python benchmarks/gallery.py build MAP [--model BUNDLE]
 python benchmarks/gallery.py open --tiles 1000000 [--index]
 python benchmarks/gallery.py basemap GALLERY
+python benchmarks/gallery.py faults
+python benchmarks/gallery.py country MAP
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import cv2
 import numpy as np
 import typer
 from gallery_build import build
+from gallery_country import country
+from gallery_faults import faults
 from numpy.typing import NDArray
 from record import ROOT, commit, on_machine, run_app, write_record
 
@@ -40,6 +44,8 @@ from cvgl.geo import LocalFrame
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
 app.command()(build)
+app.command()(faults)
+app.command()(country)
 
 Results = Annotated[Path, typer.Option(help="Where the record goes.")]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -1,6 +1,7 @@
 """What goes wrong with galleries: damage of every kind is named, killed builds go on, full disks leave the old one.
 
-``CVGL_FAULTS=all`` tries every byte of every part, and 50 kills instead of four (`make` does not).
+``CVGL_FAULTS=all`` tries every byte of most parts, thousands of the largest, and 50 kills instead of four (`make` does
+not; `benchmarks/gallery.py faults` does, and records it).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +30,12 @@ from cvgl.imagery import MapSource
 from cvgl.model import Model
 
 ALL = os.environ.get("CVGL_FAULTS") == "all"
-SMALL = 2048
+SMALL = 16384 if ALL else 2048
 """Parts up to this many bytes are damaged at every byte, larger ones at some."""
-SAMPLE = 60
+SAMPLE = 4000 if ALL else 60
+
+
+Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
@@ -79,36 +84,46 @@ def test_the_parts_are_all(tiny_place: Path) -> None:
 
 def places(size: int, seed: int) -> Iterator[int]:
     """Bytes to damage."""
-    if ALL or size <= SMALL:
+    if size <= SMALL:
         return iter(range(size))
     rng = random.Random(seed)
     return iter(sorted({0, 1, 7, 127, 128, size - 1, *(rng.randrange(size) for _ in range(SAMPLE))}))
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_every_flipped_byte_is_named(tiny_place: Path, truth: dict[str, object], tmp_path: Path, part: str) -> None:
+def test_every_flipped_byte_is_named(
+    tiny_place: Path, truth: dict[str, object], tmp_path: Path, part: str, record_property: Record
+) -> None:
     copy = Path(shutil.copytree(tiny_place / "map.gallery", tmp_path / "copy.gallery"))
     whole = (copy / part).read_bytes()
+    record = Counter[str]()
     for count, place in enumerate(places(len(whole), 1)):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << (place % 8)
         (copy / part).write_bytes(damaged)
         raised = harmless_or_named(copy, part, truth)
         assert raised or part == "manifest.json", f"byte {place} of {part}"
+        record["raised" if raised else "harmless"] += 1
         if count % 50 == 0 and raised:
             with pytest.raises(GalleryError, match=part.replace(".", r"\.")):
                 check_gallery(copy)
+    record_property("flipped", dict(record))
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_every_truncation_is_named(tiny_place: Path, truth: dict[str, object], tmp_path: Path, part: str) -> None:
+def test_every_truncation_is_named(
+    tiny_place: Path, truth: dict[str, object], tmp_path: Path, part: str, record_property: Record
+) -> None:
     copy = Path(shutil.copytree(tiny_place / "map.gallery", tmp_path / "copy.gallery"))
     whole = (copy / part).read_bytes()
+    record = Counter[str]()
     for length in places(len(whole), 2):
         (copy / part).write_bytes(whole[:length])
         raised = harmless_or_named(copy, part, truth)
         # The last byte of the manifest is a line feed.
         assert raised or (part == "manifest.json" and length == len(whole) - 1)
+        record["raised" if raised else "harmless"] += 1
+    record_property("truncated", dict(record))
     (copy / part).write_bytes(whole + b"\0")
     assert harmless_or_named(copy, part, truth)
 
@@ -180,7 +195,9 @@ def content(path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_killed_anywhere_it_goes_on_to_the_same_bytes(tiny_place: Path, tmp_path: Path) -> None:
+def test_killed_anywhere_it_goes_on_to_the_same_bytes(
+    tiny_place: Path, tmp_path: Path, record_property: Record
+) -> None:
     process = start(tiny_place, tmp_path / "whole.gallery")
     assert process.stdout is not None and process.stdout.readline() == "begun\n"
     began = time.monotonic()
@@ -188,7 +205,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(tiny_place: Path, tmp_path
     lasts = time.monotonic() - began
     expected = content(tmp_path / "whole.gallery")
     rng = random.Random(11)
-    went_on = 0
+    went_on = killed = 0
     for trial in range(50 if ALL else 4):
         out = tmp_path / f"killed-{trial}.gallery"
         kills = 0
@@ -200,10 +217,12 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(tiny_place: Path, tmp_path
                 process.send_signal(signal.SIGKILL)
             process.communicate()
             assert process.returncode in (0, -signal.SIGKILL)
+            killed += process.returncode != 0
             went_on += process.returncode != 0 and any((tmp_path / f"{out.name}.partial").glob("pieces/*.npz"))
             kills += 1
         assert content(out) == expected
         assert not (tmp_path / f"{out.name}.partial").exists()
+    record_property("killed", {"builds": trial + 1, "kills": killed, "with pieces done": went_on})
     assert went_on, "no kill fell into the middle of the work"
 
 

@@ -8,6 +8,7 @@ import pickle
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cvgl.cli.gallery import app
-from cvgl.errors import GalleryError, MapError, MissingDependencyError
+from cvgl.errors import GalleryError, MapError, MissingDependencyError, ModelError
 from cvgl.gallery import build_gallery
 from cvgl.gallery.pieces import Arrays, Plan, basemap_piece, cells_of, tile_pieces
-from cvgl.gallery.scale import RayWorkers, ray_workers
+from cvgl.gallery.scale import RayWorkers, ray_cluster
 from cvgl.imagery import MapSource
 from cvgl.model import Model
 
@@ -34,6 +35,11 @@ def build(place: Path, out: Path, workers: Any = None) -> dict[str, bytes]:
     with MapSource.open(place / "map.tif") as source:
         build_gallery(source, Model.open(place / "tiny.cvgl"), out, workers=workers, **SIZES)
     return content(out)
+
+
+def workers_of(place: Path) -> RayWorkers:
+    with MapSource.open(place / "map.tif") as source:
+        return RayWorkers.of([place / "map.tif"], source, Model.open(place / "tiny.cvgl"), threads=1)
 
 
 class Backwards:
@@ -75,15 +81,11 @@ def test_without_ray_the_extra_is_named(tiny_place: Path, tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cluster_that_is_not_there_is_named(tiny_place: Path) -> None:
+def test_a_cluster_that_is_not_there_is_named() -> None:
     ray = pytest.importorskip("ray", reason="needs cvgl[scale]")
     if ray.is_initialized():
         pytest.skip("one is there")
-    with (
-        MapSource.open(tiny_place / "map.tif") as source,
-        pytest.raises(GalleryError, match="no Ray cluster"),
-        ray_workers([tiny_place / "map.tif"], tiny_place / "tiny.cvgl", source.local, "auto"),
-    ):
+    with pytest.raises(GalleryError, match="no Ray cluster"), ray_cluster("auto"):
         pass
 
 
@@ -99,10 +101,7 @@ def two() -> Iterator[Any]:
 @pytest.mark.slow
 def test_two_workers_give_the_same_bytes(two: Any, tiny_place: Path, tmp_path: Path) -> None:
     expected = build(tiny_place, tmp_path / "one.gallery")
-    with MapSource.open(tiny_place / "map.tif") as source:
-        local = source.local
-    with ray_workers([tiny_place / "map.tif"], tiny_place / "tiny.cvgl", local, threads=1) as workers:
-        assert build(tiny_place, tmp_path / "two.gallery", workers) == expected
+    assert build(tiny_place, tmp_path / "two.gallery", workers_of(tiny_place)) == expected
 
 
 @pytest.mark.slow
@@ -121,8 +120,7 @@ def test_a_worker_that_is_killed_changes_nothing(
                     killed.append(kill_one())
                 yield made
 
-    with MapSource.open(tiny_place / "map.tif") as source:
-        workers = Killing((str(tiny_place / "map.tif"),), str(tiny_place / "tiny.cvgl"), source.local, 1)
+    workers = Killing(**vars(workers_of(tiny_place)))
     assert build(tiny_place, tmp_path / "two.gallery", workers) == expected
     assert killed
 
@@ -145,9 +143,17 @@ def ancestors(process: int) -> Iterator[int]:
 
 
 @pytest.mark.slow
-def test_what_a_worker_cannot_read_is_named(two: Any, tiny_place: Path, tmp_path: Path) -> None:
-    with MapSource.open(tiny_place / "map.tif") as source:
-        lost = RayWorkers((str(tmp_path / "absent.tif"),), str(tiny_place / "tiny.cvgl"), source.local, 1)
-    with pytest.raises(MapError, match=r"absent\.tif"):
-        build(tiny_place, tmp_path / "x.gallery", lost)
+@pytest.mark.parametrize(
+    ("field", "value", "error", "says"),
+    [
+        ("maps", ("/nowhere/absent.tif",), MapError, r"absent\.tif"),
+        ("identity", "0" * 64, MapError, "other files"),
+        ("fingerprint", "0" * 64, ModelError, "another model"),
+    ],
+)
+def test_what_a_worker_has_not_is_named(
+    two: Any, tiny_place: Path, tmp_path: Path, field: str, value: Any, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        build(tiny_place, tmp_path / "x.gallery", replace(workers_of(tiny_place), **{field: value}))
     assert not (tmp_path / "x.gallery").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -284,3 +285,18 @@ def test_few_of_many_are_ordered_as_all_would_be() -> None:
     assert all(
         (a == b).all() for a, b in zip(best_few(rows[5], rows, tiles, 12), order(rows[5], rows, tiles, 12), strict=True)
     )
+
+
+@pytest.mark.parametrize("name", ["tree.npy", "tree_order.npy"])
+def test_a_damaged_tree_is_named_when_it_is_used_and_not_before(place: Path, tmp_path: Path, name: str) -> None:
+    copy = Path(shutil.copytree(place / "map.gallery", tmp_path / "copy.gallery"))
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 16
+    (copy / name).write_bytes(content)
+    gallery = Gallery.open(copy)
+    query = np.asarray(gallery.descriptors[:1], np.float32)
+    gallery.search(query, 5)
+    with pytest.raises(GalleryError, match=name.replace(".", r"\.")):
+        gallery.tree(query, 5)
+    with pytest.raises(GalleryError, match=name.replace(".", r"\.")):
+        check_gallery(copy)

@@ -107,7 +107,7 @@ def build(
         typer.Option(
             metavar="ADDRESS",
             help="Embed on a Ray cluster: its address, auto for the one that this machine belongs to, local for one of"
-            " this machine alone. Map and model must lie under the same names on each machine. Needs cvgl[scale].",
+            " this machine alone. The same map and model must lie under the same names on each. Needs cvgl[scale].",
             show_default="in this process",
         ),
     ] = None,
@@ -123,7 +123,7 @@ def build(
     from cvgl.camera import Camera
     from cvgl.gallery import build_gallery, extend_gallery, read_manifest
     from cvgl.gallery.area import Area
-    from cvgl.gallery.scale import ray_workers
+    from cvgl.gallery.scale import RayWorkers, ray_cluster
     from cvgl.gallery.views import SimulatedViews
     from cvgl.gallery.write import Search
     from cvgl.imagery import MapSource
@@ -135,7 +135,10 @@ def build(
         sees = camera is not None and not add
         model = Model.open(model_path or _shipped_model(), views=("reference", "query") if sees else ("reference",))
         area = None if clip is None else Area.read(clip, source.local)
-        workers = None if ray is None else stack.enter_context(ray_workers(maps, model.path, source.local, ray))
+        workers = None
+        if ray is not None:
+            stack.enter_context(ray_cluster(ray))
+            workers = RayWorkers.of(maps, source, model)
         if add:
             if tile_size or height or stride or heading or basemap_gsd or tree:
                 raise typer.BadParameter("the gallery has sizes and headings of its own", param_hint="--add")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cvgl import errors
-from cvgl.errors import CvglError, GalleryError, MissingDependencyError
+from cvgl.errors import CvglError, GalleryError, MapError, MissingDependencyError, ModelError
 from cvgl.gallery.pieces import Arrays, Plan, basemap_piece, tile_pieces
 from cvgl.geo import LocalFrame
 from cvgl.model import Model
@@ -23,7 +23,7 @@ from cvgl.versions import versions
 if TYPE_CHECKING:
     from cvgl.imagery import MapSource
 
-__all__ = ["LOCAL", "RayWorkers", "ray_workers"]
+__all__ = ["LOCAL", "RayWorkers", "ray_cluster"]
 
 LOCAL = "local"
 """Instead of an address: a cluster of this machine alone, for as long as the build takes."""
@@ -34,26 +34,37 @@ class RayWorkers:
     """Makes pieces on a Ray cluster. A piece is an area of the map; a worker that dies loses the one it is at.
 
     Ray Data gives each worker piece after piece, starts another worker where one died, and gives its piece to the next.
-    Every worker reads the map and the model itself, under the names that they have here.
+    Every worker reads the map and the model itself, under the names that they have here. A map must be the very files
+    (names, sizes, times), as on a file system that is shared or copied with its times.
 
     Args:
         maps: paths of the map, or of several, the most important first.
+        identity: of the map (`MapSource.identity`).
         model: path of the bundle.
+        fingerprint: of the model.
         local: the local tangent plane of the gallery.
         threads: of the network in each worker, which takes as many processors.
     """
 
     maps: tuple[str, ...]
+    identity: str
     model: str
+    fingerprint: str
     local: LocalFrame
     threads: int
+
+    @classmethod
+    def of(cls, maps: Sequence[str | Path], source: MapSource, model: Model, threads: int = 2) -> RayWorkers:
+        """For a map and a model that are open here; ``maps`` are the paths that ``source`` was opened from."""
+        paths = tuple(os.path.abspath(path) for path in maps)
+        return cls(paths, source.identity(), os.path.abspath(model.path), model.fingerprint, source.local, threads)
 
     def make(self, plan: Plan, stage: str, numbers: Sequence[int]) -> Iterator[tuple[int, Arrays]]:
         """As :meth:`cvgl.gallery.pieces.Workers.make`.
 
         Raises:
             GalleryError: the cluster fails, or a worker has other versions than this machine.
-            MapError, ModelError: a worker cannot read the map or the model.
+            MapError, ModelError: a worker cannot read the map or the model, or has another one.
         """
         if not numbers:
             return
@@ -82,32 +93,26 @@ class RayWorkers:
 
 
 @contextlib.contextmanager
-def ray_workers(
-    maps: Sequence[str | Path], model: str | Path, local: LocalFrame, address: str = LOCAL, threads: int = 2
-) -> Iterator[RayWorkers]:
+def ray_cluster(address: str = LOCAL) -> Iterator[None]:
     """Connect to a Ray cluster, and leave it at the end.
 
     Args:
-        maps, model, local, threads: as :class:`RayWorkers` has them.
-        address: of the cluster, as `ray.init` takes it; "auto" for the one that this machine belongs to, "local" for
-            one that is made of this machine alone.
+        address: as `ray.init` takes it; "auto" for the cluster that this machine belongs to, "local" for one that is
+            made of this machine alone.
 
     Raises:
         MissingDependencyError: Ray is not installed.
         GalleryError: no cluster answers there.
     """
     ray = _ray()
-    started = not ray.is_initialized()
     try:
-        if started:
-            ray.init(address=address, include_dashboard=False, configure_logging=False, log_to_driver=False)
+        ray.init(address=address, include_dashboard=False, configure_logging=False, log_to_driver=False)
     except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as reason:
         raise GalleryError(f"no Ray cluster there: {_last_line(reason)}", field="ray", found=address) from reason
     try:
-        yield RayWorkers(tuple(os.path.abspath(path) for path in maps), os.path.abspath(model), local, threads)
+        yield
     finally:
-        if started:
-            ray.shutdown()
+        ray.shutdown()
 
 
 class _Worker:
@@ -131,8 +136,18 @@ class _Worker:
             raise GalleryError("a worker has other versions", field="built_with", found=found, expected=str(expected))
         maps = [Path(path) for path in job.maps]
         self._source = MapSource.open(maps if len(maps) > 1 else maps[0], job.local)
+        if self._source.identity() != job.identity:
+            raise MapError("a worker has other files there", file=maps[0], expected="the same sizes and times")
         if self._stage == "tiles":
             self._model = Model.open(job.model, job.threads, views=("reference",))
+            if self._model.fingerprint != job.fingerprint:
+                raise ModelError(
+                    "a worker has another model there",
+                    file=job.model,
+                    field="fingerprint",
+                    found=self._model.fingerprint[:16],
+                    expected=job.fingerprint[:16],
+                )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         number = int(row["number"])
