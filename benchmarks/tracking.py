@@ -25,6 +25,7 @@ from tracking_peers import Bounds, Gated, Particles, Peer, Told
 from cvgl.bench import machine
 from cvgl.fix import Alternative
 from cvgl.geo import LocalFrame
+from cvgl.lasting import MAP_REACH_M, TILT, VELOCITY
 from cvgl.settings import Settings
 from cvgl.tracking import Sight, Tracker, distinct
 from cvgl.tracking.motion import POSITION
@@ -82,11 +83,12 @@ def flight(case: Case, rng: np.random.Generator) -> Iterator[tuple[Sight, Array]
     """Frames of one flight, each with the aircraft's true position (2,)."""
     west, south, east, north = BOUNDS
     at = rng.uniform([west / 2, south / 2], [east / 2, north / 2])
-    target, wind = at, rng.normal(0.0, 0.4, 2)
+    target, wind = at, rng.normal(0.0, 0.5, 2)
     lean = HEIGHT_M * math.tan(math.radians(case.tilt_deg))
-    mount = rng.normal(0.0, math.sqrt(0.8), 2)
-    waves = rng.normal(0.0, 1.0 / 150.0, (2, 24, 2))
-    phases = rng.uniform(0.0, 2 * math.pi, (2, 24))
+    mount, sway = (share * rng.standard_normal(2) for share in (TILT.lasting_sigma, TILT.passing_sigma))
+    keep = math.exp(-case.period_s / TILT.passing_s)
+    waves = rng.standard_normal((2, 64, 2)) / (MAP_REACH_M * np.abs(rng.standard_normal((2, 64, 1))))
+    phases = rng.uniform(0.0, 2 * math.pi, (2, 64))
     for index in range(case.frames):
         before = at
         if index in case.kidnapped:
@@ -102,8 +104,9 @@ def flight(case: Case, rng: np.random.Generator) -> Iterator[tuple[Sight, Array]
         moved = (at - before) / case.period_s
         heading = math.degrees(math.atan2(*(target - at))) % 360.0
         sine, cosine = math.sin(math.radians(heading)), math.cos(math.radians(heading))
-        tilted = lean * np.array([[sine, cosine], [cosine, -sine]]) @ (mount + rng.normal(0.0, math.sqrt(0.2), 2))
-        field = np.sqrt(2 / 24) * np.cos(waves @ at + phases).sum(axis=1)
+        tilted = lean * np.array([[sine, cosine], [cosine, -sine]]) @ (mount + sway)
+        sway = keep * sway + TILT.passing_sigma * math.sqrt(1 - keep**2) * rng.standard_normal(2)
+        field = np.sqrt(2 / 64) * np.cos(waves @ at + phases).sum(axis=1)
         seen = at + tilted + field + rng.normal(0.0, 0.5, 2)
         wrong = rng.uniform([west, south], [east, north], (2, 2))
         places = [_place(where, heading + rng.normal(0, 5), rng.random(), 0.15, lean) for where in wrong]
@@ -112,9 +115,8 @@ def flight(case: Case, rng: np.random.Generator) -> Iterator[tuple[Sight, Array]
         told = None
         if case.velocity:
             # An inertial solution's error stays: averages would not take it out.
-            wind = wind * math.exp(-case.period_s / 60.0) + rng.normal(
-                0.0, 0.5 * math.sqrt(1 - math.exp(-2 * case.period_s / 60.0)), 2
-            )
+            stays = math.exp(-case.period_s / VELOCITY.lasting_s)
+            wind = stays * wind + 0.5 * math.sqrt(1 - stays**2) * rng.standard_normal(2)
             told = (float(moved[0] + wind[0]), float(moved[1] + wind[1]))
         ordered = sorted(places, key=lambda place: -place.log10_odds)
         yield Sight(index * case.period_s, HEIGHT_M, heading, told, 0.5, distinct(ordered)), at

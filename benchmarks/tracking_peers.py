@@ -10,10 +10,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cvgl.fix import Alternative
+from cvgl.lasting import MAP_REACH_M, TILT, VELOCITY
 from cvgl.settings import Settings
 from cvgl.tracking import Sight
 from cvgl.tracking.evidence import log_ratio
-from cvgl.tracking.mixture import lasting_errors
+from cvgl.tracking.mixture import common_errors, lean_of
 from cvgl.tracking.motion import Dynamics
 
 __all__ = ["Gated", "Particles", "Peer", "Told"]
@@ -135,7 +137,7 @@ class Particles:
         self._p = self._rng.uniform([west, south], [east, north], (count, 2))
         self._low, self._high = np.array([west, south]), np.array([east, north])
         self._v = self._rng.normal(0, self._model.speed_sigmas[-1], (count, 2))
-        self._tilt = self._rng.normal(size=(count, 2))
+        self._tilt, self._sway = self._rng.normal(size=(2, count, 2))
         self._map = self._rng.normal(0, self._model.map_sigma, (count, 2))
         self._w = np.full(count, 1.0 / count)
         self._time: float | None = None
@@ -166,7 +168,7 @@ class Particles:
         area = min(sight.area, self._area)
         for place in sight.places:
             apart = np.array([place.easting, place.northing]) - self._seen(place)
-            lean, common = lasting_errors(place, self._model)
+            lean, common = common_errors(place, self._model)
             noise = place.covariance - (lean**2 + common**2) * np.eye(2)
             squared = np.einsum("ni,ij,nj->n", apart, np.linalg.inv(noise), apart)
             density = np.exp(-0.5 * squared) / (2 * math.pi * math.sqrt(float(np.linalg.det(noise))))
@@ -177,18 +179,20 @@ class Particles:
         if 1.0 / float(self._w @ self._w) < self._count / 2:
             picked = np.searchsorted(np.cumsum(self._w), (np.arange(self._count) + self._rng.random()) / self._count)
             picked = np.minimum(picked, self._count - 1)
-            self._p, self._v, self._tilt, self._map = (a[picked] for a in (self._p, self._v, self._tilt, self._map))
+            state = (self._p, self._v, self._tilt, self._sway, self._map)
+            self._p, self._v, self._tilt, self._sway, self._map = (values[picked] for values in state)
             self._w = np.full(self._count, 1.0 / self._count)
             # Regularised: copies are moved apart by a little of the spread.
             spread = np.sqrt(np.maximum(np.var(self._p, axis=0), 1e-4))
             self._p = self._p + self._rng.normal(size=self._p.shape) * 0.2 * np.minimum(spread, 5.0)
         return share
 
-    def _seen(self, place: object) -> Array:
-        lean, common = lasting_errors(place, self._model)  # type: ignore[arg-type]
-        sine, cosine = math.sin(math.radians(place.heading_deg)), math.cos(math.radians(place.heading_deg))  # type: ignore[attr-defined]
-        turn = np.array([[sine, cosine], [cosine, -sine]])
-        seen: Array = self._p + lean * self._tilt @ turn.T + common / self._model.map_sigma * self._map
+    def _seen(self, place: Alternative) -> Array:
+        lean, common = common_errors(place, self._model)
+        lasts, passes = lean_of(lean, place.heading_deg)
+        seen: Array = (
+            self._p + self._tilt @ lasts.T + self._sway @ passes.T + common / self._model.map_sigma * self._map
+        )
         return seen
 
     def _jump(self, sight: Sight) -> None:
@@ -204,7 +208,7 @@ class Particles:
         self._v[moved] = self._rng.normal(
             0, self._model.speed_sigmas[-1] if self._given is None else sight.velocity_sigma, (share, 2)
         )
-        self._tilt[moved] = self._rng.normal(size=(share, 2))
+        self._tilt[moved], self._sway[moved] = self._rng.normal(size=(2, share, 2))
         self._map[moved] = self._rng.normal(0, self._model.map_sigma, (share, 2))
         # The lost are even over the map: at a place they have its density, not the one that they were drawn with.
         lost = max(2e-5, 1e-3 * held)
@@ -222,7 +226,7 @@ class Particles:
             if self._given is not None:
                 self._v = self._v + self._given
         else:
-            sigma, lasts = sight.velocity_sigma, 30.0
+            sigma, lasts = sight.velocity_sigma, VELOCITY.lasting_s
             if self._given is None:
                 self._v = self._rng.normal(0, sigma, self._v.shape)
         keep = math.exp(-dt / lasts)
@@ -235,8 +239,10 @@ class Particles:
         noise = self._rng.normal(size=(self._count, 2, 2)) @ root.T
         self._p = self._p + given * dt + reach * self._v + noise[:, :, 0]
         self._v = keep * self._v + noise[:, :, 1]
-        self._tilt += self._rng.normal(size=self._tilt.shape) * math.sqrt(max(1 - math.exp(-2 * dt / 600.0), 0.0)) * 0.5
-        self._tilt *= math.exp(-dt / 600.0)
-        fade = math.exp(-dt / 300.0 - float(np.hypot(*(given + self._w @ self._v))) * dt / 200.0)
+        for states, lasts in ((self._tilt, TILT.lasting_s), (self._sway, TILT.passing_s)):
+            keep = math.exp(-dt / lasts)
+            states *= keep
+            states += math.sqrt(1 - keep**2) * self._rng.normal(size=states.shape)
+        fade = math.exp(-float(np.hypot(*(given + self._w @ self._v))) * dt / MAP_REACH_M)
         draw = self._rng.normal(0, self._model.map_sigma, self._map.shape)
         self._map = fade * self._map + math.sqrt(1 - fade**2) * draw

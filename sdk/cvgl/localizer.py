@@ -49,7 +49,7 @@ from cvgl.sharpness import sharpness
 from cvgl.tracking import Answer, Sight, Tracker, distinct
 from cvgl.tracking.motion import POSITION
 
-__all__ = ["Localizer"]
+__all__ = ["Localizer", "wide_turns"]
 
 # Heading hypotheses of an unknown heading that refinement follows up.
 _HEADINGS_REFINED = 5
@@ -62,6 +62,13 @@ _DECOYS = 6
 # Frames that are not found are blurred if they have less than this share of the map's fine detail. Sharp photos have
 # 0.7 to 2.3 of it, motion by ten of the basemap's pixels leaves 0.2 to 0.5.
 _BLURRED = 0.5
+# What a frame that shows nothing anywhere is answered with, or one that cannot be answered at all.
+_BLIND = frozenset(
+    {
+        *(ReasonCode.TOO_DARK, ReasonCode.OVEREXPOSED, ReasonCode.FEATURELESS, ReasonCode.BLURRED),
+        *(ReasonCode.BAD_INPUT, ReasonCode.MODEL, ReasonCode.GALLERY),
+    }
+)
 # Below this standard deviation (grey levels) a frame shows nothing to localise by.
 _FEATURELESS = 4.0
 
@@ -183,16 +190,32 @@ class Localizer:
             height=scaled,
         )
         measured = self.locate(looked)
+        areas = [math.inf if looked.prior is None else math.pi * self._search_circle(looked.prior).radius_m ** 2]
+        places = [(place, areas[0]) for place in measured.alternatives]
+        if frame.prior is None and looked.prior is not None and not measured and measured.reason_code not in _BLIND:
+            # It should have been found there. Whether it is found elsewhere decides what is left of the track.
+            elsewhere = self.locate(replace(looked, prior=None))
+            areas.append(math.inf)
+            places += [(place, math.inf) for place in elsewhere.alternatives]
+            likelier = max(measured, elsewhere, key=lambda fix: fix.probability)
+            measured = replace(likelier, timings_ms=_together(measured.timings_ms, elsewhere.timings_ms))
+        # What was looked for in less has fewer to stand out from.
+        west, south, east, north = self.gallery.manifest.bounds
+        whole = (east - west) * (north - south)
+        places.sort(key=lambda one: -one[0].log10_odds - math.log10(min(one[1], whole)))
+        kept = distinct([place for place, _ in places])
+        area_of = {id(place): area for place, area in places}
         sight = Sight(
             time=float(frame.time),
             height=height,
             heading=heading,
             velocity=velocity,
             velocity_sigma=sigma,
-            places=distinct(measured.alternatives),
+            places=kept,
             turned=expected.turn_deg,
             scaled=scaled / height if math.isfinite(scaled) else 1.0,
-            area=math.inf if looked.prior is None else math.pi * self._search_circle(looked.prior).radius_m ** 2,
+            area=max(areas),
+            areas=tuple(area_of[id(place)] for place in kept),
         )
         return self._told(self._tracker.update(sight), measured, given)
 
@@ -362,7 +385,7 @@ class Localizer:
             hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
             clock.lap("register")
             if decision.looks > 1 and in_doubt(hypotheses, scene, settings, decision):
-                wide = turns if frame.heading is None else _wide_turns(settings.heading_sigma_deg)
+                wide = turns if frame.heading is None else wide_turns(settings.heading_sigma_deg)
                 many = _SECOND_CANDIDATES * settings.candidates
                 candidates = self._search(descriptors, headings, frame.prior, hidden, offsets, frame.height, many)
                 views, places = self._views(grey, camera, candidates, headings, rotations, frame.height)
@@ -566,7 +589,13 @@ class Localizer:
         return views, places
 
 
-def _wide_turns(sigma_deg: float) -> list[float]:
+def _together(*timings: dict[str, float]) -> dict[str, float]:
+    """Milliseconds by stage of several looks at one frame."""
+    stages = dict.fromkeys(stage for one in timings for stage in one)
+    return {stage: sum(one.get(stage, 0.0) for one in timings) for stage in stages}
+
+
+def wide_turns(sigma_deg: float) -> list[float]:
     """Corrections of a heading that a second look tries, degrees: those of the first, and on to 2.5 sigma."""
     step = TURNS_DEG[1] - TURNS_DEG[0]
     count = max(math.ceil(_SECOND_SIGMAS * sigma_deg / step), len(TURNS_DEG) // 2)

@@ -165,6 +165,32 @@ def test_kidnapped_it_gives_way_in_a_few_frames(log10_chance: float, within: int
     assert answers[0].mean is None or not answers[0].accepted
 
 
+def test_the_first_strong_match_elsewhere_takes_the_certainty_at_once() -> None:
+    one = tracker()
+    before = flown(one, np.arange(0.0, 60.0, 2.0))
+    assert before.accepted and before.protection_radius_m < 60.0
+    answer = one.update(sight(60.0, place(1500.0, 800.0), place(-900.0, 9.0, NOTHING)))
+    assert not answer.accepted and answer.implausible
+    assert answer.mean is None or answer.protection_radius_m > 1000.0
+    again = one.update(sight(62.0, place(310.0, 0.0)))
+    assert again.accepted and again.protection_radius_m < 60.0
+
+
+def test_not_found_where_it_was_looked_for_makes_lost_likelier() -> None:
+    beliefs = {}
+    for area in (1e4, math.inf):
+        one = tracker(loss_per_s=1e-3)
+        flown(one, np.arange(0.0, 60.0, 2.0))
+        beliefs[area] = one.update(sight(60.0, place(310.0, 70.0, NOTHING), area=area)).probability
+    assert beliefs[1e4] < beliefs[math.inf] < 1.0
+
+
+def test_what_holds_the_frame_mistaken_says_where_the_aircraft_is_as_well() -> None:
+    one = tracker()
+    answers = [one.update(sight(20.0 * k, place(20.0 * k, 0.0, WEAK), area=1e5, velocity=(1.0, 0.0))) for k in range(8)]
+    assert answers[-1].mean is not None and math.isfinite(answers[-1].protection_radius_m)
+
+
 def test_two_places_that_match_as_well_are_no_position() -> None:
     answer = tracker().update(sight(0.0, place(0.0, 0.0), place(700.0, 0.0)))
     assert answer.mean is None and "likeliest" in answer.reason

@@ -12,7 +12,7 @@ from xml.sax.saxutils import quoteattr
 
 from cvgl_ros.parameters import ParameterError
 
-__all__ = ["LOOPBACK", "domain_id", "domain_xml"]
+__all__ = ["LOOPBACK", "domain_id", "domain_xml", "own_interfaces"]
 
 LOOPBACK = "lo"
 _MOST_DOMAIN = 232
@@ -38,16 +38,21 @@ def domain_id(given: int | None = None) -> int:
     return number
 
 
+def own_interfaces(interfaces: Sequence[str] = ()) -> tuple[str, ...]:
+    """The interfaces (names or addresses) that the bridge keeps to; none where CYCLONEDDS_URI decides."""
+    if interfaces:
+        return tuple(interfaces)
+    return () if os.environ.get("CYCLONEDDS_URI", "") else (LOOPBACK,)
+
+
 def domain_xml(interfaces: Sequence[str] = ()) -> str:
     """Cyclone's settings: the named interfaces (names or addresses) only; without any, what CYCLONEDDS_URI says, and
     without that loopback."""
-    if not interfaces:
-        configured = os.environ.get("CYCLONEDDS_URI", "")
-        if configured:
-            return configured
-        interfaces = (LOOPBACK,)
+    own = own_interfaces(interfaces)
+    if not own:
+        return os.environ["CYCLONEDDS_URI"]
     parts = []
-    for interface in interfaces:
+    for interface in own:
         key = "address" if interface[:1].isdigit() or ":" in interface else "name"
         parts.append(f"<NetworkInterface {key}={quoteattr(interface)}/>")
     return (

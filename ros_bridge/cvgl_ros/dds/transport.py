@@ -15,12 +15,13 @@ from cyclonedds.qos import Policy, Qos
 from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 
-from cvgl.node.log import harmless
+from cvgl.node.log import Log, harmless
 from cvgl_ros import msgs
 from cvgl_ros.bridge import TRIGGER_SERVICE, Bridge, Input, Output
-from cvgl_ros.dds.domain import domain_xml
+from cvgl_ros.dds.domain import domain_xml, own_interfaces
 from cvgl_ros.dds.graph import GRAPH_TOPIC, USER_DATA, entities_info, entities_type
 from cvgl_ros.dds.names import reply_topic, request_topic, resolve, topic_name
+from cvgl_ros.dds.sockets import keep_to, udp_sockets
 from cvgl_ros.dds.types import carrier_of, wrap
 from cvgl_ros.parameters import ParameterError
 
@@ -37,8 +38,10 @@ _MOST_BLOCKING_NS = 100_000_000
 _joined: weakref.WeakValueDictionary[tuple[int, str], Domain] = weakref.WeakValueDictionary()
 
 
-def join(domain: int, interfaces: Sequence[str] = ()) -> Domain:
+def join(domain: int, interfaces: Sequence[str] = (), log: Log = lambda level, text: None) -> Domain:
     """The domain on these interfaces only; to be kept for as long as it is used.
+
+    What comes in over another interface is dropped in the kernel; where that cannot be had, ``log`` is told.
 
     Raises:
         ParameterError: no such interface, or this process has joined the domain in another way.
@@ -46,6 +49,7 @@ def join(domain: int, interfaces: Sequence[str] = ()) -> Domain:
     xml = domain_xml(interfaces)
     joined = _joined.get((domain, xml))
     if joined is None:
+        before = _sockets()
         try:
             joined = _joined[domain, xml] = Domain(domain, xml)
             # What is wrong with the settings shows with the first participant only.
@@ -53,7 +57,19 @@ def join(domain: int, interfaces: Sequence[str] = ()) -> Domain:
         except DDSException as reason:
             found = ", ".join(interfaces) or "the default interface"
             raise ParameterError(f"cannot join domain {domain}: {reason}", field="interface", found=found) from reason
+        if own := own_interfaces(interfaces):
+            try:
+                keep_to(_sockets() - before, own)
+            except (OSError, ValueError) as reason:
+                log("warning", f"DDS: the sockets hear every interface, as the kernel cannot filter: {reason}")
     return joined
+
+
+def _sockets() -> set[tuple[int, int]]:
+    try:
+        return udp_sockets()
+    except OSError:  # no /proc; what follows will say so
+        return set()
 
 
 class DdsTransport:
@@ -82,7 +98,7 @@ class DdsTransport:
     ) -> None:
         self._namespace, self._remaps, self._jazzy = namespace, dict(remaps or {}), jazzy
         self._log = harmless(log)
-        self._domain = join(domain, interfaces)
+        self._domain = join(domain, interfaces, self._log)
         self._participant = DomainParticipant(domain, qos=Qos(Policy.Userdata(USER_DATA)))
         self._writers: dict[str, DataWriter[Any]] = {}
         self._readers: list[tuple[DataReader[Any], str, Callable[[Any], None]]] = []

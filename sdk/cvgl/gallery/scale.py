@@ -71,8 +71,9 @@ class RayWorkers:
         ray = _ray()
         try:
             processors = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-            each = max(1, min(self.threads, *processors))
-            workers = max(1, sum(processors) // each)
+            # A cluster's head often has none for its work.
+            each = max(1, min(self.threads, max(processors)))
+            workers = max(1, sum(count // each for count in processors))
             ray.data.DataContext.get_current().enable_progress_bars = False
             rows = ray.data.from_items(
                 [{"number": int(number)} for number in numbers], override_num_blocks=len(numbers)

@@ -37,11 +37,13 @@ def own_answer(fix: Fix) -> Fix:
         return fix
     if fix.status is FixStatus.REFINED and fix.measured:
         return fix.measured
+    # Why this frame gave none says more than that the filter went on without it.
+    why = fix if fix.measured or not fix.measured.reason else fix.measured
     return replace(
         fix.measured,
         status=FixStatus.NO_FIX,
-        reason=fix.reason or fix.measured.reason,
-        reason_code=fix.reason_code or fix.measured.reason_code,
+        reason=why.reason or fix.measured.reason,
+        reason_code=why.reason_code or fix.measured.reason_code,
         latitude=math.nan,
         longitude=math.nan,
         covariance=None,

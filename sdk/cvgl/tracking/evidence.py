@@ -33,6 +33,7 @@ class Sight:
         places: what was registered, likeliest first, each place once.
         turned, scaled: what the frame was looked for with: the correction of the heading, degrees, and of the height.
         area: square metres in which the frame was looked for; infinite for all of the map.
+        areas: the same for each place, where they were looked for in different ways; empty where all were in ``area``.
     """
 
     time: float
@@ -44,6 +45,7 @@ class Sight:
     turned: float = 0.0
     scaled: float = 1.0
     area: float = math.inf
+    areas: tuple[float, ...] = ()
 
 
 def distinct(alternatives: Sequence[Alternative]) -> tuple[Alternative, ...]:

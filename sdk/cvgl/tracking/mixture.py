@@ -39,6 +39,8 @@ _NEW_VIEW_S = 20.0
 # Its scatter within metres, as far as it is not the map's, is new much sooner.
 _NEW_SCATTER_HEIGHTS = 0.1
 _NEW_SCATTER_S = 2.0
+# A view that should be matched is not this often for reasons that nobody knows: a bird, a glare.
+_SPOILT = 0.01
 # How much a frame registers the right place at all is learnt over so many frames of the flight.
 _MEMORY = 30.0
 # What the chance of it that is stated beforehand counts for, frames.
@@ -89,6 +91,7 @@ class Mixture:
         covariances: (N, 12, 12).
         paces: (N,) at which of the motion's paces each flies.
         own: (N,) whether the component holds that a place of the frame at this time is right.
+        matched: (N,) the same of the last frame that had any places.
         lost: probability of being anywhere on the map.
         velocity: (2,) that was given for this time, m/s; None where the state holds the velocity itself.
         seen: (K, 2) places of the last frame that had any, metres.
@@ -103,6 +106,7 @@ class Mixture:
     covariances: Array = field(default_factory=lambda: np.empty((0, SIZE, SIZE)))
     paces: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     own: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
+    matched: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
     lost: float = 1.0
     velocity: Array | None = None
     seen: Array = field(default_factory=lambda: np.empty((0, 2)))
@@ -125,20 +129,22 @@ class Mixture:
             means[row, POSITION] = easting, northing
             covariances[row, POSITION, POSITION] = max(sigma, 0.1) ** 2 * np.eye(2)
         weights = np.full(len(paces), (1.0 - lost) / max(len(paces), 1))
-        return cls(time, weights, means, covariances, paces, np.zeros(len(paces), bool), lost if circles else 1.0)
+        unseen = np.zeros(len(paces), bool)
+        return cls(time, weights, means, covariances, paces, unseen, unseen, lost if circles else 1.0)
 
 
 def advance(mixture: Mixture, time: float, motion: Motion | None, model: Dynamics, chances: Chances) -> Mixture:
     """What is believed at a later time, before anything is seen there."""
     # A start has no time of its own: it holds when the first frame comes.
     elapsed = min(max(time - mixture.time, 0.0), _LONGEST_S) if math.isfinite(mixture.time) else 0.0
-    weights, states, paces = mixture.weights, (mixture.means, mixture.covariances), mixture.paces
+    weights, states = mixture.weights, (mixture.means, mixture.covariances)
+    paces, matched = mixture.paces, mixture.matched
     count, change = len(model.speed_sigmas), model.change_of_pace(elapsed)
     if motion is None and change > 0.0 and len(weights):
         # Every component may fly on at each pace.
         to = np.repeat(np.arange(count), len(weights))
         parts = np.where(to == np.tile(paces, count), 1.0 - change * (count - 1), change)
-        weights, paces = np.tile(weights, count) * parts, to
+        weights, paces, matched = np.tile(weights, count) * parts, to, np.tile(matched, count)
         states = (np.tile(mixture.means, (count, 1)), np.tile(mixture.covariances, (count, 1, 1)))
     means, covariances = model.move(*states, paces, elapsed, motion, mixture.velocity)
     weights = weights * math.exp(-chances.lost_per_s * elapsed)
@@ -154,6 +160,7 @@ def advance(mixture: Mixture, time: float, motion: Motion | None, model: Dynamic
         covariances=covariances[keep],
         paces=paces[keep],
         own=np.zeros(len(weights), bool),
+        matched=matched[keep],
         lost=1.0 - float(weights.sum()),
         velocity=None if motion is None else np.array([motion.east, motion.north]),
     )
@@ -165,30 +172,45 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
     if not places:
         # Each step has split every component by pace.
         return merge(mixture, _COMPONENTS)
-    new = _novelty(mixture, sight, _NEW_VIEW_HEIGHTS, _NEW_VIEW_S)
-    scatter = _novelty(mixture, sight, _NEW_SCATTER_HEIGHTS, _NEW_SCATTER_S)
+    # Of each place, and of where each component has come since: how new the view is.
+    fresh = [_novelty(mixture, sight, _apart(place, mixture.seen), _NEW_VIEW_HEIGHTS, _NEW_VIEW_S) for place in places]
+    nearest = min(_apart(place, mixture.seen) for place in places)
+    scatter = _novelty(mixture, sight, nearest, _NEW_SCATTER_HEIGHTS, _NEW_SCATTER_S)
+    new = _novelty(mixture, sight, nearest, _NEW_VIEW_HEIGHTS, _NEW_VIEW_S)
+    velocity = mixture.means[:, VELOCITY] + (0.0 if mixture.velocity is None else mixture.velocity)
+    speed = np.sqrt((velocity**2).sum(axis=1) + np.trace(mixture.covariances[:, VELOCITY, VELOCITY], axis1=1, axis2=2))
+    gone = speed * (max(sight.time - mixture.seen_at, 0.0) if len(mixture.seen) else 0.0)
+    moved = np.array([_novelty(mixture, sight, float(metres), _NEW_VIEW_HEIGHTS, _NEW_VIEW_S) for metres in gone])
     looks = [_look(place, sight, model, scatter) for place in places]
     found = (_STATED * chances.found + mixture.hits) / (_STATED + mixture.frames)
+    areas = [min(area, chances.map_area) for area in sight.areas or (sight.area,) * len(places)]
     weights, means, covariances, paces, own = [], [], [], [], []
-    lost_log = math.log(mixture.lost) if mixture.lost > 0 else -math.inf
-    searched = min(sight.area, chances.map_area)
+    # A view that was matched is matched again until it is new, and one that was not is not.
+    finds = moved * found + (1.0 - moved) * mixture.matched
     # Of a component's cases: none of the places is right, or one of them.
-    cases = [np.full(len(mixture.weights), math.log1p(-found))]
-    updated = []
-    for look, place in zip(looks, places, strict=True):
+    with np.errstate(divide="ignore"):
+        prior, find_logs = np.log(mixture.weights), np.log(finds)
+        lost_log = math.log(mixture.lost) if mixture.lost > 0 else -math.inf
+    missed = np.log(np.maximum(1.0 - finds, _SPOILT))
+    cases, heard, updated = [missed], [missed], []
+    for look, place, told, area in zip(looks, places, fresh, areas, strict=True):
         mean, covariance, density = _correct(mixture.means, mixture.covariances, look)
-        cases.append(math.log(found) + log_ratio(place) + density - look.clutter + math.log(searched))
+        says = log_ratio(place) + density - look.clutter + math.log(area)
+        cases.append(find_logs + says)
+        # What it said before it says again, right or wrong.
+        heard.append(find_logs + told * says)
         updated.append((mean, covariance))
     ratio = np.stack(cases)
-    total = np.logaddexp.reduce(ratio, axis=0)
-    with np.errstate(divide="ignore"):
-        ratio = ratio + (new - 1.0) * total + np.log(mixture.weights)
-    anew = np.array([math.log(found) + log_ratio(place) + math.log(searched / chances.map_area) for place in places])
-    heard = np.logaddexp(math.log1p(-found), np.logaddexp.reduce(anew))
-    # A view that is repeated has had its chance to begin anew.
-    anew += lost_log + (new - 1.0) * heard + math.log(new)
-    still = lost_log + new * heard
-    still = float(np.log(max(np.exp(still) - np.exp(anew).sum(), 1e-300)))
+    ratio += prior + np.logaddexp.reduce(heard, axis=0) - np.logaddexp.reduce(ratio, axis=0)
+    # What is lost may be where it was looked for, or where nobody looked.
+    searched = [area / chances.map_area for area in areas]
+    anew = np.array(
+        [
+            lost_log + math.log(told * found * share) + log_ratio(place)
+            for place, told, share in zip(places, fresh, searched, strict=True)
+        ]
+    )
+    still = lost_log + math.log1p(-min(fresh) * found * min(sight.area / chances.map_area, 1.0))
     for row, (mean, covariance) in enumerate([(mixture.means, mixture.covariances), *updated]):
         weights.append(ratio[row])
         means.append(mean)
@@ -216,6 +238,7 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
         covariances=np.concatenate(covariances),
         paces=np.concatenate(paces),
         own=believing,
+        matched=believing,
         confirmed=mixture.confirmed or right > 0.5,
         hits=fading * mixture.hits + new * right,
         frames=fading * mixture.frames + new,
@@ -231,10 +254,10 @@ def merge(mixture: Mixture, most: int) -> Mixture:
     heaviest = np.argsort(-mixture.weights, kind="stable")[: _MERGED_PER_KEPT * most]
     keep = np.sort(heaviest[mixture.weights[heaviest] > _NEGLIGIBLE * mixture.weights.max(initial=0.0)])
     weights, means, covariances = mixture.weights[keep], mixture.means[keep], mixture.covariances[keep]
-    paces, own = mixture.paces[keep], mixture.own[keep]
+    paces, own, matched = mixture.paces[keep], mixture.own[keep], mixture.matched[keep]
     gone = float(mixture.weights.sum() - weights.sum())
     if len(weights) > most:
-        kinds = 2 * paces + own
+        kinds = 4 * paces + 2 * own + matched
         alive = np.ones(len(weights), bool)
         rows = np.arange(len(weights))
         costs = _cost(rows[:, None], rows, weights, means, covariances, kinds)
@@ -247,9 +270,19 @@ def merge(mixture: Mixture, most: int) -> Mixture:
             costs[second], costs[:, second] = np.inf, np.inf
             again = np.where(alive, _cost(np.array(first), rows, weights, means, covariances, kinds), np.inf)
             costs[first, first + 1 :], costs[:first, first] = again[first + 1 :], again[:first]
-        weights, means, covariances, paces, own = (v[alive] for v in (weights, means, covariances, paces, own))
+        arrays = (weights, means, covariances, paces, own, matched)
+        weights, means, covariances, paces, own, matched = (values[alive] for values in arrays)
     lost = min(mixture.lost + gone, 1.0)
-    return replace(mixture, weights=weights, means=means, covariances=covariances, paces=paces, own=own, lost=lost)
+    return replace(
+        mixture,
+        weights=weights,
+        means=means,
+        covariances=covariances,
+        paces=paces,
+        own=own,
+        matched=matched,
+        lost=lost,
+    )
 
 
 def moments(weights: Array, means: Array, covariances: Array) -> tuple[float, Array, Array]:
@@ -356,17 +389,21 @@ def _begin(look: _Look, model: Dynamics, pace: int, velocity_sigma: float | None
     return means[0], covariances[0]
 
 
-def _novelty(mixture: Mixture, sight: Sight, heights: float, seconds: float) -> float:
+def _apart(place: Alternative, seen: Array) -> float:
+    """Metres from a place to the nearest of those seen (K, 2) before; infinite without any."""
+    return float(np.hypot(*(np.array([place.easting, place.northing]) - seen).T).min(initial=math.inf))
+
+
+def _novelty(mixture: Mixture, sight: Sight, moved: float, heights: float, seconds: float) -> float:
     """How much of a frame's word is its own, 0 to 1: the same view again says the same again, right or wrong.
 
     Args:
+        moved: metres that the camera has moved since the last frame that told any places.
         heights: how far the camera has to move, in its heights above ground, until a view is new but for 1 / e.
         seconds: the same by time alone.
     """
     if not len(mixture.seen):
         return 1.0
-    now = np.array([[place.easting, place.northing] for place in sight.places])
-    moved = float(np.hypot(*(now[:, None] - mixture.seen[None]).T).min())
     elapsed = max(sight.time - mixture.seen_at, 0.0)
     return max(-math.expm1(-moved / (heights * sight.height) - elapsed / seconds), 1e-3)
 

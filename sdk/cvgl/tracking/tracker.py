@@ -22,8 +22,10 @@ __all__ = ["Answer", "Expected", "Tracker"]
 
 Array = NDArray[np.float64]
 
-# An answer is given where the filter is at least this sure of it.
+# An answer is given where the filter is at least this sure of it...
 _SURE = 0.99
+# ...and, where this frame does not confirm it, holds no other places that are together more likely than this.
+_RIVALS = 0.001
 # Below that, the answer covers all that is possible, if one place is at least this likely.
 _LIKELY = 0.9
 # Components this many sigmas from the likeliest are another place.
@@ -236,13 +238,14 @@ class Tracker:
         if not mixture.confirmed:
             return Answer(mixture.time, reason="no frame has confirmed the start yet")
         every = np.ones(len(mixture.weights), bool)
-        believing = mixture.own & _together(mixture, mixture.own)
         mode = _together(mixture, every)
-        if float(mixture.weights[believing].sum()) >= _SURE:
-            return self._told(mixture, believing, replace(Answer(mixture.time), accepted=True))
         if (weight := float(mixture.weights[mode].sum())) >= _SURE:
-            return self._told(mixture, mode, Answer(mixture.time))
-        reason = f"the likeliest place is {100 * weight:.0f} % sure"
+            # Where the aircraft is does not hang on this frame alone: what holds it to be mistaken counts as well.
+            believing = mixture.own & _together(mixture, mixture.own)
+            accepted = float(mixture.weights[believing].sum()) >= _SURE
+            if accepted or float(mixture.weights.sum()) - weight <= _RIVALS:
+                return self._told(mixture, mode, Answer(mixture.time, accepted=accepted))
+        reason = f"the likeliest place is {100 * weight:.1f} % sure"
         if weight < _LIKELY:
             return Answer(mixture.time, reason=reason, probability=weight)
         # All that is possible, with what is lost anywhere on the map.
@@ -265,7 +268,8 @@ class Tracker:
         if sigma > self._settings.track_limit_m:
             known = f"the position is known to {sigma:.0f} m only"
             return replace(answer, accepted=False, reason=_and(answer.reason, known), probability=probability)
-        radius = _radius(weights, means - mean, covariances, self._settings.protection_risk - (1.0 - probability))
+        left = self._settings.protection_risk - (1.0 - float(mixture.weights.sum()))
+        radius = _radius(mixture.weights, mixture.means - mean, mixture.covariances, left)
         return replace(answer, probability=probability, protection_radius_m=radius, mean=mean, covariance=covariance)
 
 

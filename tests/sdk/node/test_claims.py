@@ -29,3 +29,9 @@ def test_nothing_where_the_filter_only_follows_the_motion_or_is_lost(status: Fix
 def test_claims_that_no_filter_can_use(covariance: np.ndarray | None) -> None:
     with pytest.raises(CvglError):
         horizontal_covariance(replace(OWN, covariance=covariance))
+
+
+def test_a_frame_that_sees_nothing_says_why_though_the_filter_goes_on() -> None:
+    alone = Fix.none(1.0, "image: too dark")
+    followed = Fix(FixStatus.COARSE, 1.0, latitude=47.0, longitude=9.0, covariance=np.eye(2), reason="followed")
+    assert own_answer(replace(followed, measured=alone)).reason == "image: too dark"
