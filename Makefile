@@ -15,7 +15,7 @@ SOURCES := $(shell find sdk train export ros_bridge -type f -not -path '*/__pyca
 DEMO_INSTALL := $(if $(wildcard $(DEV)),$(DEV),$(BASE))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint trt-bindings clean
+.PHONY: help demo test test-fast lint trt-bindings ros-wheels clean
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,7 +23,7 @@ help:  ## say what there is
 demo: $(DEMO_INSTALL)  ## localise a simulated flight (installs the base package only)
 	$(BIN)/cvgl-demo $(DEMO_ARGS)
 
-test: lint trt-bindings  ## lint, then every test
+test: lint trt-bindings ros-wheels  ## lint, then every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-fast: $(DEV)  ## the tests that take no more than seconds
@@ -36,6 +36,9 @@ lint: $(DEV)  ## ruff and mypy
 
 trt-bindings: $(DEV)  ## TensorRT's Python bindings over stub libraries, which the tests of the engine code run against
 	$(BIN)/python tests/trt/bindings.py
+
+ros-wheels: $(DEV)  ## the genuine rclpy of Jazzy, which the tests of the ROS node run in
+	$(BIN)/python tests/ros_bridge/ros_wheels.py
 
 clean:  ## remove the environment and everything built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

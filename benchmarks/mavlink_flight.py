@@ -466,7 +466,7 @@ def _page(data: dict[str, Any], title: str) -> str:
         "of these refined": data["refined"],
         "fixes received by the autopilot": data["received"],
         "withheld by the rate limit": data["withheld_by_the_rate_limit"],
-        "refined, but not received": data["refined_but_not_received"],
+        "refined, but not received, withheld ones included": data["refined_but_not_received"],
         "received for a frame without a fix": data["received_without_a_fix"],
         "with a field that nobody measured": data["fields_wrong"],
         "stated exposure off the true one, p99 and largest, ms": f"{_number(off['p99'], 2)}, {_number(off['max'], 2)}",

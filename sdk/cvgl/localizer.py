@@ -49,7 +49,7 @@ from cvgl.sharpness import sharpness
 from cvgl.tracking import Answer, Sight, Tracker, distinct
 from cvgl.tracking.motion import POSITION
 
-__all__ = ["Localizer"]
+__all__ = ["Localizer", "wide_turns"]
 
 # Heading hypotheses of an unknown heading that refinement follows up.
 _HEADINGS_REFINED = 5
@@ -385,7 +385,7 @@ class Localizer:
             hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
             clock.lap("register")
             if decision.looks > 1 and in_doubt(hypotheses, scene, settings, decision):
-                wide = turns if frame.heading is None else _wide_turns(settings.heading_sigma_deg)
+                wide = turns if frame.heading is None else wide_turns(settings.heading_sigma_deg)
                 many = _SECOND_CANDIDATES * settings.candidates
                 candidates = self._search(descriptors, headings, frame.prior, hidden, offsets, frame.height, many)
                 views, places = self._views(grey, camera, candidates, headings, rotations, frame.height)
@@ -595,7 +595,7 @@ def _together(*timings: dict[str, float]) -> dict[str, float]:
     return {stage: sum(one.get(stage, 0.0) for one in timings) for stage in stages}
 
 
-def _wide_turns(sigma_deg: float) -> list[float]:
+def wide_turns(sigma_deg: float) -> list[float]:
     """Corrections of a heading that a second look tries, degrees: those of the first, and on to 2.5 sigma."""
     step = TURNS_DEG[1] - TURNS_DEG[0]
     count = max(math.ceil(_SECOND_SIGMAS * sigma_deg / step), len(TURNS_DEG) // 2)

@@ -34,7 +34,6 @@ def sections() -> dict[str, Any]:
     recovered = {"frames_to_recover": {"started": [1, 2], "displaced": [3, None]}}
     return {
         "consistency": {**about, "places": {"a map": one}, "all": one, "nees_histogram": histogram},
-        "open-set": {**about, "methods": {"track": one}},
         "kidnap": {**about, "area_km2": 25.0, "frames_a_run": 30, "runs": {"heading known": {**one, **recovered}}},
         "losses": {**about, "scenarios": {"nominal": one, "dark": one}},
         "baselines": {**about, "scenarios": {"nominal": {"track": one, "ekf": one}}, "features": "SIFT"},

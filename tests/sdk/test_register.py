@@ -17,8 +17,20 @@ from cvgl.correlate import Peak, reduce_patch
 from cvgl.fix import Candidate
 from cvgl.footprint import footprint_sides
 from cvgl.geometry import Mount, camera_to_enu
+from cvgl.localizer import wide_turns
 from cvgl.rectify import Patch, ground_offset, rectify_again
-from cvgl.refine import TURNS_DEG, Hypothesis, View, examine, look, merge, view_of
+from cvgl.refine import (
+    SECOND_PEAKS,
+    TURNS_DEG,
+    Hypothesis,
+    View,
+    add_detail,
+    examine,
+    examine_again,
+    look,
+    merge,
+    view_of,
+)
 from cvgl.register import Correction, PoseSigmas, Registration, block_side, ground_around, register
 
 HEIGHT = 80.0
@@ -64,6 +76,36 @@ def test_other_headings_are_tried_only_where_the_blocks_do_not_agree(
     found = examine(place.basemap, [(seen, Peak(*at, 0.0, 8.0))], TURNS_DEG, SIGMAS, None)
     assert reductions == [2] * glances + [1]
     assert (found[0].registration.evidence > SURE) == (glances == 1)
+
+
+WRONG = [(105.0, 100.0), (-100.0, 105.0), (-105.0, -100.0), (110.0, -105.0)]
+
+
+def looked_at_again(place: Any, seen: View, at: tuple[float, float]) -> list[Hypothesis]:
+    """The hypotheses of a second look."""
+    turns = wide_turns(SIGMAS.heading_deg)
+    peaks = look(place.basemap, [seen], [[at, *WRONG]], turns, 30.0, SECOND_PEAKS, None)
+    return add_detail(place.basemap, examine_again(place.basemap, peaks, turns, SIGMAS, None), None)
+
+
+@pytest.mark.parametrize(("error", "tilt"), [(14.0, (0.0, 0.0)), (-15.0, (4.0, -5.0)), (2.0, (9.0, 7.0))])
+def test_a_second_look_finds_poses_further_off(place: Any, error: float, tilt: tuple[float, float]) -> None:
+    grey = place.grey_frame(*TRUTH, HEIGHT, 40.0, tilt)
+    found = looked_at_again(place, view(place, grey, 40.0 + error), (TRUTH[0] + 9.0, TRUTH[1] - 8.0))
+    best, *others = sorted(found, key=lambda h: -h.registration.evidence)
+    assert np.hypot(best.registration.easting - TRUTH[0], best.registration.northing - TRUTH[1]) < 1.5
+    assert best.registration.evidence > SURE
+    assert error + best.registration.correction.turn_deg == pytest.approx(0.0, abs=0.7)
+    assert others, "a second look studies wrong places too"
+    assert all(other.detail is not None for other in found)
+    assert (best.detail or 0.0) > 1.3 * max(other.detail or 0.0 for other in others)
+
+
+@pytest.mark.parametrize(("sigma", "widest"), [(0.5, 8.0), (3.0, 8.0), (6.0, 16.0), (8.0, 20.0)])
+def test_a_second_look_s_headings_hold_the_first_one_s(sigma: float, widest: float) -> None:
+    turns = wide_turns(sigma)
+    assert set(TURNS_DEG) <= set(turns)
+    assert (min(turns), max(turns)) == (-widest, widest)
 
 
 # True place, heading, (pitch, roll); error of the given heading (degrees) and height (relative); change of light.
