@@ -142,8 +142,8 @@ def _page(record: dict[str, Any]) -> str:
         f"{about['processor']}, {about['cores']} cores, commit {record['commit']}. A gallery of {record['tiles']} tiles"
         f" of {record['tile_m']:g} m every {record['stride_m']:g} m from USDA NAIP of {base:%Y-%m-%d} (5 m/px, without"
         f" infrared), {record['queries']} simulated views of each date, at the same places. A tile is true within"
-        f" {record['stride_m']:g} m. Adapted: {record['minutes']:g} minutes ({record['steps']} steps) on the gallery's own"
-        " map. In percent.",
+        f" {record['stride_m']:g} m. Adapted: {record['minutes']:g} minutes ({record['steps']} steps) on the gallery's"
+        " own map. In percent.",
         "",
         "| date | years apart | plain: R@1 | R@20 | PSSR | adapted: R@1 | R@20 | PSSR |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
