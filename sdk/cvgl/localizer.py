@@ -384,7 +384,8 @@ class Localizer:
             hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
             hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
             clock.lap("register")
-            if decision.looks > 1 and in_doubt(hypotheses, scene, settings, decision):
+            doubtful = in_doubt(hypotheses, scene, settings, decision)
+            if doubtful and decision.looks > 1:
                 wide = turns if frame.heading is None else wide_turns(settings.heading_sigma_deg)
                 many = _SECOND_CANDIDATES * settings.candidates
                 candidates = self._search(descriptors, headings, frame.prior, hidden, offsets, frame.height, many)
@@ -393,8 +394,8 @@ class Localizer:
                 hypotheses = examine_again(basemap, peaks, wide, sigmas, self._executor)
                 hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
                 hypotheses = add_detail(basemap, hypotheses, self._executor)
+                doubtful = in_doubt(hypotheses, scene, settings, decision)
                 clock.lap("second look")
-            doubtful = [] if features is None else in_doubt(hypotheses, scene, settings, decision)
             if features is not None and doubtful:
                 hypotheses = ask_features(basemap, hypotheses, doubtful, features, sigmas, self._executor)
                 clock.lap("features")
