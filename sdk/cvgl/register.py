@@ -28,6 +28,7 @@ from cvgl.native import (
 )
 from cvgl.orientation import map_field, orientation_field
 from cvgl.rectify import Patch
+from cvgl.roofs import HIGHEST_M
 
 __all__ = [
     "SEARCH_PX",
@@ -52,7 +53,7 @@ _TRUST_PX = (8, 6, 4, 4, 3)
 # Rounds of reweighting for each of them.
 _ROUNDS = 3
 # Heights that a block may have, as the roof of a building.
-_RISES_M = np.linspace(0.0, 12.0, 5)
+_RISES_M = np.linspace(0.0, HIGHEST_M, 5)
 # What a block must gain, in standard deviations a step, to be taken for higher than the ground.
 _RISE_COST = 0.2
 # Standard deviation of one block's peak, pixels. Twice what the residuals of good matches show, since neighbouring
