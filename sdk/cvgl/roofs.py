@@ -8,8 +8,8 @@ __all__ = ["HIGHEST_M", "mean_square_rise"]
 
 HIGHEST_M = 12.0
 """The highest roofs that are reckoned with, metres above the ground."""
-# Share of frames whose fitted plane is one of roofs: over procedural places 23 % in dense towns, 3 % in suburbs, 7 %
-# among works.
+# Share of frames whose fitted plane is one of roofs, before their scale is known: nearly that of dense towns, where it
+# matters (23 % are more than 2.5 m above the ground over a procedural one; 3 % over a suburb, 7 % among works).
 _RAISED = 0.2
 _RISES_M = np.linspace(0.0, HIGHEST_M, 49)
 
