@@ -269,7 +269,8 @@ def _alternative(hypothesis: Hypothesis, scene: Scene, settings: Settings, decis
         covariance=center_covariance + offset_covariance,
         center_covariance=center_covariance,
         heading_deg=(hypothesis.view.heading_deg + place.correction.turn_deg) % 360.0,
-        heading_sigma_deg=place.turn_sigma_deg,
+        # A turn about the plumb line and the same attitude's heading differ by half of pitch times roll.
+        heading_sigma_deg=math.hypot(place.turn_sigma_deg, math.degrees(math.radians(scene.tilt_sigma_deg) ** 2 / 2)),
         height_m=hypothesis.view.height * (1 + place.correction.scale),
         score=place.votes,
         log10_chance=0.0,

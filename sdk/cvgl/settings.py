@@ -61,7 +61,7 @@ class Settings:
     height_sigma: float = 0.03
     tilt_sigma_deg: float = 5.0
     attitude_sigma_deg: float = 1.5
-    registration_sigma_m: float = 0.15
+    registration_sigma_m: float = 0.1
     map_sigma_m: float = 1.0
     refine_hypotheses: int = 5
     max_speed_m_s: float = 20.0

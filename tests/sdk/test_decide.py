@@ -209,7 +209,8 @@ def test_measured_heading_and_height_correct_the_aircraft(
     expected = (40.0 + aircraft[0], -25.0 + aircraft[1])
     assert metres(fix.latitude, fix.longitude) == pytest.approx(expected, abs=1e-3)
     assert fix.heading_deg == pytest.approx(heading)
-    assert fix.heading_sigma_deg == 0.4
+    # With the half of pitch times roll by which headings differ, of 2 degrees each.
+    assert fix.heading_sigma_deg == pytest.approx(np.hypot(0.4, np.degrees(np.radians(2.0) ** 2 / 2)))
     assert fix.height_m == pytest.approx(height)
 
 
