@@ -59,8 +59,8 @@ _RISE_COST = 0.2
 # Standard deviation of one block's peak, pixels. Twice what the residuals of good matches show, since neighbouring
 # blocks see the same leaning buildings: their errors are not independent, and a stiffer fit judges better.
 _BLOCK_SIGMA_PX = 2.0
-# The same for a pose's covariance: so many blocks together tell what one does that errs by itself. Over procedural
-# places it makes errors likeliest.
+# The same for a pose's covariance: so many blocks together tell what one would that erred by itself. Over procedural
+# places errors are likeliest under 2 to 3.
 _SHARED = 2.0
 
 
