@@ -28,6 +28,7 @@ from cvgl.native import (
 )
 from cvgl.orientation import map_field, orientation_field
 from cvgl.rectify import Patch
+from cvgl.roofs import HIGHEST_M
 
 __all__ = [
     "SEARCH_PX",
@@ -52,12 +53,15 @@ _TRUST_PX = (8, 6, 4, 4, 3)
 # Rounds of reweighting for each of them.
 _ROUNDS = 3
 # Heights that a block may have, as the roof of a building.
-_RISES_M = np.linspace(0.0, 12.0, 5)
+_RISES_M = np.linspace(0.0, HIGHEST_M, 5)
 # What a block must gain, in standard deviations a step, to be taken for higher than the ground.
 _RISE_COST = 0.2
 # Standard deviation of one block's peak, pixels. Twice what the residuals of good matches show, since neighbouring
 # blocks see the same leaning buildings: their errors are not independent, and a stiffer fit judges better.
 _BLOCK_SIGMA_PX = 2.0
+# The same for a pose's covariance: so many blocks together tell what one would that erred by itself. Over procedural
+# places errors are likeliest under 2 to 3.
+_SHARED = 2.0
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ class Registration:
         evidence: agreement of the blocks' surfaces with the pose, in standard deviations of chance (Fisher's method
             over the blocks' ranks); chance alone gives about 0 to 4 since the pose was chosen to please.
         residual_m: root mean square disagreement of the voting blocks, metres.
+        lean_sigma_deg: of the correction's lean, each axis, from the fit alone.
     """
 
     easting: float
@@ -126,6 +131,7 @@ class Registration:
     votes: float
     evidence: float
     residual_m: float
+    lean_sigma_deg: float = 0.0
 
 
 def block_side(footprint_short_px: float) -> int:
@@ -233,6 +239,7 @@ def register(
         # The evidence is that of the stiffer fit: its law of chance is.
         peaks = peak_covariances(surfaces, measured, lean, _RISES_M, gsd)
         pose, covariance = refit_pose(pose, measured, peaks, design, prior_mean, prior_weight)
+        covariance = _SHARED * covariance
     else:
         covariance = np.asarray(np.linalg.inv(information) * max(1.0, spread / sigma) ** 2)
     east, north, turn, scale, lean_east, lean_north = pose.tolist()
@@ -250,4 +257,5 @@ def register(
         votes=votes,
         evidence=evidence,
         residual_m=spread,
+        lean_sigma_deg=math.degrees(math.sqrt((covariance[4, 4] + covariance[5, 5]) / 2)),
     )

@@ -171,7 +171,7 @@ nb::tuple rectify(const Array& image, const Array& map3x3, double fx, double fy,
     const auto work = [&](int first, int last) {
       rows(plane, map.data(), lens, width, first, last, patch.get(), mask.get());
     };
-    cvgl::parallel_rows(height, cvgl::thread_count(threads, height), work);
+    cvgl::parallel_rows(height, cvgl::thread_count(threads, height), work, cvgl::kRowsTogether);
   }
 
   const auto h = static_cast<std::size_t>(height), w = static_cast<std::size_t>(width);
@@ -245,7 +245,7 @@ void warp_into(const Output& out, const Output& mask, const Array& image, const 
   nb::gil_scoped_release release;
   const int rows = warp.count * warp.height;
   const auto work = [&](int first, int last) { cvgl::warp_rows(warp, first, last); };
-  cvgl::parallel_rows(rows, cvgl::thread_count(threads, rows), work);
+  cvgl::parallel_rows(rows, cvgl::thread_count(threads, rows), work, cvgl::kRowsTogether);
 }
 
 // What goes up to a GPU lies in one piece: the arguments of warp.cu, the maps, and the frame behind them.

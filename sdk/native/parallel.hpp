@@ -2,39 +2,42 @@
 #pragma once
 
 #include <algorithm>
-#include <system_error>
+#include <atomic>
 #include <thread>
-#include <vector>
+
+#include "crew.hpp"
 
 namespace cvgl {
 
 constexpr int kMaxThreads = 64;
+constexpr int kRowsPerThread = 8;
 
-// Threads for `rows` rows: what was asked for (0: one per core), but none with so few rows that starting it costs more
+// Threads for `rows` rows: what was asked for (0: one per core), but none with so few rows that waking it costs more
 // than it saves.
 inline int thread_count(int requested, int rows) {
-  constexpr int kRowsPerThread = 8;
   int threads = requested;
   if (threads == 0) threads = static_cast<int>(std::thread::hardware_concurrency());
   threads = std::min(threads, std::min(kMaxThreads, rows / kRowsPerThread));
   return std::max(threads, 1);
 }
 
-// Calls work(first_row, last_row) over disjoint ranges that cover [0, rows). `work` must not throw.
+// Calls work(first_row, last_row) over disjoint ranges that cover [0, rows), `together` rows at a time, each for the
+// next thread that is free: rows differ in what they cost, and a processor may have other things to do. `work` must not
+// throw.
 template <typename Work>
-void parallel_rows(int rows, int threads, const Work& work) {
-  const auto start_of = [&](int part) { return static_cast<int>(static_cast<long long>(rows) * part / threads); };
-  std::vector<std::thread> others;
-  others.reserve(static_cast<std::size_t>(threads));
-  int given = 1;  // the first part is this thread's own
-  try {
-    for (; given < threads; ++given) others.emplace_back(work, start_of(given), start_of(given + 1));
-  } catch (const std::system_error&) {
-    // The system gives no more threads: the rest is done here.
+void parallel_rows(int rows, int threads, const Work& work, int together = kRowsPerThread) {
+  if (threads <= 1) {
+    work(0, rows);
+    return;
   }
-  work(0, start_of(1));
-  if (given < threads) work(start_of(given), rows);
-  for (std::thread& other : others) other.join();
+  std::atomic<int> next{0};
+  Crew::shared().run(
+      [&] {
+        for (int first = next.fetch_add(together); first < rows; first = next.fetch_add(together)) {
+          work(first, std::min(first + together, rows));
+        }
+      },
+      threads - 1);
 }
 
 }  // namespace cvgl

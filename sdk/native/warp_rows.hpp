@@ -323,9 +323,10 @@ CVGL_INLINE void find_means(const Plane& plane, const Stretch& stretch, int coun
 
 // Calls work(row, from) for every stretch of some rows: a few rows of one stretch before the next one, since what lies
 // side by side in the output does so in the source.
+constexpr int kRowsTogether = 16;
+
 template <typename Work>
 CVGL_INLINE void for_stretches(int first, int last, int width, const Work& work) {
-  constexpr int kRowsTogether = 16;
   for (int top = first; top < last; top += kRowsTogether) {
     for (int from = 0; from < width; from += Stretch::length) {
       for (int row = top; row < std::min(top + kRowsTogether, last); ++row) work(row, from);

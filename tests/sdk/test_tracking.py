@@ -191,6 +191,31 @@ def test_what_holds_the_frame_mistaken_says_where_the_aircraft_is_as_well() -> N
     assert answers[-1].mean is not None and math.isfinite(answers[-1].protection_radius_m)
 
 
+def test_a_frame_that_matches_nothing_is_answered_without_a_radius_until_one_matches_again() -> None:
+    one = tracker()
+    assert math.isfinite(flown(one, np.arange(0.0, 60.0, 2.0)).protection_radius_m)
+    answer = one.update(sight(60.0, place(-900.0, 9.0, NOTHING)))
+    assert not answer.accepted and answer.mean is not None and answer.protection_radius_m == math.inf
+    # Nor does time without any frame bring it back, as it does not end it after a match.
+    assert one.estimate(60.5).protection_radius_m == math.inf
+    assert one.update(sight(60.6)).protection_radius_m == math.inf
+    again = one.update(sight(62.0, place(310.0, 0.0)))
+    assert again.accepted and math.isfinite(again.protection_radius_m)
+    assert math.isfinite(one.estimate(62.5).protection_radius_m)
+
+
+@pytest.mark.parametrize(("limit", "answered"), [(150.0, True), (20.0, False)])
+def test_what_is_not_sure_is_answered_as_far_as_all_that_is_possible_is_of_use(limit: float, answered: bool) -> None:
+    """Two weak matches after 40 s of unknown motion on a small map, where even a lost aircraft is not far away."""
+    one = Tracker(LOCAL, replace(Settings(), track_limit_m=limit), (-300.0, -300.0, 300.0, 300.0))
+    one.update(sight(0.0, place(-50.0, 0.0)))
+    one.update(sight(40.0, place(0.0, 0.0)))
+    answer = one.update(sight(80.0, place(40.0, 0.0, -1.2), place(60.0, 70.0, -1.0)))
+    assert not answer.accepted and 0.5 < answer.probability < 0.9
+    assert (answer.mean is not None) == answered and (answer.sigma_m < math.inf) == answered
+    assert answer.sigma_m > 20.0
+
+
 def test_two_places_that_match_as_well_are_no_position() -> None:
     answer = tracker().update(sight(0.0, place(0.0, 0.0), place(700.0, 0.0)))
     assert answer.mean is None and "likeliest" in answer.reason
