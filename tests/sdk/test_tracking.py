@@ -216,6 +216,20 @@ def test_what_is_not_sure_is_answered_as_far_as_all_that_is_possible_is_of_use(l
     assert answer.sigma_m > 20.0
 
 
+def test_the_scatter_of_fitted_heights_does_not_tell_the_tilt() -> None:
+    """A camera tilted by 2.5 sigma on a straight flight: nothing tells it, however the fitted height jumps about."""
+    one, rng = tracker(), np.random.default_rng(3)
+    lean = 100.0 * math.tan(math.radians(Settings().tilt_sigma_deg))
+    for time in np.arange(0.0, 30.0, 0.5):
+        fitted = math.exp(0.025 * rng.standard_normal())
+        east, north = np.array([12.0 * time, 2.5 * lean]) + 0.3 * rng.standard_normal(2)
+        seen = replace(place(east, north, sigma=1.05, lean=fitted * lean), height_m=100.0 * fitted)
+        answer = one.update(sight(float(time), seen, velocity=(12.0, 0.0)))
+    assert answer.mean is not None
+    assert answer.sigma_m > 0.8 * lean
+    assert abs(position(answer)[1]) < answer.protection_radius_m
+
+
 def test_two_places_that_match_as_well_are_no_position() -> None:
     answer = tracker().update(sight(0.0, place(0.0, 0.0), place(700.0, 0.0)))
     assert answer.mean is None and "likeliest" in answer.reason
