@@ -28,6 +28,7 @@ from cvgl.native import (
 )
 from cvgl.orientation import map_field, orientation_field
 from cvgl.rectify import Patch
+from cvgl.roofs import HIGHEST_M
 
 __all__ = [
     "SEARCH_PX",
@@ -52,12 +53,15 @@ _TRUST_PX = (8, 6, 4, 4, 3)
 # Rounds of reweighting for each of them.
 _ROUNDS = 3
 # Heights that a block may have, as the roof of a building.
-_RISES_M = np.linspace(0.0, 12.0, 5)
+_RISES_M = np.linspace(0.0, HIGHEST_M, 5)
 # What a block must gain, in standard deviations a step, to be taken for higher than the ground.
 _RISE_COST = 0.2
 # Standard deviation of one block's peak, pixels. Twice what the residuals of good matches show, since neighbouring
 # blocks see the same leaning buildings: their errors are not independent, and a stiffer fit judges better.
 _BLOCK_SIGMA_PX = 2.0
+# The same for a pose's covariance: so many blocks together tell what one does that errs by itself. Over procedural
+# places it makes errors likeliest.
+_SHARED = 2.0
 
 
 @dataclass(frozen=True)
@@ -233,6 +237,7 @@ def register(
         # The evidence is that of the stiffer fit: its law of chance is.
         peaks = peak_covariances(surfaces, measured, lean, _RISES_M, gsd)
         pose, covariance = refit_pose(pose, measured, peaks, design, prior_mean, prior_weight)
+        covariance = _SHARED * covariance
     else:
         covariance = np.asarray(np.linalg.inv(information) * max(1.0, spread / sigma) ** 2)
     east, north, turn, scale, lean_east, lean_north = pose.tolist()
