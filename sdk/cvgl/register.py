@@ -59,8 +59,8 @@ _RISE_COST = 0.2
 # Standard deviation of one block's peak, pixels. Twice what the residuals of good matches show, since neighbouring
 # blocks see the same leaning buildings: their errors are not independent, and a stiffer fit judges better.
 _BLOCK_SIGMA_PX = 2.0
-# The same for a pose's covariance: so many blocks together tell what one does that errs by itself. Over procedural
-# places it makes errors likeliest.
+# The same for a pose's covariance: so many blocks together tell what one would that erred by itself. Over procedural
+# places errors are likeliest under 2 to 3.
 _SHARED = 2.0
 
 
@@ -119,6 +119,7 @@ class Registration:
         evidence: agreement of the blocks' surfaces with the pose, in standard deviations of chance (Fisher's method
             over the blocks' ranks); chance alone gives about 0 to 4 since the pose was chosen to please.
         residual_m: root mean square disagreement of the voting blocks, metres.
+        lean_sigma_deg: of the correction's lean, each axis, from the fit alone.
     """
 
     easting: float
@@ -130,6 +131,7 @@ class Registration:
     votes: float
     evidence: float
     residual_m: float
+    lean_sigma_deg: float = 0.0
 
 
 def block_side(footprint_short_px: float) -> int:
@@ -255,4 +257,5 @@ def register(
         votes=votes,
         evidence=evidence,
         residual_m=spread,
+        lean_sigma_deg=math.degrees(math.sqrt((covariance[4, 4] + covariance[5, 5]) / 2)),
     )

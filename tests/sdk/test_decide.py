@@ -339,6 +339,13 @@ def test_a_pose_that_telemetry_rules_out_is_no_fix(correction: Correction, words
     assert words in fix.reason
 
 
+@pytest.mark.parametrize(("lean_sigma_deg", "plausible"), [(0.0, False), (0.3, False), (1.0, True)])
+def test_a_fitted_lean_counts_for_as_much_as_its_fit_knows(lean_sigma_deg: float, plausible: bool) -> None:
+    one = hypothesis(6.0, 6.0, correction=Correction(lean=(0.1, 0.1)))  # 8 degrees
+    one = replace(one, registration=replace(one.registration, lean_sigma_deg=lean_sigma_deg))
+    assert bool(answer([one], sigmas=PoseSigmas(6.0, 0.03, 1.5))) is plausible
+
+
 @pytest.mark.parametrize(
     ("hypotheses", "code"),
     [
