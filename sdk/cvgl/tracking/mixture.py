@@ -212,7 +212,10 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
             for place, told, share in zip(places, fresh, searched, strict=True)
         ]
     )
-    still = lost_log + math.log1p(-min(fresh) * found * min(sight.area / chances.map_area, 1.0))
+    # The same holds of its view: new if it was lost since the last frame, and else as new as that of any component.
+    kept = float(mixture.weights.sum())
+    roams = float(mixture.weights @ np.where(mixture.matched, 1.0, moved)) / kept if kept > 0 else 1.0
+    still = lost_log + math.log1p(-roams * min(fresh) * found * min(sight.area / chances.map_area, 1.0))
     for row, (mean, covariance) in enumerate([(mixture.means, mixture.covariances), *updated]):
         weights.append(ratio[row])
         means.append(mean)
