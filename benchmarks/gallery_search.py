@@ -30,7 +30,7 @@ from cvgl.bench.machine import machine
 from cvgl.errors import GalleryError
 from cvgl.files import read_json, write_json
 from cvgl.gallery import Gallery, ranking
-from cvgl.gallery.fit import ask, fit_index
+from cvgl.gallery.fit import Fitting, ask, fit_index
 from cvgl.gallery.index import load_index
 from cvgl.gallery.recall import AT, SIMILARITY, TARGET, disturbed, kth_similarity
 
@@ -91,8 +91,8 @@ def product(
         questions = ask(chosen, count)
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "index.hnsw"
-            about = (count, rows.shape[1], [questions], TARGET, lambda done: None)
-            entry = fit_index(path, Path(scratch), chosen, *about)
+            about = Fitting(Path(scratch), chosen, count, rows.shape[1], [questions], TARGET, lambda done: None)
+            entry = fit_index(path, about)
             index = load_index(None, path, rows.shape[1], count)
         index.set_ef(entry["ef"])
         row: dict[str, Any] = {"tiles": count, "M": entry["M"], "ef": entry["ef"]}

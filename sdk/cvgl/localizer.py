@@ -63,9 +63,11 @@ _DECOYS = 6
 # 0.7 to 2.3 of it, motion by ten of the basemap's pixels leaves 0.2 to 0.5.
 _BLURRED = 0.5
 # What a frame that shows nothing anywhere is answered with, or one that cannot be answered at all.
+# A blurred frame is not among them: it is less sharp than the map where it was looked for, which a sharp frame of
+# smooth ground elsewhere is as well.
 _BLIND = frozenset(
     {
-        *(ReasonCode.TOO_DARK, ReasonCode.OVEREXPOSED, ReasonCode.FEATURELESS, ReasonCode.BLURRED),
+        *(ReasonCode.TOO_DARK, ReasonCode.OVEREXPOSED, ReasonCode.FEATURELESS),
         *(ReasonCode.BAD_INPUT, ReasonCode.MODEL, ReasonCode.GALLERY),
     }
 )

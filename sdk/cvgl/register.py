@@ -20,6 +20,7 @@ from cvgl.basemap import Basemap
 from cvgl.native import register_looks
 from cvgl.orientation import NOISE_LEVEL, SIGMA_PX, map_site
 from cvgl.rectify import Look
+from cvgl.roofs import HIGHEST_M
 
 __all__ = [
     "SEARCH_PX",
@@ -43,12 +44,15 @@ _TRUST_PX = (8, 6, 4, 4, 3)
 # Rounds of reweighting for each of them.
 _ROUNDS = 3
 # Heights that a block may have, as the roof of a building.
-_RISES_M = np.linspace(0.0, 12.0, 5).tolist()
+_RISES_M = np.linspace(0.0, HIGHEST_M, 5).tolist()
 # What a block must gain, in standard deviations a step, to be taken for higher than the ground.
 _RISE_COST = 0.2
 # Standard deviation of one block's peak, pixels. Twice what the residuals of good matches show, since neighbouring
 # blocks see the same leaning buildings: their errors are not independent, and a stiffer fit judges better.
 _BLOCK_SIGMA_PX = 2.0
+# The same for a pose's covariance: so many blocks together tell what one would that erred by itself. Over procedural
+# places errors are likeliest under 2 to 3.
+_SHARED = 2.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class Registration:
         evidence: agreement of the blocks' surfaces with the pose, in standard deviations of chance (Fisher's method
             over the blocks' ranks); chance alone gives about 0 to 4 since the pose was chosen to please.
         residual_m: root mean square disagreement of the voting blocks, metres.
+        lean_sigma_deg: of the correction's lean, each axis, from the fit alone.
     """
 
     easting: float
@@ -117,6 +122,7 @@ class Registration:
     votes: float
     evidence: float
     residual_m: float
+    lean_sigma_deg: float = 0.0
 
 
 def block_side(footprint_short_px: float) -> int:
@@ -214,8 +220,9 @@ def register(
         NOISE_LEVEL,
         threads,
     )
+    shared = _SHARED if reduction == 1 else 1.0
     return [
-        None if fit is None else _registration(trial, middle, fit)
+        None if fit is None else _registration(trial, middle, fit, shared)
         for trial, middle, fit in zip(trials, middles, found, strict=True)
     ]
 
@@ -224,10 +231,13 @@ def _registration(
     trial: Trial,
     middle: tuple[NDArray[np.float64], NDArray[np.float64]],
     fit: tuple[list[float], NDArray[np.float64], int, float, float, float],
+    shared: float,
 ) -> Registration:
-    """A trial with the pose that was fitted to it, from the middle of its ground (easting and northing, metres)."""
+    """A trial with the pose that was fitted to it, from the middle of its ground (easting and northing, metres); the
+    fit's covariance counts as many times as blocks share their errors.
+    """
     (east, north, turn, scale, lean_east, lean_north), covariance, blocks, evidence, votes, spread = fit
-    applied = trial.applied
+    applied, covariance = trial.applied, shared * covariance
     return Registration(
         easting=float(middle[0]) + east,
         northing=float(middle[1]) + north,
@@ -242,4 +252,5 @@ def _registration(
         votes=votes,
         evidence=evidence,
         residual_m=spread,
+        lean_sigma_deg=math.degrees(math.sqrt((covariance[4, 4] + covariance[5, 5]) / 2)),
     )

@@ -19,7 +19,7 @@ from cvgl.errors import GalleryError
 from cvgl.gallery import Gallery, build_gallery, read_manifest
 from cvgl.gallery import fit as fit_module
 from cvgl.gallery.check import check_gallery
-from cvgl.gallery.fit import ask, fit_index
+from cvgl.gallery.fit import Fitting, ask, fit_index
 from cvgl.gallery.manifest import seal
 from cvgl.gallery.ranking import best_few, order
 from cvgl.gallery.recall import DISTURBED, SIMULATED, Measured, disturbed, found_shares, kth_similarity, surely
@@ -124,7 +124,8 @@ def fit(path: Path, rows: np.ndarray, target: float) -> dict[str, object]:
     pieces = path.parent / "pieces"
     pieces.mkdir(exist_ok=True)
     questions = [ask(lambda which: rows[which], len(rows))]
-    return fit_index(path, pieces, lambda w: rows[w], *rows.shape, questions, target, lambda done: None)
+    fitting = Fitting(pieces, lambda w: rows[w], *rows.shape, questions, target, lambda done: None)
+    return fit_index(path, fitting)
 
 
 def test_a_higher_target_takes_more_effort(tmp_path: Path, clustered: np.ndarray) -> None:

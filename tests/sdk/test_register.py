@@ -214,6 +214,7 @@ def by_its_parts(basemap: Basemap, one: Trial, patch: Patch) -> tuple[list[float
     else:
         peaks = peak_covariances(surfaces, measured, lean, rises, gsd)
         pose, covariance = refit_pose(pose, measured, peaks, design, mean, weight)
+        covariance = 2.0 * covariance
     return pose.tolist(), covariance, evidence, votes
 
 

@@ -74,7 +74,9 @@ def build(
     heading: Annotated[
         list[float] | None,
         typer.Option(
-            help="Where up in the tiles points, degrees from north; several make a layer each.", show_default="0"
+            help="Where up in the tiles points, degrees from north; several make a layer each. For programs that"
+            " search a layer by its number: cvgl-locate turns the frame instead, and needs north-up tiles.",
+            show_default="0",
         ),
     ] = None,
     stored: Annotated[

@@ -29,7 +29,7 @@ from cvgl.gallery.manifest import (
     GalleryManifest,
     read_manifest,
 )
-from cvgl.gallery.parts import BLOCK_BYTES, BLOCKS, Part, PartArray, check_npy_head, open_parts
+from cvgl.gallery.parts import BLOCKS, Part, PartArray, check_npy_head, open_parts
 from cvgl.gallery.tree import KMeansTree, node_type
 from cvgl.geo import LocalFrame
 
@@ -40,6 +40,8 @@ __all__ = ["EXACT_UP_TO", "Gallery", "Memory", "memory_bytes", "memory_of"]
 
 # See Gallery.search.
 EXACT_UP_TO = 20_000
+# In which Linux may give memory to large arrays, however little of it is written.
+_PAGE_BYTES = 1 << 21
 
 
 class Gallery:
@@ -398,7 +400,8 @@ class Memory:
     """Memory that a gallery takes, bytes; nothing of it is shared with other processes.
 
     Args:
-        near: after the first search near a prior as wide as a tile. It grows with what is flown over.
+        near: after searches near a prior as wide as a tile, with the places of all tiles, which a flight reads too; the
+            first search alone takes half of it or less. It grows with what is flown over.
         search: after the first search of the whole gallery.
         most: whatever is asked.
     """
@@ -415,9 +418,9 @@ def memory_of(manifest: GalleryManifest) -> Memory:
     stored = count * manifest.dimension * STORED[manifest.stored].itemsize
     # Tile table, places and southings; lists of blocks.
     opened = count * (TABLE.itemsize + 16 + 8) + files.get(BLOCKS, {"bytes": 0})["bytes"]
-    # A row of tiles within reach lies in one or two blocks of descriptors.
+    # Each row of tiles within reach lies elsewhere in the descriptors.
     rows = 2 * first.tile_size_m / first.stride_m + 1
-    near = opened + min(stored, int(2 * rows * BLOCK_BYTES))
+    near = opened + min(stored, int(rows * _PAGE_BYTES))
     few = [layer for layer in manifest.layers if layer.count <= EXACT_UP_TO]
     widened = sum(layer.count for layer in few) * manifest.dimension * 4
     indices = [

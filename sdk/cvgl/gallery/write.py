@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from cvgl.basemap import TILE_PX
 from cvgl.errors import GalleryError
 from cvgl.files import atomic_path, write_json
 from cvgl.gallery.descriptors import restore
-from cvgl.gallery.fit import Questions, ask, fit_index, fit_tree
+from cvgl.gallery.fit import Fitting, Questions, ask, fit_index, fit_tree
 from cvgl.gallery.grid import Grid
 from cvgl.gallery.manifest import (
     BASEMAP,
@@ -124,18 +124,16 @@ def write_indices(
         def tell(done: int, first: int = first) -> None:
             report("index", first + done, total)
 
-        index, questions = work.gallery / index_name(number), None
-        if not (work.done(index.name) and not search.tree):
-            questions = _questions(work, layer, first, rows, search.views)
-        about = layer.count, dimension
-        entry = {"index": fit_index(index, work.pieces, rows, *about, questions or [], search.recall, tell)}
-        if search.tree and questions:
+        def grown(done: int, first: int = first) -> None:
+            report("tree", first + done, total)
 
-            def grown(done: int, first: int = first) -> None:
-                report("tree", first + done, total)
-
-            nodes, order = (work.gallery / name for name in tree_names(number))
-            entry["tree"] = fit_tree(nodes, order, work.pieces, rows, *about, questions, search.recall, grown)
+        index, trees = work.gallery / index_name(number), [work.gallery / name for name in tree_names(number)]
+        fitting = Fitting(work.pieces, rows, layer.count, dimension, [], search.recall, tell)
+        if fitting.done(index) is None or (search.tree and fitting.done(*trees) is None):
+            fitting = replace(fitting, questions=_questions(work, layer, first, rows, search.views))
+        entry = {"index": fit_index(index, fitting)}
+        if search.tree:
+            entry["tree"] = fit_tree(trees[0], trees[1], replace(fitting, tell=grown))
         entries.append(entry)
         first += layer.count
     report("index", total, total)
