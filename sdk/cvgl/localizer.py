@@ -371,7 +371,7 @@ class Localizer:
         turns = [turn * max(1.0, 1.2 * half_step / TURNS_DEG[-1]) for turn in TURNS_DEG]
         keep, basemap = settings.refine_hypotheses, self.gallery.basemap
         decoys = [] if frame.prior is None else self._decoys(descriptors[0], frame.prior, offsets[0], frame.height)
-        peaks = look(basemap, views, places, turns, REACH_STRIDES * stride, keep, self._executor, decoys)
+        peaks = look(basemap, views, places, turns, REACH_STRIDES * stride, keep, self.threads, decoys)
         clock.lap("correlate")
         tilt = self._tilt_sigma(frame)
         sigmas = PoseSigmas(half_step or settings.heading_sigma_deg, settings.height_sigma, tilt)
@@ -382,8 +382,10 @@ class Localizer:
             hypotheses = examine_features(basemap, peaks, features, sigmas, self._executor)
             clock.lap("features")
         else:
-            hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
-            hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
+            hypotheses = examine(basemap, peaks, turns, sigmas, self.threads)
+            hypotheses = add_look_alikes(
+                basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas, self.threads
+            )
             clock.lap("register")
             doubtful = in_doubt(hypotheses, scene, settings, decision)
             if doubtful and decision.looks > 1:
@@ -391,9 +393,11 @@ class Localizer:
                 many = _SECOND_CANDIDATES * settings.candidates
                 candidates = self._search(descriptors, headings, frame.prior, hidden, offsets, frame.height, many)
                 views, places = self._views(sighting, candidates, frame.height)
-                peaks = look(basemap, views, places, wide, REACH_STRIDES * stride, SECOND_PEAKS, self._executor, decoys)
-                hypotheses = examine_again(basemap, peaks, wide, sigmas, self._executor)
-                hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
+                peaks = look(basemap, views, places, wide, REACH_STRIDES * stride, SECOND_PEAKS, self.threads, decoys)
+                hypotheses = examine_again(basemap, peaks, wide, sigmas, self.threads)
+                hypotheses = add_look_alikes(
+                    basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas, self.threads
+                )
                 hypotheses = add_detail(basemap, hypotheses, self._executor)
                 doubtful = in_doubt(hypotheses, scene, settings, decision)
                 clock.lap("second look")

@@ -181,7 +181,8 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
     speed = np.sqrt((velocity**2).sum(axis=1) + np.trace(mixture.covariances[:, VELOCITY, VELOCITY], axis1=1, axis2=2))
     gone = speed * (max(sight.time - mixture.seen_at, 0.0) if len(mixture.seen) else 0.0)
     moved = np.array([_novelty(mixture, sight, float(metres), _NEW_VIEW_HEIGHTS, _NEW_VIEW_S) for metres in gone])
-    looks = [_look(place, sight, model, scatter) for place in places]
+    correction = float(mixture.weights @ mixture.means[:, SCALE]) / max(float(mixture.weights.sum()), 1e-300)
+    looks = [_look(place, sight, model, scatter, correction) for place in places]
     found = (_STATED * chances.found + mixture.hits) / (_STATED + mixture.frames)
     areas = [min(area, chances.map_area) for area in sight.areas or (sight.area,) * len(places)]
     weights, means, covariances, paces, own = [], [], [], [], []
@@ -211,7 +212,10 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
             for place, told, share in zip(places, fresh, searched, strict=True)
         ]
     )
-    still = lost_log + math.log1p(-min(fresh) * found * min(sight.area / chances.map_area, 1.0))
+    # The same holds of its view: new if it was lost since the last frame, and else as new as that of any component.
+    kept = float(mixture.weights.sum())
+    roams = float(mixture.weights @ np.where(mixture.matched, 1.0, moved)) / kept if kept > 0 else 1.0
+    still = lost_log + math.log1p(-roams * min(fresh) * found * min(sight.area / chances.map_area, 1.0))
     for row, (mean, covariance) in enumerate([(mixture.means, mixture.covariances), *updated]):
         weights.append(ratio[row])
         means.append(mean)
@@ -331,11 +335,13 @@ class _Look:
         return noises
 
 
-def _look(place: Alternative, sight: Sight, model: Dynamics, new: float) -> _Look:
+def _look(place: Alternative, sight: Sight, model: Dynamics, new: float, correction: float) -> _Look:
     design, noise = np.zeros((4, SIZE)), np.zeros((4, 4))
     lean, common = common_errors(place, model)
     design[:2, POSITION] = np.eye(2)
-    design[:2, TILT], design[:2, SWAY] = lean_of(lean, place.heading_deg)
+    # By the height that the flight knows: a fitted one scatters more, and a tilt does not change by that.
+    steady = lean * sight.height * math.exp(correction) / place.height_m
+    design[:2, TILT], design[:2, SWAY] = lean_of(steady, place.heading_deg)
     design[:2, MAP] = common / model.map_sigma * np.eye(2)
     # What one view got wrong by itself, the same view gets wrong again.
     noise[:2, :2] = (place.covariance - (common**2 + lean**2) * np.eye(2)) / new

@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 # An answer is given where the filter is at least this sure of it...
 _SURE = 0.99
-# ...and, where this frame does not confirm it, holds no other places that are together more likely than this.
+# ...and, where this frame tells no places, holds no others that are together more likely than this.
 _RIVALS = 0.001
 # Otherwise the answer covers all that is possible, as long as one place is likelier than all others together; whether
 # what it covers is still of use, the settings' limit says.
@@ -250,7 +250,7 @@ class Tracker:
             # Where the aircraft is does not hang on this frame alone: what holds it to be mistaken counts as well.
             believing = mixture.own & _together(mixture, mixture.own)
             accepted = float(mixture.weights[believing].sum()) >= _SURE
-            if accepted or float(mixture.weights.sum()) - weight <= _RIVALS:
+            if accepted or (vouched and float(mixture.weights.sum()) - weight <= _RIVALS):
                 return self._told(mixture, mode, Answer(mixture.time, accepted=accepted), vouched)
         reason = f"the likeliest place is {100 * weight:.1f} % sure"
         if weight <= _LIKELY:
