@@ -39,7 +39,7 @@ _WARM_UP = 50
 
 NOTES = {
     "cvgl": "one thread, so that the same tiles give the same bytes; its build includes choosing the parameters and the"
-    " hashes; vectors in half precision beside the index, which holds them in single, up to 20 000 tiles whole and above"
+    " hashes; vectors in half precision beside the index, which holds them in single, to 20 000 tiles whole and above"
     " along 64 principal axes, where what it finds is then compared whole; loading verifies every hash.",
     "cvgl-tree": "the k-means tree; effort is the number of tiles compared. Vectors in half precision.",
     "faiss-hnsw": "IndexHNSWFlat of whole vectors with the M and efConstruction that cvgl chose, built on all cores.",
