@@ -31,7 +31,6 @@ def faults(
         report = Path(scratch) / "report.xml"
         words = [sys.executable, "-m", "pytest", "-q", str(_TESTS), f"--junitxml={report}", "--timeout=7200"]
         words += ["-o", "junit_family=xunit1"]
-        words += ["-o", "junit_family=xunit1"]
         done = subprocess.run(
             [*words, *(["-k", chosen] if chosen else [])], cwd=ROOT, env={**os.environ, "CVGL_FAULTS": "all"}
         )

@@ -32,6 +32,7 @@ from cvgl.calibrate import fit_decision, simulated_frame, window
 from cvgl.camera import Camera
 from cvgl.elevation import read_terrain
 from cvgl.errors import MapError, MissingDependencyError, MissionError
+from cvgl.features import FeatureFiles
 from cvgl.files import read_json, sha256_file, write_json
 from cvgl.fix import FixStatus
 from cvgl.footprint import footprint_sides
@@ -157,6 +158,7 @@ def prepare(
     terrain: str | Path | None = None,
     terrain_datum: str = DATUMS[0],
     geoid_separation: float | None = None,
+    features: FeatureFiles | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Make a mission folder.
@@ -180,6 +182,8 @@ def prepare(
         terrain_datum: what its heights are counted from, "mean_sea_level" or "ellipsoid".
         geoid_separation: height of mean sea level above the ellipsoid there, metres, so that altitudes in the other
             datum can be used as well; None if it is not known.
+        features: local features that give a second opinion in flight, and the networks they take, which the mission
+            then carries; None for OpenCV's AKAZE.
         reporter: is told about progress.
 
     Returns:
@@ -194,7 +198,7 @@ def prepare(
     """
     out, map_path = Path(os.path.abspath(out)), Path(map_path)
     tell: Reporter = reporter or _Silent()
-    size = check or CheckSize()
+    size, features = check or CheckSize(), features or FeatureFiles()
     if not isinstance(camera, Camera):
         camera = Camera.from_yaml(camera)
     _check_arguments(height_m, out, minutes, adapt, model, stride_m)
@@ -219,6 +223,7 @@ def prepare(
             "seed": seed,
             "stride": stride_m,
             "check": asdict(size),
+            "features": features.to_dict(),
             "cvgl": versions()["cvgl"],
         }
         ground: Terrain | None = None
@@ -230,7 +235,7 @@ def prepare(
             plan["terrain"] = said
         tell.end("map", f"{east - west:.0f} x {north - south:.0f} m, {source.native_gsd:.2g} m/px")
         with _Work.open(out, plan, tell) as work:
-            job = _Job(work, source, camera, height_m, seed, threads, size, tell, ground)
+            job = _Job(work, source, camera, height_m, seed, threads, size, tell, features, ground)
             return job.run(start, None if model is None else Path(model), minutes, device, stride_m, plan)
 
 
@@ -341,6 +346,7 @@ class _Job:
     threads: int | None
     size: CheckSize
     tell: Reporter
+    features: FeatureFiles
     terrain: Terrain | None = None
 
     def run(
@@ -370,14 +376,14 @@ class _Job:
         self.camera.to_yaml(mission / CAMERA)
         if self.terrain is not None:
             self.terrain.save(mission / TERRAIN)
-        settings = Settings()
+        settings, features = Settings(), self.features.carry(mission)
         # Calibration and check run what will fly, on the folder that will be carried.
-        write_mission_file(mission, self.height_m, settings, Decision(), {})
+        write_mission_file(mission, self.height_m, settings, Decision(), {}, features)
         fitted = work.stage(
             "calibrate", self._calibrate, lambda f: f"{f['evidence'].get('trials', self.size.trials)} trials"
         )
         decision = Decision.from_dict(fitted["decision"], mission / MISSION)
-        write_mission_file(mission, self.height_m, settings, decision, {})
+        write_mission_file(mission, self.height_m, settings, decision, {}, features)
         checked = work.stage(
             "check", self._check, lambda c: f"{c['frames']['refined_within_10m']:.0%} of simulated frames localised"
         )
@@ -400,7 +406,7 @@ class _Job:
             "machine": machine(),
         }
         write_json(mission / SELF_CHECK, checked)
-        write_mission_file(mission, self.height_m, settings, decision, record)
+        write_mission_file(mission, self.height_m, settings, decision, record, features)
         Mission.open(mission)
         work.publish()
         for message in worries(checked):

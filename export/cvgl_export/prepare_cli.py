@@ -80,6 +80,20 @@ def prepare(
         float | None,
         typer.Option("--geoid-separation", help="Mean sea level above the ellipsoid there, metres."),
     ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            "--features",
+            help="Local features for a second opinion: akaze, orb, sift, or xfeat with --xfeat.",
+            show_default="akaze, xfeat with --xfeat",
+        ),
+    ] = None,
+    xfeat: Annotated[
+        Path | None, typer.Option("--xfeat", metavar="ONNX", help="XFeat's network: images to keypoints, descriptors.")
+    ] = None,
+    lighterglue: Annotated[
+        Path | None, typer.Option("--lighterglue", metavar="ONNX", help="A matcher trained for XFeat's descriptors.")
+    ] = None,
 ) -> None:
     """Make a mission: what the drone carries to find itself on this map.
 
@@ -102,6 +116,13 @@ def prepare(
         raise typer.BadParameter(
             "a bundle is used as it is: add --no-adapt, or start training from --weights", param_hint="--model"
         )
+    if lighterglue is not None and xfeat is None:
+        raise typer.BadParameter("it matches the descriptors of XFeat: give --xfeat too", param_hint="--lighterglue")
+    chosen = features or ("akaze" if xfeat is None else "xfeat")
+    if (chosen == "xfeat") != (xfeat is not None):
+        raise typer.BadParameter(f"--xfeat goes with xfeat alone (found {chosen})", param_hint="--features")
+    from cvgl.features import FeatureFiles
+
     from .prepare import CheckSize
     from .prepare import prepare as make
 
@@ -124,6 +145,7 @@ def prepare(
                 terrain=terrain,
                 terrain_datum=terrain_datum,
                 geoid_separation=geoid_separation,
+                features=FeatureFiles(chosen, xfeat, lighterglue),
                 reporter=bars,
             )
     except KeyboardInterrupt:

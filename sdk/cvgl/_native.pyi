@@ -376,6 +376,96 @@ def best_match(templates: Sequence[Template], window: NDArray[np.complex64]) -> 
         ValueError: templates that do not go together, or an array of another type, shape or layout.
     """
 
+def match_windows(
+    looks: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64] | None]],
+    searches: Sequence[Sequence[int]],
+    windows: Sequence[tuple[int, NDArray[np.uint8] | list[list[NDArray[np.uint8] | None]], int, int]],
+    reach: int,
+    reduction: int,
+    sigma: float,
+    noise: float,
+    threads: int,
+) -> list[tuple[int, int, int, float, float] | None]:
+    """The highest correlation of a frame's looks within each of some windows of the basemap.
+
+    What :func:`resample`, :func:`orientation`, :class:`Template`, :func:`ground_field` and :func:`best_match` do one by
+    one.
+
+    Args:
+        looks: lists of (image, mask, between): (n, n) grey and its mask, n up to 4096, and the homography (3, 3) that
+            it is seen through, as :func:`resample` takes it, or None for as it is.
+        searches: for each the numbers of its looks, at least one, all of one size.
+        windows: lists of (search, pixels, left, top): the number of its search, and where its first pixel lies, as
+            :func:`ground_field` takes them; it is as large as a look and ``reach`` on every side.
+        reach: pixels at that reduction, up to 4096.
+        reduction, sigma, noise: as of :func:`ground_field`; the looks have been reduced already.
+        threads: 1 to 64; 0 for one per core. The answer does not depend on it.
+
+    Returns:
+        For each window what :func:`best_match` answers, the index counting its search's looks; None where one of them
+        shows nothing.
+
+    Raises:
+        ValueError: an array of another type, shape or layout, or a number out of range.
+        TypeError: what is no array, list or tuple where one is expected.
+    """
+
+def register_looks(
+    looks: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64] | None]],
+    sites: Sequence[tuple[NDArray[np.uint8] | list[list[NDArray[np.uint8] | None]], int, int]],
+    jobs: Sequence[tuple[int, int, int, float, float, float, float, float, Sequence[float]]],
+    reduction: int,
+    search: int,
+    gsd: float,
+    seen: float,
+    fewest: int,
+    rises: Sequence[float],
+    rise_cost: float,
+    block_sigma: float,
+    radii: Sequence[int],
+    rounds: int,
+    vote: float,
+    exact: bool,
+    prior_weight: Sequence[float],
+    sigma: float,
+    noise: float,
+    threads: int,
+) -> list[tuple[list[float], NDArray[np.float64], int, float, float, float] | None]:
+    """Register looks on sites of the basemap: blocks, their correlation, a pose and its evidence.
+
+    What :func:`resample`, :func:`orientation`, :func:`ground_field`, :func:`block_corners`, :func:`correlate_blocks`,
+    :func:`pose_design`, :func:`standardise`, :func:`fit_pose`, :func:`judge_blocks`, :func:`peak_covariances` and
+    :func:`refit_pose` do one by one; what jobs share is made once.
+
+    Args:
+        looks: as of :func:`match_windows`.
+        sites: lists of (pixels, left, top), as :func:`ground_field` takes them; as large as the looks that may lie
+            there, all of one size, and ``search`` on every side.
+        jobs: lists of (look, site, side, height, east, north, ahead_east, ahead_north, prior_mean): the numbers of look
+            and site, what :func:`block_corners` and :func:`pose_design` take, and the (6,) prior of :func:`fit_pose`.
+        reduction: of the basemap to the looks' scale, 1 to 3.
+        search: pixels at that reduction, 1 to 256.
+        gsd: metres a pixel at that reduction.
+        seen: as of :func:`block_corners`.
+        fewest: with fewer blocks nothing is fitted.
+        rises, rise_cost, radii, rounds, prior_weight: as of :func:`fit_pose`, which starts where all blocks together
+            are best.
+        block_sigma: its ``sigma``.
+        vote: as of :func:`judge_blocks`.
+        exact: the pose is that of :func:`refit_pose`; else its covariance is the inverse of the fit's information,
+            widened where the blocks scatter more than ``block_sigma``.
+        sigma, noise: as of :func:`ground_field`.
+        threads: 1 to 64; 0 for one per core. The answer does not depend on it.
+
+    Returns:
+        For each job the pose (6), its covariance (6, 6), the number of blocks, and evidence, votes and spread as
+        :func:`judge_blocks` tells them of the first fit; None where there are too few blocks.
+
+    Raises:
+        ValueError: an array of another type, shape or layout, a number out of range, or no pose is determined.
+        TypeError: what is no array, list or tuple where one is expected.
+    """
+
 def peak_covariances(
     surfaces: NDArray[np.float32],
     measured: NDArray[np.float64],

@@ -148,7 +148,14 @@ class TiledPixels:
         first, last = max(top // TILE_PX, 0), min((top + height - 1) // TILE_PX + 1, rows)
         begin, end = max(left // TILE_PX, 0), min((left + width - 1) // TILE_PX + 1, columns)
         numbers = self._directory[first : max(last, first), begin : max(end, begin)].tolist()
-        tiles = [[self._tile(number) if number >= 0 else None for number in row] for row in numbers]
+        with self._lock:  # once for all that are held, which usually is all
+            held = {number: self._held[number] for row in numbers for number in row if number in self._held}
+            for number in held:
+                self._held.move_to_end(number)
+        tiles = [
+            [held.get(number) if number in held or number < 0 else self._tile(number) for number in row]
+            for row in numbers
+        ]
         return begin * TILE_PX, first * TILE_PX, tiles
 
     def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.uint8]:

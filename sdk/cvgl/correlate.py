@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 
 from cvgl.basemap import Basemap
-from cvgl.native import Template, best_match, reduce
-from cvgl.orientation import map_field, orientation_field
-from cvgl.rectify import Patch
+from cvgl.native import match_windows, reduce
+from cvgl.orientation import NOISE_LEVEL, SIGMA_PX, map_site
+from cvgl.rectify import Look, Patch
 
 __all__ = ["REDUCTION", "Peak", "Search", "find_peaks", "reduce_patch"]
 
@@ -58,13 +57,13 @@ class Search:
     """A heading hypothesis: how the frame looks under it, and where it is looked for.
 
     Args:
-        patches: the frame under several heading corrections (degrees clockwise): grey (size, size) at ``REDUCTION``
+        looks: the frame under several heading corrections (degrees clockwise): grey (size, size) at ``REDUCTION``
             times the basemap's GSD, all of one size.
-        places: easting and northing where the patches' middle is looked for, metres; best first by retrieval.
+        places: easting and northing where the looks' middle is looked for, metres; best first by retrieval.
         decoys: places where it cannot be; their peaks are no answers, they only tell what chance reaches.
     """
 
-    patches: Sequence[tuple[float, Patch]]
+    looks: Sequence[tuple[float, Look]]
     places: Sequence[tuple[float, float]]
     decoys: Sequence[tuple[float, float]] = ()
 
@@ -82,31 +81,40 @@ def find_peaks(
     searches: Sequence[Search],
     reach_m: float,
     keep: int,
-    executor: Executor | None = None,
+    threads: int = 1,
 ) -> list[tuple[int, Peak]]:
     """The best peaks of all searches with the index of their search, highest first, none near a better one.
 
     Args:
         basemap: grey.
-        searches: heading hypotheses, each with its patches and places.
+        searches: heading hypotheses, each with its looks and places.
         reach_m: how far around each place.
         keep: how many peaks to return at most.
-        executor: threads to share the windows among.
+        threads: to share the windows among; 0 for one a core. The answer does not depend on it.
     """
-    run = executor.map if executor is not None else map
     reach = math.ceil(reach_m / (basemap.gsd * REDUCTION))
-    patches = [patch for search in searches for _, patch in search.patches]
-    templates = iter(list(run(lambda patch: Template(orientation_field(patch.image, patch.mask), reach), patches)))
-    windows = []
-    for index, search in enumerate(searches):
-        turns, looks = [turn for turn, _ in search.patches], list(islice(templates, len(search.patches)))
-        if all(template.norm > 0.0 for template in looks):  # else featureless: there is nothing to correlate
-            side = search.patches[0][1].mask.shape[0]
-            windows += [
-                _Window(index, turns, looks, side, reach, place, order) for order, place in enumerate(search.places, 1)
-            ]
-            windows += [_Window(index, turns, looks, side, reach, place, 0) for place in search.decoys]
-    found = list(run(lambda window: _best_peak(basemap, window), windows))
+    sides = [(search.looks[0][1].mask.shape[0] + 2 * reach) * REDUCTION for search in searches]
+    windows = [
+        _window(basemap, index, sides[index], place, order)
+        for index, search in enumerate(searches)
+        for order, place in [*enumerate(search.places, 1), *((0, decoy) for decoy in search.decoys)]
+    ]
+    looks = [look for search in searches for _, look in search.looks]
+    numbers = iter(range(len(looks)))
+    matches = match_windows(
+        looks,
+        [list(islice(numbers, len(search.looks))) for search in searches],
+        [(one.search, *map_site(basemap.pixels, one.left, one.top, sides[one.search])) for one in windows],
+        reach,
+        REDUCTION,
+        SIGMA_PX,
+        NOISE_LEVEL,
+        threads,
+    )
+    # Featureless looks have nothing to correlate.
+    seen = [(window, match) for window, match in zip(windows, matches, strict=True) if match is not None]
+    windows = [window for window, _ in seen]
+    found = [_peak(basemap, searches[window.search], window, match) for window, match in seen]
     near = _SAME_PLACE_PX * basemap.gsd
     deviation = _deviation(found, near)
     if deviation <= 0.0:
@@ -149,35 +157,37 @@ def _apart(peak: Peak, easting: float, northing: float) -> float:
 
 @dataclass(frozen=True)
 class _Window:
-    """What is looked for around one place.
+    """What is looked at around one place.
 
     Args:
         search: index of the search that it belongs to.
-        turns_deg, templates: the frame's orientation field under several heading corrections.
-        side, reach: of the templates and around the place, reduced pixels.
         place: easting and northing, metres.
         order: of the place in its search, from 1; 0 for a decoy.
+        left, top: its first pixel in the basemap.
     """
 
     search: int
-    turns_deg: Sequence[float]
-    templates: Sequence[Template]
-    side: int
-    reach: int
     place: tuple[float, float]
     order: int
+    left: int
+    top: int
 
 
-def _best_peak(basemap: Basemap, window: _Window) -> tuple[Peak, float]:
-    """The best peak around a place, its score not yet judged, and the mean square of the surfaces."""
-    side = window.side + 2 * window.reach
-    column, row = basemap.to_pixel(*window.place)
-    # Outer corner of the window in whole basemap pixels, so that reduced pixels are whole groups of them.
-    left = round(float(column) + 0.5 - side * REDUCTION / 2)
-    top = round(float(row) + 0.5 - side * REDUCTION / 2)
-    field, _ = map_field(basemap.pixels, left, top, side, REDUCTION)
-    index, x, y, height, mean_square = best_match(window.templates, field)
-    centre_column = left + (x + window.side / 2) * REDUCTION - 0.5
-    centre_row = top + (y + window.side / 2) * REDUCTION - 0.5
-    easting, northing = basemap.to_local(centre_column, centre_row)
-    return Peak(float(easting), float(northing), window.turns_deg[index], height), mean_square
+def _window(basemap: Basemap, search: int, side: int, place: tuple[float, float], order: int) -> _Window:
+    """The window of so many basemap pixels around a place."""
+    column, row = basemap.to_pixel(*place)
+    # Its outer corner in whole basemap pixels, so that reduced pixels are whole groups of them.
+    left, top = round(float(column) + 0.5 - side / 2), round(float(row) + 0.5 - side / 2)
+    return _Window(search, place, order, left, top)
+
+
+def _peak(
+    basemap: Basemap, search: Search, window: _Window, match: tuple[int, int, int, float, float]
+) -> tuple[Peak, float]:
+    """The best peak in a window, its score not yet judged, and the mean square of the surfaces."""
+    index, x, y, height, mean_square = match
+    turn, look = search.looks[index]
+    half = look.mask.shape[0] / 2
+    column, row = window.left + (x + half) * REDUCTION - 0.5, window.top + (y + half) * REDUCTION - 0.5
+    easting, northing = basemap.to_local(column, row)
+    return Peak(float(easting), float(northing), turn, height), mean_square

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +63,11 @@ _DECOYS = 6
 # 0.7 to 2.3 of it, motion by ten of the basemap's pixels leaves 0.2 to 0.5.
 _BLURRED = 0.5
 # What a frame that shows nothing anywhere is answered with, or one that cannot be answered at all.
+# A blurred frame is not among them: it is less sharp than the map where it was looked for, which a sharp frame of
+# smooth ground elsewhere is as well.
 _BLIND = frozenset(
     {
-        *(ReasonCode.TOO_DARK, ReasonCode.OVEREXPOSED, ReasonCode.FEATURELESS, ReasonCode.BLURRED),
+        *(ReasonCode.TOO_DARK, ReasonCode.OVEREXPOSED, ReasonCode.FEATURELESS),
         *(ReasonCode.BAD_INPUT, ReasonCode.MODEL, ReasonCode.GALLERY),
     }
 )
@@ -123,7 +125,7 @@ class Localizer:
         Returns:
             A fix; a no-fix with its reason where the frame cannot be used or nothing on the map is sure enough.
         """
-        return self._answer(frame, None)
+        return self._answer(frame, None, {})
 
     def locate_elsewhere(self, frame: Frame, hidden: tuple[float, float, float]) -> Fix:
         """What a frame would be answered if the tiles around its place were not on the map: a match by chance.
@@ -132,12 +134,15 @@ class Localizer:
             frame: as for :meth:`locate`; its prior is not used.
             hidden: easting, northing and radius of a circle, metres: tiles whose centre lies in it are passed over.
         """
-        return self._answer(replace(frame, prior=None), hidden)
+        return self._answer(replace(frame, prior=None), hidden, {})
 
-    def _answer(self, frame: Frame, hidden: tuple[float, float, float] | None) -> Fix:
+    def _answer(
+        self, frame: Frame, hidden: tuple[float, float, float] | None, sightings: dict[float, _Sighting]
+    ) -> Fix:
+        """The answer to a frame, whose ``sightings`` the looks at it share, by the height that they are made for."""
         clock = _Clock()
         try:
-            return self._locate(frame, clock, hidden)
+            return self._locate(frame, clock, hidden, sightings)
         except (FrameError, CameraError) as error:
             stamp = frame.time if isinstance(frame.time, (int, float)) else float("nan")
             detail = f"{error.field}: {error.message}" if error.field else error.message
@@ -189,12 +194,13 @@ class Localizer:
             heading=None if heading is None else (heading + expected.turn_deg) % 360.0,
             height=scaled,
         )
-        measured = self.locate(looked)
+        sightings: dict[float, _Sighting] = {}
+        measured = self._answer(looked, None, sightings)
         areas = [math.inf if looked.prior is None else math.pi * self._search_circle(looked.prior).radius_m ** 2]
         places = [(place, areas[0]) for place in measured.alternatives]
         if frame.prior is None and looked.prior is not None and not measured and measured.reason_code not in _BLIND:
             # It should have been found there. Whether it is found elsewhere decides what is left of the track.
-            elsewhere = self.locate(replace(looked, prior=None))
+            elsewhere = self._answer(replace(looked, prior=None), None, sightings)
             areas.append(math.inf)
             places += [(place, math.inf) for place in elsewhere.alternatives]
             likelier = max(measured, elsewhere, key=lambda fix: fix.probability)
@@ -332,29 +338,24 @@ class Localizer:
         unknown = frame.pitch is None or frame.roll is None
         return settings.tilt_sigma_deg if unknown else settings.attitude_sigma_deg
 
-    def _locate(self, frame: Frame, clock: _Clock, hidden: tuple[float, float, float] | None) -> Fix:
+    def _locate(
+        self,
+        frame: Frame,
+        clock: _Clock,
+        hidden: tuple[float, float, float] | None,
+        sightings: dict[float, _Sighting],
+    ) -> Fix:
         frame.check()
         height, height_sigma = self._height(frame)
         frame = replace(frame, image=_packed(frame.image), height=height)
         settings = replace(self.mission.settings, height_sigma=height_sigma)
-        camera = self.camera.scaled_to(*frame.size)
-        grey = frame.grey()
-        pitch, roll = frame.pitch or 0.0, frame.roll or 0.0
-        if frame.heading is None:
-            headings = [360.0 * index / settings.headings for index in range(settings.headings)]
-        else:
-            headings = [float(frame.heading)]
-        rotations = [camera_to_enu(camera.mount, heading, pitch, roll) for heading in headings]
-        inputs = self._network_inputs(frame, camera, rotations)
-        clock.lap("rectify")
-        level, spread = _brightness(grey, limited=frame.pixels in ("nv12", "yuyv"))
-        if spread < _FEATURELESS:
-            code = _unusable(level)
-            reason = f"image: {code.value.replace('_', ' ')}"
+        if height not in sightings:
+            sightings[height] = self._see(frame, clock)
+        sighting = sightings[height]
+        if sighting.blank is not None:
+            code, reason = sighting.blank, f"image: {sighting.blank.value.replace('_', ' ')}"
             return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
-        descriptors = self.model.embed_inputs(inputs)
-        clock.lap("embed")
-        offsets = [view_offset(camera, rotation, frame.height) for rotation in rotations]
+        descriptors, headings, offsets = sighting.descriptors, sighting.headings, sighting.offsets
         count = settings.candidates
         candidates = self._search(descriptors, headings, frame.prior, hidden, offsets, frame.height, count)
         clock.lap("search")
@@ -362,7 +363,7 @@ class Localizer:
             reason = "no tile of the gallery lies within the prior"
             code = ReasonCode.OUTSIDE_MAP
             return Fix.none(frame.time, reason, reason_code=code, timings_ms=clock.stages, name=frame.name)
-        views, places = self._views(grey, camera, candidates, headings, rotations, frame.height)
+        views, places = self._views(sighting, candidates, frame.height)
         clock.lap("rectify")
         stride = self.gallery.manifest.layers[self._layer(frame.height)].stride_m
         # Half a step between heading hypotheses has to be covered when the heading is unknown.
@@ -370,7 +371,7 @@ class Localizer:
         turns = [turn * max(1.0, 1.2 * half_step / TURNS_DEG[-1]) for turn in TURNS_DEG]
         keep, basemap = settings.refine_hypotheses, self.gallery.basemap
         decoys = [] if frame.prior is None else self._decoys(descriptors[0], frame.prior, offsets[0], frame.height)
-        peaks = look(basemap, views, places, turns, REACH_STRIDES * stride, keep, self._executor, decoys)
+        peaks = look(basemap, views, places, turns, REACH_STRIDES * stride, keep, self.threads, decoys)
         clock.lap("correlate")
         tilt = self._tilt_sigma(frame)
         sigmas = PoseSigmas(half_step or settings.heading_sigma_deg, settings.height_sigma, tilt)
@@ -381,18 +382,22 @@ class Localizer:
             hypotheses = examine_features(basemap, peaks, features, sigmas, self._executor)
             clock.lap("features")
         else:
-            hypotheses = examine(basemap, peaks, turns, sigmas, self._executor)
-            hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
+            hypotheses = examine(basemap, peaks, turns, sigmas, self.threads)
+            hypotheses = add_look_alikes(
+                basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas, self.threads
+            )
             clock.lap("register")
             doubtful = in_doubt(hypotheses, scene, settings, decision)
             if doubtful and decision.looks > 1:
                 wide = turns if frame.heading is None else wide_turns(settings.heading_sigma_deg)
                 many = _SECOND_CANDIDATES * settings.candidates
                 candidates = self._search(descriptors, headings, frame.prior, hidden, offsets, frame.height, many)
-                views, places = self._views(grey, camera, candidates, headings, rotations, frame.height)
-                peaks = look(basemap, views, places, wide, REACH_STRIDES * stride, SECOND_PEAKS, self._executor, decoys)
-                hypotheses = examine_again(basemap, peaks, wide, sigmas, self._executor)
-                hypotheses = add_look_alikes(basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas)
+                views, places = self._views(sighting, candidates, frame.height)
+                peaks = look(basemap, views, places, wide, REACH_STRIDES * stride, SECOND_PEAKS, self.threads, decoys)
+                hypotheses = examine_again(basemap, peaks, wide, sigmas, self.threads)
+                hypotheses = add_look_alikes(
+                    basemap, hypotheses, REACH_STRIDES * stride, SAME_ANSWER_M, sigmas, self.threads
+                )
                 hypotheses = add_detail(basemap, hypotheses, self._executor)
                 doubtful = in_doubt(hypotheses, scene, settings, decision)
                 clock.lap("second look")
@@ -404,6 +409,27 @@ class Localizer:
             fix = self._blurred(fix, views[0])
         clock.lap("decide")
         return replace(fix, timings_ms=clock.stages)
+
+    def _see(self, frame: Frame, clock: _Clock) -> _Sighting:
+        """A frame, whose height is known, rectified and embedded."""
+        camera, settings = self.camera.scaled_to(*frame.size), self.mission.settings
+        grey = frame.grey()
+        if frame.heading is None:
+            headings = [360.0 * index / settings.headings for index in range(settings.headings)]
+        else:
+            headings = [float(frame.heading)]
+        pitch, roll = frame.pitch or 0.0, frame.roll or 0.0
+        rotations = [camera_to_enu(camera.mount, heading, pitch, roll) for heading in headings]
+        inputs = self._network_inputs(frame, camera, rotations)
+        clock.lap("rectify")
+        level, spread = _brightness(grey, limited=frame.pixels in ("nv12", "yuyv"))
+        blank = _unusable(level) if spread < _FEATURELESS else None
+        if blank is not None:
+            return _Sighting(camera, grey, headings, rotations, [], np.empty((0, 0), np.float32), blank)
+        descriptors = self.model.embed_inputs(inputs)
+        clock.lap("embed")
+        offsets = [view_offset(camera, rotation, frame.height) for rotation in rotations]
+        return _Sighting(camera, grey, headings, rotations, offsets, descriptors)
 
     def _blurred(self, fix: Fix, view: View) -> Fix:
         """A no-fix that says so where its frame is far less sharp than the map is at the same scale."""
@@ -567,27 +593,50 @@ class Localizer:
         return SearchPrior(float(easting), float(northing), prior.sigma_m, radius)
 
     def _views(
-        self,
-        grey: NDArray[np.uint8],
-        camera: Camera,
-        candidates: Sequence[Candidate],
-        headings: Sequence[float],
-        rotations: Sequence[NDArray[np.float64]],
-        height: float,
+        self, sighting: _Sighting, candidates: Sequence[Candidate], height: float
     ) -> tuple[list[View], list[list[tuple[float, float]]]]:
         """Grey views for the best headings, and where each of them is looked for."""
         stride = self.gallery.manifest.layers[self._layer(height)].stride_m
         order = list(dict.fromkeys(c.heading_deg for c in candidates))[:_HEADINGS_REFINED]
+        step = 360.0 / len(sighting.headings)
         views, places = [], []
         for heading in order:
-            rotation = rotations[list(headings).index(heading)]
-            gsd = self.gallery.basemap.gsd
-            views.append(view_of(grey, camera, rotation, height, heading, gsd, self.threads))
+            if heading not in sighting.views:
+                rotation = sighting.rotations[sighting.headings.index(heading)]
+                gsd = self.gallery.basemap.gsd
+                sighting.views[heading] = view_of(
+                    sighting.grey, sighting.camera, rotation, height, heading, gsd, self.threads
+                )
+            views.append(sighting.views[heading])
             # A tile found under one heading may be the frame's place under the next.
-            step = 360.0 / len(headings)
             near = [c for c in candidates if abs(wrap_degrees(c.heading_deg - heading)) <= 1.01 * step]
             places.append(merge(near, 1.1 * stride))
         return views, places
+
+
+@dataclass(frozen=True)
+class _Sighting:
+    """A frame rectified and embedded, from which every look at it starts.
+
+    Args:
+        camera: that took it.
+        grey: (H, W) uint8.
+        headings: hypotheses, degrees.
+        rotations: (3, 3) camera to ENU, for each of them.
+        offsets: (2,) east and north from the aircraft to the middle of each heading's view, metres.
+        descriptors: (headings, D) of unit length.
+        blank: why there is nothing to localise by, and nothing was embedded; None for a picture.
+        views: refinement's, by heading, as they were asked for.
+    """
+
+    camera: Camera
+    grey: NDArray[np.uint8]
+    headings: list[float]
+    rotations: list[NDArray[np.float64]]
+    offsets: list[NDArray[np.float64]]
+    descriptors: NDArray[np.float32]
+    blank: ReasonCode | None = None
+    views: dict[float, View] = field(default_factory=dict)
 
 
 def _together(*timings: dict[str, float]) -> dict[str, float]:

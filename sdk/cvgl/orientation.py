@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from cvgl.basemap import TiledPixels
 from cvgl.native import ground_field, orientation
 
-__all__ = ["map_field", "orientation_field"]
+__all__ = ["NOISE_LEVEL", "SIGMA_PX", "map_field", "map_site", "orientation_field"]
 
-# Gradients (grey levels per pixel) of this size count half: below lie sensor noise and JPEG blocks.
-_NOISE_LEVEL = 4.0
-# Of the Gaussian that smooths before the derivative, pixels.
-_SIGMA_PX = 1.0
+NOISE_LEVEL = 4.0
+"""Gradients (grey levels per pixel) of this size count half: below lie sensor noise and JPEG blocks."""
+SIGMA_PX = 1.0
+"""Of the Gaussian that smooths before the derivative, pixels."""
 
 
 def orientation_field(
-    grey: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None, sigma: float = _SIGMA_PX
+    grey: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None, sigma: float = SIGMA_PX
 ) -> NDArray[np.complex64]:
     """Doubled-angle orientation field.
 
@@ -36,7 +36,7 @@ def orientation_field(
         (H, W) complex64, magnitude below 1, zero outside the mask, within 3 pixels of its edge, and on the
             image's outermost pixels.
     """
-    return orientation(grey, mask, sigma, _NOISE_LEVEL)
+    return orientation(grey, mask, sigma, NOISE_LEVEL)
 
 
 def map_field(
@@ -54,7 +54,24 @@ def map_field(
         The field (side, side), and where it is known (side, side), 255 or 0; None for everywhere. As with a mask, the
         field is zero near what is not known.
     """
+    site = map_site(pixels, left, top, side * reduction)
+    return ground_field(*site, side, side, reduction, SIGMA_PX, NOISE_LEVEL)
+
+
+def map_site(
+    pixels: NDArray[np.uint8] | TiledPixels, left: int, top: int, side: int
+) -> tuple[NDArray[np.uint8] | list[list[NDArray[np.uint8] | None]], int, int]:
+    """What the native core reads a square window of a map from.
+
+    Args:
+        pixels: (H, W) uint8, 0 where there is no data; of a basemap.
+        left, top: column and row of the window's first pixel, which may lie outside the map.
+        side: of the window, pixels.
+
+    Returns:
+        The map or the tiles that the window touches, and column and row of the window's first pixel in them.
+    """
     if not isinstance(pixels, TiledPixels):
-        return ground_field(pixels, left, top, side, side, reduction, _SIGMA_PX, _NOISE_LEVEL)
-    column, row, tiles = pixels.cover(left, top, side * reduction, side * reduction)
-    return ground_field(tiles, left - column, top - row, side, side, reduction, _SIGMA_PX, _NOISE_LEVEL)
+        return pixels, left, top
+    column, row, tiles = pixels.cover(left, top, side, side)
+    return tiles, left - column, top - row

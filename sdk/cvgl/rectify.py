@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,11 @@ from cvgl.native import rectify as _rectify
 from cvgl.native import resample, warp_into
 
 __all__ = [
+    "Look",
     "NetworkInput",
     "Patch",
     "ground_offset",
+    "look_again",
     "rectify",
     "rectify_again",
     "view_maps",
@@ -58,6 +60,24 @@ class Patch:
     def from_camera(self) -> NDArray[np.float64]:
         """(3, 3) from ideal camera coordinates to the patch's pixels."""
         return np.asarray(np.linalg.inv(self.to_camera), np.float64)
+
+    @property
+    def look(self) -> Look:
+        """The patch as it is."""
+        return Look(self.image, self.mask, None)
+
+
+class Look(NamedTuple):
+    """A grey patch as it is, or as another attitude and height would have made it, for the native core to look at.
+
+    Args:
+        image, mask: (size, size) of the patch.
+        between: (3, 3) from the pixels of what is looked at to the patch's; None for the patch as it is.
+    """
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+    between: NDArray[np.float64] | None
 
 
 @dataclass(frozen=True)
@@ -220,12 +240,29 @@ def rectify_again(patch: Patch, camera: Camera, rotation: NDArray[np.float64], h
     Raises:
         FrameError: under the other attitude the camera does not look at the ground.
     """
-    size = patch.mask.shape[0]
-    offset = ground_offset(camera, rotation, height, patch.aim, _CORRECTED_SLANT)
-    to_camera = _patch_to_camera(rotation, offset, height, patch.gsd, size)
-    between = patch.from_camera @ to_camera
-    image, mask = resample(patch.image, patch.mask, between)
+    offset, to_camera = _again(patch, camera, rotation, height)
+    image, mask = resample(patch.image, patch.mask, patch.from_camera @ to_camera)
     return Patch(image, mask, patch.gsd, offset, to_camera, patch.aim)
+
+
+def look_again(
+    patch: Patch, camera: Camera, rotation: NDArray[np.float64], height: float
+) -> tuple[Look, NDArray[np.float64]]:
+    """What :func:`rectify_again` makes, not yet made, and its offset (2,) from the point below the camera, metres.
+
+    Raises:
+        FrameError: under the other attitude the camera does not look at the ground.
+    """
+    offset, to_camera = _again(patch, camera, rotation, height)
+    return Look(patch.image, patch.mask, patch.from_camera @ to_camera), offset
+
+
+def _again(
+    patch: Patch, camera: Camera, rotation: NDArray[np.float64], height: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Offset and map of a patch under another attitude and height."""
+    offset = ground_offset(camera, rotation, height, patch.aim, _CORRECTED_SLANT)
+    return offset, _patch_to_camera(rotation, offset, height, patch.gsd, patch.mask.shape[0])
 
 
 def _center(

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +21,8 @@ from cvgl.footprint import footprint, footprint_sides
 from cvgl.ground import aim, ground_offset
 from cvgl.native import Template, best_match
 from cvgl.orientation import map_field, orientation_field
-from cvgl.rectify import Patch, rectify, rectify_again
-from cvgl.register import Correction, PoseSigmas, Registration, block_side, ground_around, register
+from cvgl.rectify import Look, Patch, look_again, rectify, rectify_again
+from cvgl.register import Correction, PoseSigmas, Registration, Trial, block_side, register
 
 __all__ = [
     "REACH_STRIDES",
@@ -86,6 +85,19 @@ class View:
     def turned(self, patch: Patch, turn_deg: float) -> Patch:
         """One of the patches under a heading correction."""
         return patch if turn_deg == 0.0 else self._again(patch, Correction(turn_deg), self.height)
+
+    def looked(self, patch: Patch, correction: Correction) -> tuple[Look, NDArray[np.float64], float]:
+        """One of the patches as a corrected pose would have made it, not yet made; its offset (2,) from the point
+        below the camera, metres, and that pose's height.
+
+        Raises:
+            FrameError: the corrected pose looks to the horizon.
+        """
+        if correction == Correction():
+            return patch.look, patch.offset, self.height
+        height = self.height * (1 + correction.scale)
+        look, offset = look_again(patch, self.camera, correction.rotation(self.rotation), height)
+        return look, offset, height
 
     def corrected(self, correction: Correction) -> tuple[Patch, float]:
         """The patch, in all detail, as a corrected pose would have made it, and that pose's height."""
@@ -172,20 +184,20 @@ def look(
     turns_deg: Sequence[float],
     reach_m: float,
     keep: int,
-    executor: Executor | None,
+    threads: int,
     decoys: Sequence[tuple[float, float]] = (),
 ) -> list[tuple[View, Peak]]:
     """The best correlation peaks of all views, each searched at its own places; highest first.
 
     The first view is also looked for at ``decoys``, where it cannot be, to tell what chance reaches.
     """
-    run = executor.map if executor is not None else map
-    turned = [(view, turn) for view in views for turn in turns_deg]
-    patches = iter(list(run(lambda entry: (entry[1], entry[0].turned(entry[0].third, entry[1])), turned)))
     searches = [
-        Search(list(islice(patches, len(turns_deg))), at, () if index else decoys) for index, at in enumerate(places)
+        Search(
+            [(turn, view.looked(view.third, Correction(turn))[0]) for turn in turns_deg], at, () if index else decoys
+        )
+        for index, (view, at) in enumerate(zip(views, places, strict=True))
     ]
-    return [(views[index], peak) for index, peak in find_peaks(basemap, searches, reach_m, keep, executor)]
+    return [(views[index], peak) for index, peak in find_peaks(basemap, searches, reach_m, keep, threads)]
 
 
 def examine(
@@ -193,12 +205,10 @@ def examine(
     peaks: Sequence[tuple[View, Peak]],
     turns_deg: Sequence[float],
     sigmas: PoseSigmas,
-    executor: Executor | None,
+    threads: int,
 ) -> list[Hypothesis]:
     """Register every peak's place at half the detail, and the best few again at full detail from the pose found."""
-    run = executor.map if executor is not None else map
-    chosen = _glance(basemap, peaks, turns_deg, sigmas, executor)[:STUDIED]
-    studied = run(lambda hypothesis: _study(basemap, hypothesis, sigmas), chosen)
+    studied = _study(basemap, _glance(basemap, peaks, turns_deg, sigmas, threads)[:STUDIED], sigmas, threads)
     return [hypothesis for hypothesis in studied if hypothesis is not None]
 
 
@@ -207,20 +217,16 @@ def examine_again(
     peaks: Sequence[tuple[View, Peak]],
     turns_deg: Sequence[float],
     sigmas: PoseSigmas,
-    executor: Executor | None,
+    threads: int,
 ) -> list[Hypothesis]:
     """As :func:`examine`, with more of the peaks and each place registered twice at full detail: where heading or tilt
     are far off, the first time ends short of the pose, which costs a right place much of its evidence and a wrong one
     nothing.
     """
-    run = executor.map if executor is not None else map
-
-    def study(hypothesis: Hypothesis) -> Hypothesis | None:
-        once = _study(basemap, hypothesis, sigmas)
-        return None if once is None else _study(basemap, once, sigmas) or once
-
-    chosen = _glance(basemap, peaks, turns_deg, sigmas, executor)[:SECOND_STUDIED]
-    return [hypothesis for hypothesis in run(study, chosen) if hypothesis is not None]
+    chosen = _glance(basemap, peaks, turns_deg, sigmas, threads)[:SECOND_STUDIED]
+    once = [found for found in _study(basemap, chosen, sigmas, threads) if found is not None]
+    twice = _study(basemap, once, sigmas, threads)
+    return [again or before for before, again in zip(once, twice, strict=True)]
 
 
 def add_detail(basemap: Basemap, hypotheses: Sequence[Hypothesis], executor: Executor | None) -> list[Hypothesis]:
@@ -255,40 +261,33 @@ def _glance(
     peaks: Sequence[tuple[View, Peak]],
     turns_deg: Sequence[float],
     sigmas: PoseSigmas,
-    executor: Executor | None,
+    threads: int,
 ) -> list[Hypothesis]:
     """Every peak's place registered at half the detail, best first."""
-    run = executor.map if executor is not None else map
+    looks: dict[tuple[int, float], tuple[Look, NDArray[np.float64], float]] = {}
 
-    # The turns of a peak look at the same ground.
-    sides = [view.half.mask.shape[0] for view, _ in peaks]
-    places = [(side, 2, peak.easting, peak.northing) for side, (_, peak) in zip(sides, peaks, strict=True)]
-    grounds = list(run(lambda place: ground_around(basemap, *place), places))
+    def trial(view: View, peak: Peak, turn: float) -> Trial:
+        key = id(view), turn
+        if key not in looks:
+            looks[key] = view.looked(view.half, Correction(turn))
+        look, offset, height = looks[key]
+        side = block_side(view.short_px)
+        return Trial(look, offset, peak.easting, peak.northing, Correction(turn), height, side, view.patch.offset)
 
-    def glance(entry: tuple[int, float]) -> Hypothesis | None:
-        index, turn = entry
-        view, peak = peaks[index]
-        patch = view.turned(view.half, turn)
-        start, side = Correction(turn), block_side(view.short_px)
-        found = register(
-            basemap,
-            patch,
-            peak.easting,
-            peak.northing,
-            start,
-            view.height,
-            side,
-            sigmas,
-            view.patch.offset,
-            grounds[index],
-        )
-        return None if found is None else Hypothesis(view, peak, found)
+    def glance(places: Sequence[tuple[View, Peak]], turns: Sequence[float]) -> list[Hypothesis | None]:
+        trials = [trial(view, peak, turn) for (view, peak), turn in zip(places, turns, strict=True)]
+        found = register(basemap, trials, 2 * basemap.gsd, sigmas, threads)
+        return [
+            None if place is None else Hypothesis(view, peak, place)
+            for (view, peak), place in zip(places, found, strict=True)
+        ]
 
-    found = list(run(glance, [(index, peak.turn_deg) for index, (_, peak) in enumerate(peaks)]))
+    found = glance(peaks, [peak.turn_deg for _, peak in peaks])
     # The correlation of the whole frame is a poor judge of the heading, so the best peak is looked at under all; unless
     # most of its blocks already agree on a pose: from there the fit finds its heading by itself.
     if peaks and (found[0] is None or found[0].registration.votes < _AGREED):
-        found += run(glance, [(0, turn) for turn in turns_deg if turn != peaks[0][1].turn_deg])
+        others = [turn for turn in turns_deg if turn != peaks[0][1].turn_deg]
+        found += glance([peaks[0]] * len(others), others)
     glanced = [hypothesis for hypothesis in found if hypothesis is not None]
     # Peak and evidence are in comparable units: standard deviations of chance.
     glanced.sort(key=lambda h: -(h.peak.score + h.registration.evidence))
@@ -300,7 +299,12 @@ def _glance(
 
 
 def add_look_alikes(
-    basemap: Basemap, hypotheses: Sequence[Hypothesis], reach_m: float, apart_m: float, sigmas: PoseSigmas
+    basemap: Basemap,
+    hypotheses: Sequence[Hypothesis],
+    reach_m: float,
+    apart_m: float,
+    sigmas: PoseSigmas,
+    threads: int = 1,
 ) -> list[Hypothesis]:
     """The hypotheses, and those places around the best of them that look alike on the map and to the frame.
 
@@ -317,7 +321,7 @@ def add_look_alikes(
     except FrameError:
         return list(hypotheses)  # the fitted pose looks to the horizon
     known = [(h.registration.easting, h.registration.northing) for h in hypotheses]
-    found: list[Hypothesis] = []
+    rivals: list[Hypothesis] = []
     for other in look_alikes(basemap, patch, place.easting, place.northing, reach_m, apart_m):
         if min(math.hypot(other.easting - east, other.northing - north) for east, north in known) <= apart_m:
             continue
@@ -325,23 +329,29 @@ def add_look_alikes(
             best.peak, easting=other.easting, northing=other.northing, score=best.peak.score * other.peak_ratio
         )
         moved = replace(place, easting=other.easting, northing=other.northing)
-        rival = _study(basemap, Hypothesis(view, peak, moved), sigmas)
-        found += [] if rival is None else [rival]
-    return [*hypotheses, *found]
+        rivals.append(Hypothesis(view, peak, moved))
+    return [*hypotheses, *(found for found in _study(basemap, rivals, sigmas, threads) if found is not None)]
 
 
-def _study(basemap: Basemap, hypothesis: Hypothesis, sigmas: PoseSigmas) -> Hypothesis | None:
-    """A hypothesis registered at full detail from the pose that it has."""
-    view, before = hypothesis.view, hypothesis.registration
-    try:
-        patch, height = view.corrected(before.correction)
-    except FrameError:
-        return None  # the fitted pose looks to the horizon
-    side = block_side(view.short_px)
-    after = register(
-        basemap, patch, before.easting, before.northing, before.correction, height, side, sigmas, view.patch.offset
-    )
-    return None if after is None else Hypothesis(view, hypothesis.peak, after)
+def _study(
+    basemap: Basemap, hypotheses: Sequence[Hypothesis], sigmas: PoseSigmas, threads: int
+) -> list[Hypothesis | None]:
+    """Hypotheses registered at full detail from the poses that they have; None where there is too little to see."""
+    trials: dict[int, Trial] = {}
+    for index, hypothesis in enumerate(hypotheses):
+        view, before = hypothesis.view, hypothesis.registration
+        try:
+            look, offset, height = view.looked(view.patch, before.correction)
+        except FrameError:
+            continue  # the fitted pose looks to the horizon
+        at, side = (before.easting, before.northing), block_side(view.short_px)
+        trials[index] = Trial(look, offset, *at, before.correction, height, side, view.patch.offset)
+    studied: list[Hypothesis | None] = [None] * len(hypotheses)
+    found = register(basemap, list(trials.values()), basemap.gsd, sigmas, threads)
+    for index, after in zip(trials, found, strict=True):
+        if after is not None:
+            studied[index] = Hypothesis(hypotheses[index].view, hypotheses[index].peak, after)
+    return studied
 
 
 def ask_features(

@@ -9,6 +9,7 @@ them. A wrong place may have a high correlation peak; it does not make thirty se
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,27 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.basemap import Basemap
-from cvgl.native import (
-    block_corners,
-    correlate_blocks,
-    fit_pose,
-    judge_blocks,
-    peak_covariances,
-    pose_design,
-    refit_pose,
-    standardise,
-)
-from cvgl.orientation import map_field, orientation_field
-from cvgl.rectify import Patch
+from cvgl.native import register_looks
+from cvgl.orientation import NOISE_LEVEL, SIGMA_PX, map_site
+from cvgl.rectify import Look
+from cvgl.roofs import HIGHEST_M
 
 __all__ = [
     "SEARCH_PX",
     "Correction",
-    "Ground",
     "PoseSigmas",
     "Registration",
+    "Trial",
     "block_side",
-    "ground_around",
     "register",
 ]
 
@@ -52,12 +44,15 @@ _TRUST_PX = (8, 6, 4, 4, 3)
 # Rounds of reweighting for each of them.
 _ROUNDS = 3
 # Heights that a block may have, as the roof of a building.
-_RISES_M = np.linspace(0.0, 12.0, 5)
+_RISES_M = np.linspace(0.0, HIGHEST_M, 5).tolist()
 # What a block must gain, in standard deviations a step, to be taken for higher than the ground.
 _RISE_COST = 0.2
 # Standard deviation of one block's peak, pixels. Twice what the residuals of good matches show, since neighbouring
 # blocks see the same leaning buildings: their errors are not independent, and a stiffer fit judges better.
 _BLOCK_SIGMA_PX = 2.0
+# The same for a pose's covariance: so many blocks together tell what one would that erred by itself. Over procedural
+# places errors are likeliest under 2 to 3.
+_SHARED = 2.0
 
 
 @dataclass(frozen=True)
@@ -115,6 +110,7 @@ class Registration:
         evidence: agreement of the blocks' surfaces with the pose, in standard deviations of chance (Fisher's method
             over the blocks' ranks); chance alone gives about 0 to 4 since the pose was chosen to please.
         residual_m: root mean square disagreement of the voting blocks, metres.
+        lean_sigma_deg: of the correction's lean, each axis, from the fit alone.
     """
 
     easting: float
@@ -126,6 +122,7 @@ class Registration:
     votes: float
     evidence: float
     residual_m: float
+    lean_sigma_deg: float = 0.0
 
 
 def block_side(footprint_short_px: float) -> int:
@@ -134,111 +131,116 @@ def block_side(footprint_short_px: float) -> int:
 
 
 @dataclass(frozen=True)
-class Ground:
-    """The basemap around a hypothesis, as registration reads it.
+class Trial:
+    """A look at the ground, and where it may lie on the basemap.
 
     Args:
-        field: (n, n) complex64 orientation field, n being the patch's size and the reach on both sides.
-        known: (n, n) 255 where the basemap has data; None for everywhere.
-        easting, northing: of its middle, metres: the hypothesis, to the basemap's whole pixels.
+        look: grey, made with ``applied`` already in it, at the basemap's GSD or a whole multiple of it.
+        offset: (2,) east and north of its middle from the point below the camera, metres.
+        easting, northing: where its middle is supposed to be, metres.
+        applied: what it has been corrected by; the prior on the pose counts from no correction.
+        height: above ground that it was made with, metres.
+        side: of the blocks, pixels of the basemap.
+        ahead: (2,) as ``offset``, by the attitude that the frame came with: what a change of tilt does is developed
+            about it. Zeros for a camera that looks down.
     """
 
-    field: NDArray[np.complex64]
-    known: NDArray[np.uint8] | None
+    look: Look
+    offset: NDArray[np.float64]
     easting: float
     northing: float
-
-
-def ground_around(basemap: Basemap, size: int, reduction: int, easting: float, northing: float) -> Ground:
-    """The ground that a patch of (size, size) at ``reduction`` times the basemap's GSD is registered on.
-
-    Args:
-        basemap: grey.
-        size: of the patch, its pixels.
-        reduction: 1 to 3.
-        easting, northing: where the patch's middle is supposed to be, metres.
-    """
-    full = size * reduction
-    column, row = basemap.to_pixel(easting, northing)
-    left, top = round(float(column) - (full - 1) / 2), round(float(row) - (full - 1) / 2)
-    middle_easting, middle_northing = basemap.to_local(left + (full - 1) / 2, top + (full - 1) / 2)
-    side = size + 2 * (SEARCH_PX // reduction)
-    field, known = map_field(basemap.pixels, left - SEARCH_PX, top - SEARCH_PX, side, reduction)
-    return Ground(field, known, float(middle_easting), float(middle_northing))
+    applied: Correction
+    height: float
+    side: int
+    ahead: NDArray[np.float64]
 
 
 def register(
-    basemap: Basemap,
-    patch: Patch,
-    easting: float,
-    northing: float,
-    applied: Correction,
-    height: float,
-    side: int,
-    sigmas: PoseSigmas,
-    ahead: NDArray[np.float64] | None = None,
-    ground: Ground | None = None,
-) -> Registration | None:
-    """Register a patch around a hypothesis.
+    basemap: Basemap, trials: Sequence[Trial], gsd: float, sigmas: PoseSigmas, threads: int = 1
+) -> list[Registration | None]:
+    """Register looks around hypotheses.
 
     Args:
         basemap: grey.
-        patch: grey (size, size), made with ``applied`` already in it, at the basemap's GSD or a whole multiple of it:
-            at twice the GSD a look costs a fifth. Evidence at different multiples does not compare.
-        easting, northing: where its middle is supposed to be, metres.
-        applied: what the patch has been corrected by; the prior on the pose counts from no correction.
-        height: above ground that the patch was made with, metres.
-        side: of the blocks, pixels of the basemap.
+        trials: what is registered, and where; those that lie at one place share the ground.
+        gsd: of all looks, a whole multiple (1 to 3) of the basemap's: at twice the GSD a look costs a fifth. Evidence
+            at different multiples does not compare.
         sigmas: what the fit may change, and how much.
-        ahead: (2,) east and north of the patch's middle from the point below the camera by the attitude that the frame
-            came with, metres: what a change of tilt does is developed about it. None for a camera that looks down.
-        ground: :func:`ground_around` that place, where several patches share it; by default it is made.
+        threads: to share the work among; 0 for one a core. The answer does not depend on it.
 
     Returns:
-        The registration, or None where too few blocks see both the frame and the basemap.
+        For each trial its registration, or None where too few blocks see both the frame and the basemap.
     """
-    reduction = round(patch.gsd / basemap.gsd)
-    gsd, side, search = basemap.gsd * reduction, side // reduction, SEARCH_PX // reduction
-    size = patch.mask.shape[0]
-    if ground is None:
-        ground = ground_around(basemap, size, reduction, easting, northing)
-    corners = block_corners(patch.mask, ground.known, side, search, _SEEN)
-    if len(corners) < _FEWEST_BLOCKS:
-        return None
-    surfaces = correlate_blocks(orientation_field(patch.image, patch.mask), ground.field, corners, side, search, 1)
-    design, lean = pose_design(corners, side, size, gsd, height, *patch.offset, *(0.0, 0.0) if ahead is None else ahead)
-    prior_mean = -np.array([0.0, 0.0, math.radians(applied.turn_deg), applied.scale, *applied.lean])
+    reduction = round(gsd / basemap.gsd)
+    gsd, search = basemap.gsd * reduction, SEARCH_PX // reduction
+    looks: dict[int, tuple[int, Look]] = {}
+    sites: dict[tuple[int, int, int], int] = {}
+    jobs, middles = [], []
+    for trial in trials:
+        size = trial.look.mask.shape[0]
+        full = size * reduction
+        column, row = basemap.to_pixel(trial.easting, trial.northing)
+        left, top = round(float(column) - (full - 1) / 2), round(float(row) - (full - 1) / 2)
+        middles.append(basemap.to_local(left + (full - 1) / 2, top + (full - 1) / 2))
+        number, _ = looks.setdefault(id(trial.look), (len(looks), trial.look))
+        applied = trial.applied
+        jobs.append(
+            (
+                number,
+                sites.setdefault((left, top, size), len(sites)),
+                trial.side // reduction,
+                trial.height,
+                *trial.offset.tolist(),
+                *trial.ahead.tolist(),
+                [0.0, 0.0, -math.radians(applied.turn_deg), -applied.scale, -applied.lean[0], -applied.lean[1]],
+            )
+        )
     turn_weight, tilt_weight = math.radians(sigmas.heading_deg) ** -2, math.radians(sigmas.tilt_deg) ** -2
-    prior_weight = np.array([0.0, 0.0, turn_weight, sigmas.scale**-2, tilt_weight, tilt_weight])
-    # Where the blocks together are best without any change of pose.
-    y, x = divmod(standardise(surfaces), 2 * search + 1)
-    start = np.array([(x - search) * gsd, -(y - search) * gsd, 0.0, 0.0, 0.0, 0.0])
-    sigma = _BLOCK_SIGMA_PX * gsd
-    pose, information, measured = fit_pose(
-        surfaces,
-        design,
-        lean,
-        _RISES_M,
-        start,
-        prior_mean,
-        prior_weight,
+    found = register_looks(
+        [look for _, look in looks.values()],
+        [
+            map_site(basemap.pixels, left - SEARCH_PX, top - SEARCH_PX, (size + 2 * search) * reduction)
+            for left, top, size in sites
+        ],
+        jobs,
+        reduction,
+        search,
         gsd,
+        _SEEN,
+        _FEWEST_BLOCKS,
+        _RISES_M,
         _RISE_COST,
-        sigma,
+        _BLOCK_SIGMA_PX * gsd,
         [max(trust // reduction, 2) for trust in _TRUST_PX],
         _ROUNDS,
+        _VOTE_PX,
+        reduction == 1,
+        [0.0, 0.0, turn_weight, sigmas.scale**-2, tilt_weight, tilt_weight],
+        SIGMA_PX,
+        NOISE_LEVEL,
+        threads,
     )
-    evidence, votes, spread = judge_blocks(surfaces, design, lean, _RISES_M, pose, measured, gsd, _VOTE_PX)
-    if reduction == 1:
-        # The evidence is that of the stiffer fit: its law of chance is.
-        peaks = peak_covariances(surfaces, measured, lean, _RISES_M, gsd)
-        pose, covariance = refit_pose(pose, measured, peaks, design, prior_mean, prior_weight)
-    else:
-        covariance = np.asarray(np.linalg.inv(information) * max(1.0, spread / sigma) ** 2)
-    east, north, turn, scale, lean_east, lean_north = pose.tolist()
+    shared = _SHARED if reduction == 1 else 1.0
+    return [
+        None if fit is None else _registration(trial, middle, fit, shared)
+        for trial, middle, fit in zip(trials, middles, found, strict=True)
+    ]
+
+
+def _registration(
+    trial: Trial,
+    middle: tuple[NDArray[np.float64], NDArray[np.float64]],
+    fit: tuple[list[float], NDArray[np.float64], int, float, float, float],
+    shared: float,
+) -> Registration:
+    """A trial with the pose that was fitted to it, from the middle of its ground (easting and northing, metres); the
+    fit's covariance counts as many times as blocks share their errors.
+    """
+    (east, north, turn, scale, lean_east, lean_north), covariance, blocks, evidence, votes, spread = fit
+    applied, covariance = trial.applied, shared * covariance
     return Registration(
-        easting=ground.easting + east,
-        northing=ground.northing + north,
+        easting=float(middle[0]) + east,
+        northing=float(middle[1]) + north,
         covariance=covariance[:2, :2],
         correction=Correction(
             applied.turn_deg + math.degrees(turn),
@@ -246,8 +248,9 @@ def register(
             (applied.lean[0] + lean_east, applied.lean[1] + lean_north),
         ),
         turn_sigma_deg=math.degrees(math.sqrt(covariance[2, 2])),
-        blocks=len(corners),
+        blocks=blocks,
         votes=votes,
         evidence=evidence,
         residual_m=spread,
+        lean_sigma_deg=math.degrees(math.sqrt((covariance[4, 4] + covariance[5, 5]) / 2)),
     )

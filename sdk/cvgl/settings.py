@@ -34,8 +34,9 @@ class Settings:
         height_sigma: of the height above ground, relative: barometers drift and ground is not flat.
         tilt_sigma_deg: of roll and pitch where the frame does not give them (a gimbal's "level" is off by this).
         attitude_sigma_deg: of roll and pitch where the frame gives them.
-        registration_sigma_m: of what all blocks of a frame have wrong in common, since buildings lean the same way,
-            each axis: measured over procedural towns with leaning roofs. Added to the covariance of every fix.
+        registration_sigma_m: of what all blocks of a frame have wrong in common, each axis: measured over procedural
+            towns with leaning roofs. Added to the covariance of every fix, and to that what roofs displace this frame
+            by, see :mod:`cvgl.roofs`.
         map_sigma_m: of the map's georeference, each axis: satellite imagery is off by a metre and more, and no match
             to the map itself can tell. Added to the covariance of every fix.
         refine_hypotheses: correlation peaks that are registered block by block.
@@ -60,7 +61,7 @@ class Settings:
     height_sigma: float = 0.03
     tilt_sigma_deg: float = 5.0
     attitude_sigma_deg: float = 1.5
-    registration_sigma_m: float = 0.3
+    registration_sigma_m: float = 0.1
     map_sigma_m: float = 1.0
     refine_hypotheses: int = 5
     max_speed_m_s: float = 20.0

@@ -13,6 +13,7 @@
 #include "blocks.hpp"
 #include "evidence.hpp"
 #include "ground.hpp"
+#include "looks.hpp"
 #include "match.hpp"
 #include "orientation.hpp"
 #include "peaks.hpp"
@@ -212,36 +213,31 @@ cvgl::Tiles tiles_of(const nb::list& rows) {
   return tiles;
 }
 
+// A window of a map, which is an array or a list of rows of tiles.
+cvgl::Site site_of(const nb::handle& pixels, std::int64_t left, std::int64_t top) {
+  check_side("left", left, -kFarthest, kFarthest);
+  check_side("top", top, -kFarthest, kFarthest);
+  if (nb::isinstance<nb::list>(pixels)) {
+    return {true, tiles_of(nb::cast<nb::list>(pixels)), {nullptr, 0, 0, 0}, left, top};
+  }
+  return {false, {1, 0, 0, {}}, plane("pixels", array_of("pixels", pixels)), left, top};
+}
+
 nb::tuple ground_field(const nb::object& pixels, std::int64_t left, std::int64_t top, int width, int height,
                        int reduction, double sigma, float noise) {
-  const bool tiled = nb::isinstance<nb::list>(pixels);
-  const cvgl::Tiles tiles = tiled ? tiles_of(nb::cast<nb::list>(pixels)) : cvgl::Tiles{1, 0, 0, {}};
-  const cvgl::Plane map = tiled ? cvgl::Plane{nullptr, 0, 0, 0} : plane("pixels", array_of("pixels", pixels));
+  const cvgl::Site site = site_of(pixels, left, top);
   check_side("width", width, 1, kMaxImageSide);
   check_side("height", height, 1, kMaxImageSide);
   check_side("reduction", reduction, 1, 3);
-  check_side("left", left, -kFarthest, kFarthest);
-  check_side("top", top, -kFarthest, kFarthest);
-  const std::vector<float> taps = checked_gaussian(sigma);
-  const auto h = static_cast<std::size_t>(height), w = static_cast<std::size_t>(width);
-  cvgl::Room<float> out = cvgl::room_for<float>(2 * h * w);
-  cvgl::Room<std::uint8_t> known = cvgl::room_for<std::uint8_t>(h * w);
-  bool whole = false;
+  const cvgl::Filter filter{checked_gaussian(sigma), noise};
+  cvgl::Ground ground;
   {
     nb::gil_scoped_release release;
-    cvgl::Room<std::uint8_t> mean = cvgl::room_for<std::uint8_t>(h * w);
-    const int rows = height * reduction, columns = width * reduction;
-    const cvgl::Window window =
-        tiled ? cvgl::Window(tiles, left, top, rows, columns) : cvgl::Window(map, left, top, rows, columns);
-    whole = window.whole();
-    const cvgl::Plane data = whole ? cvgl::Plane{nullptr, 0, 0, 0} : window.plane();
-    cvgl::reduce_image(window.plane(), data, reduction, mean.get(), known.get());
-    const auto stride = static_cast<std::ptrdiff_t>(width);
-    const cvgl::Plane inside{whole ? nullptr : known.get(), stride, height, width};
-    cvgl::orientation_field({mean.get(), stride, height, width}, inside, taps, noise, out.get());
+    ground = cvgl::read_ground(site, width, height, reduction, filter);
   }
-  nb::object seen = whole ? nb::none() : nb::cast(owned(std::move(known), {h, w}));
-  return nb::make_tuple(owned_field(std::move(out), h, w), seen);
+  const auto h = static_cast<std::size_t>(height), w = static_cast<std::size_t>(width);
+  nb::object seen = ground.known.data == nullptr ? nb::none() : nb::cast(owned(std::move(ground.room), {h, w}));
+  return nb::make_tuple(owned_field(std::move(ground.field), h, w), seen);
 }
 
 nb::ndarray<nb::numpy, std::int64_t> block_corners(const Array& mask, const Array& known, int side, int search,
@@ -346,16 +342,14 @@ nb::tuple pose_design(const Array& corners, int side, int size, double gsd, doub
   if (!(gsd > 0.0) || !(height > 0.0)) refuse("gsd, height: expected positive numbers");
   const std::size_t count = corners.shape(0);
   const auto* given = static_cast<const std::int64_t*>(corners.data());
-  std::vector<double> design(2 * cvgl::kPose * count), lean(2 * count);
+  std::vector<std::int64_t> places;
   for (std::size_t b = 0; b < count; ++b) {
     const std::int64_t* corner = given + static_cast<std::int64_t>(b) * corners.stride(0);
-    const double middle = 0.5 * (side - size);
-    const double x = gsd * (static_cast<double>(corner[corners.stride(1)]) + middle);
-    const double y = -gsd * (static_cast<double>(corner[0]) + middle);
-    cvgl::block_design(x, y, ahead_east, ahead_north, height, &design[2 * cvgl::kPose * b]);
-    lean[2 * b] = (x + east) / height;
-    lean[2 * b + 1] = (y + north) / height;
+    places.insert(places.end(), {corner[0], corner[corners.stride(1)]});
   }
+  std::vector<double> design(2 * cvgl::kPose * count), lean(2 * count);
+  cvgl::pose_design(places.data(), count, side, size, gsd, height, {east, north}, {ahead_east, ahead_north},
+                    design.data(), lean.data());
   return nb::make_tuple(doubles(design, {count, 2, cvgl::kPose}), doubles(lean, {count, 2}));
 }
 
@@ -470,6 +464,144 @@ std::vector<std::array<double, 4>> alike_places(const Array& seen, const Array& 
   return rows;
 }
 
+// A list of (image, mask, between): square grey patches, and homographies to see them through, or None.
+std::vector<cvgl::Look> looks_of(const nb::list& given) {
+  std::vector<cvgl::Look> looks;
+  for (const nb::handle one : given) {
+    const auto parts = nb::cast<nb::tuple>(one);
+    if (nb::len(parts) != 3) refuse("looks: expected (image, mask, between)");
+    const Array image = array_of("image", parts[0]), mask = array_of("mask", parts[1]);
+    cvgl::Look look{plane("image", image), plane("mask", mask), false, {}};
+    expect_same_size("mask", mask, image);
+    if (look.image.height != look.image.width) refuse("image: found shape " + shape_of(image) + ", expected a square");
+    check_side("image", look.image.height, 1, kMaxTemplateSide);
+    const nb::object between = parts[2];
+    if (!between.is_none()) {
+      if (std::max(std::abs(look.image.stride), std::abs(look.mask.stride)) > kMaxImageSide) {
+        refuse("image, mask: expected rows that lie at most 32767 bytes apart");
+      }
+      const double* map = packed<double>("between", array_of("between", between), {3, 3});
+      std::copy(map, map + 9, look.between.begin());
+      look.through = true;
+      if (!std::all_of(map, map + 9, [](double value) { return std::isfinite(value); })) {
+        refuse("between: expected finite numbers");
+      }
+    }
+    looks.push_back(look);
+  }
+  return looks;
+}
+
+int index_of(const char* name, const nb::handle& value, std::size_t count) {
+  const auto index = nb::cast<long long>(value);
+  check_side(name, index, 0, static_cast<long long>(count) - 1);
+  return static_cast<int>(index);
+}
+
+nb::list match_windows(const nb::list& looks, const std::vector<std::vector<int>>& searches, const nb::list& windows,
+                       int reach, int reduction, double sigma, float noise, int threads) {
+  const std::vector<cvgl::Look> seen = looks_of(looks);
+  check_threads(threads);
+  check_side("reach", reach, 0, kMaxTemplateSide);
+  check_side("reduction", reduction, 1, 3);
+  const cvgl::Filter filter{checked_gaussian(sigma), noise};
+  for (const std::vector<int>& search : searches) {
+    if (search.empty()) refuse("searches: expected at least one look in each");
+    for (const int index : search) {
+      check_side("searches", index, 0, static_cast<long long>(seen.size()) - 1);
+      if (seen[static_cast<std::size_t>(index)].side() != seen[static_cast<std::size_t>(search.front())].side()) {
+        refuse("searches: looks of different sizes");
+      }
+    }
+  }
+  std::vector<cvgl::SearchWindow> places;
+  for (const nb::handle one : windows) {
+    const auto parts = nb::cast<nb::tuple>(one);
+    if (nb::len(parts) != 4) refuse("windows: expected (search, pixels, left, top)");
+    places.push_back({index_of("search", parts[0], searches.size()),
+                      site_of(parts[1], nb::cast<std::int64_t>(parts[2]), nb::cast<std::int64_t>(parts[3]))});
+  }
+  std::vector<cvgl::Match> matches;
+  {
+    nb::gil_scoped_release release;
+    matches = cvgl::match_windows(seen, searches, places, reach, reduction, filter, threads);
+  }
+  nb::list found;
+  for (const cvgl::Match& match : matches) {
+    if (match.index < 0) {
+      found.append(nb::none());
+    } else {
+      found.append(nb::make_tuple(match.index, match.x, match.y, match.height, match.mean_square));
+    }
+  }
+  return found;
+}
+
+nb::list register_looks(const nb::list& looks, const nb::list& sites, const nb::list& jobs, int reduction, int search,
+                        double gsd, double seen_share, int fewest, const std::vector<double>& rises, double rise_cost,
+                        double block_sigma, const std::vector<int>& radii, int rounds, double vote, bool exact,
+                        const std::array<double, cvgl::kPose>& prior_weight, double sigma, float noise, int threads) {
+  const std::vector<cvgl::Look> seen = looks_of(looks);
+  check_threads(threads);
+  check_side("reduction", reduction, 1, 3);
+  check_side("search", search, 1, 256);
+  if (!(gsd > 0.0) || !(block_sigma > 0.0)) refuse("gsd, block_sigma: expected positive numbers");
+  if (!(rise_cost >= 0.0)) refuse("rise_cost: expected no negative number");
+  if (rises.empty() || !std::is_sorted(rises.begin(), rises.end())) refuse("rises: expected ascending heights");
+  if (rounds < 1 || radii.empty() || *std::min_element(radii.begin(), radii.end()) < 0) {
+    refuse("radii, rounds: expected at least one of each, and no negative radius");
+  }
+  const cvgl::Filter filter{checked_gaussian(sigma), noise};
+  const cvgl::RegisterLaw law{reduction, search, gsd,    seen_share, std::max(fewest, 1), rises,       rise_cost,
+                              block_sigma, radii, rounds, vote,       exact,               prior_weight};
+  std::vector<cvgl::Site> places;
+  for (const nb::handle one : sites) {
+    const auto parts = nb::cast<nb::tuple>(one);
+    if (nb::len(parts) != 3) refuse("sites: expected (pixels, left, top)");
+    places.push_back(site_of(parts[0], nb::cast<std::int64_t>(parts[1]), nb::cast<std::int64_t>(parts[2])));
+  }
+  std::vector<cvgl::RegisterJob> work;
+  std::vector<int> sides(places.size(), 0);
+  for (const nb::handle one : jobs) {
+    const auto parts = nb::cast<nb::tuple>(one);
+    if (nb::len(parts) != 9) {
+      refuse("jobs: expected (look, site, side, height, east, north, ahead_east, ahead_north, prior_mean)");
+    }
+    cvgl::RegisterJob job{index_of("look", parts[0], seen.size()),
+                          index_of("site", parts[1], places.size()),
+                          nb::cast<int>(parts[2]),
+                          nb::cast<double>(parts[3]),
+                          nb::cast<double>(parts[4]),
+                          nb::cast<double>(parts[5]),
+                          nb::cast<double>(parts[6]),
+                          nb::cast<double>(parts[7]),
+                          nb::cast<std::array<double, cvgl::kPose>>(parts[8])};
+    check_side("side", job.side, 1, 256);
+    if (!(job.height > 0.0)) refuse("height: expected a positive number");
+    int& side = sides[static_cast<std::size_t>(job.site)];
+    const int own = seen[static_cast<std::size_t>(job.look)].side();
+    if (side != 0 && side != own) refuse("jobs: looks of different sizes at one site");
+    side = own;
+    work.push_back(job);
+  }
+  std::vector<cvgl::Registered> found;
+  {
+    nb::gil_scoped_release release;
+    found = cvgl::register_looks(seen, places, work, law, filter, threads);
+  }
+  nb::list answers;
+  for (const cvgl::Registered& one : found) {
+    if (!one.enough) {
+      answers.append(nb::none());
+      continue;
+    }
+    if (!one.solved) refuse("the blocks and the prior do not determine a pose");
+    answers.append(nb::make_tuple(one.pose, doubles(one.covariance, {cvgl::kPose, cvgl::kPose}), one.blocks,
+                                  one.verdict.evidence, one.verdict.votes, one.verdict.spread));
+  }
+  return answers;
+}
+
 }  // namespace
 
 void bind_refine(nb::module_& module) {
@@ -506,6 +638,15 @@ void bind_refine(nb::module_& module) {
       .def_ro("norm", &cvgl::Template::norm);
   module.def("best_match", &best_match, "templates"_a, "window"_a,
              "The highest correlation of templates within a window.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("match_windows", &match_windows, "looks"_a, "searches"_a, "windows"_a, "reach"_a, "reduction"_a, "sigma"_a,
+             "noise"_a, "threads"_a,
+             "The highest correlation of a frame's looks within each of some windows of the basemap.\n\n"
+             "See the type stub (_native.pyi) for shapes, units and errors.");
+  module.def("register_looks", &register_looks, "looks"_a, "sites"_a, "jobs"_a, "reduction"_a, "search"_a, "gsd"_a,
+             "seen"_a, "fewest"_a, "rises"_a, "rise_cost"_a, "block_sigma"_a, "radii"_a, "rounds"_a, "vote"_a, "exact"_a,
+             "prior_weight"_a, "sigma"_a, "noise"_a, "threads"_a,
+             "Register looks on sites of the basemap: blocks, their correlation, a pose and its evidence.\n\n"
              "See the type stub (_native.pyi) for shapes, units and errors.");
   module.def("fit_pose", &fit_pose, "surfaces"_a, "design"_a, "lean"_a, "rises"_a, "start"_a, "prior_mean"_a,
              "prior_weight"_a, "gsd"_a, "rise_cost"_a, "sigma"_a, "radii"_a, "rounds"_a,

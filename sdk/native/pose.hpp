@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 namespace cvgl {
@@ -38,6 +39,24 @@ inline void block_design(double x, double y, double east, double north, double h
   const double rows[2][kPose] = {{1.0, 0.0, y, x, (x * x + 2.0 * east * x) / height, both},
                                  {0.0, 1.0, -x, y, both, (y * y + 2.0 * north * y) / height}};
   std::copy(&rows[0][0], &rows[0][0] + 2 * kPose, design);
+}
+
+// The same of every block of a patch, (blocks, 2, 6), and its displacement (blocks, 2) by a metre of height.
+//
+// corners: (blocks, 2) row and column of the blocks' first pixels; side, size: of the blocks and of the patch, pixels;
+// below, ahead: east and north of the patch's middle from the point below the camera, by the pose that made the patch
+// and by the one that changes of tilt are developed about.
+inline void pose_design(const std::int64_t* corners, std::size_t blocks, int side, int size, double gsd, double height,
+                        const std::array<double, 2>& below, const std::array<double, 2>& ahead, double* design,
+                        double* lean) {
+  const double middle = 0.5 * (side - size);
+  for (std::size_t b = 0; b < blocks; ++b) {
+    const double x = gsd * (static_cast<double>(corners[2 * b + 1]) + middle);
+    const double y = -gsd * (static_cast<double>(corners[2 * b]) + middle);
+    block_design(x, y, ahead[0], ahead[1], height, design + 2 * kPose * b);
+    lean[2 * b] = (x + below[0]) / height;
+    lean[2 * b + 1] = (y + below[1]) / height;
+  }
 }
 
 struct PoseFit {

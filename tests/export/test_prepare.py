@@ -15,10 +15,13 @@ import pytest
 import rasterio
 import torch
 import yaml
+from typer.testing import CliRunner
 
 from cvgl import Localizer
 from cvgl.camera import Camera
 from cvgl.errors import MapError, MissionError
+from cvgl.features import FeatureChoice, FeatureFiles
+from cvgl.mission import Mission
 from cvgl.model import Model
 from cvgl.sim import World, write_map
 from cvgl_export import prepare as preparing
@@ -115,6 +118,33 @@ def test_nothing_is_left_beside_the_mission(mission: Path) -> None:
     assert {p.name for p in mission.iterdir()} == {
         "mission.json", "camera.yaml", "model.cvgl", "area.gallery", "selfcheck.json"
     }  # fmt: skip
+
+
+def test_the_laws_of_chance_are_learned_from_the_local_features_that_fly(inputs: Path, tmp_path: Path) -> None:
+    quick(inputs, tmp_path / "mission", features=FeatureFiles("orb"))
+    assert Mission.open(tmp_path / "mission").features == FeatureChoice("orb")
+
+
+@pytest.mark.data
+def test_the_networks_of_local_features_are_carried(inputs: Path, cvgl_data: Path, tmp_path: Path) -> None:
+    quick(inputs, tmp_path / "mission", features=FeatureFiles("xfeat", cvgl_data / "models" / "xfeat_dense.onnx"))
+    assert (tmp_path / "mission" / "features" / "xfeat.onnx").is_file()
+    moved = shutil.move(tmp_path / "mission", tmp_path / "carried")
+    assert Localizer.open(moved).mission.features.detector == "xfeat"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--features", "xfeat"), "--features"),
+        (("--features", "sift", "--xfeat", "net.onnx"), "--features"),
+        (("--lighterglue", "net.onnx"), "--lighterglue"),
+    ],
+)
+def test_networks_that_do_not_go_together_are_wrong_usage(inputs: Path, words: tuple[str, ...], named: str) -> None:
+    wanted = ["--camera", str(inputs / "camera.yaml"), "--height", "60", "--out", str(inputs / "never"), "--no-adapt"]
+    answer = CliRunner().invoke(prepare_cli.app, [str(inputs / "map.tif"), *wanted, *words])
+    assert answer.exit_code == 2 and named in answer.output
 
 
 KILLED = """

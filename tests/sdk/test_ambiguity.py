@@ -47,8 +47,8 @@ def registered(rgb: NDArray[np.uint8], place: Any, seed: int) -> tuple[Basemap, 
     rotation = camera_to_enu(Mount(), 32.0)
     seen = view_of(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), place.camera, rotation, HEIGHT, 32.0, GSD, 1)
     wrong = [(95.0, 90.0), (-90.0, 95.0), (-95.0, -90.0), (90.0, -95.0)]
-    peaks = look(basemap, [seen], [[(float(at[0]), float(at[1])), *wrong]], TURNS_DEG, REACH, 5, None)
-    return basemap, seen, examine(basemap, peaks, TURNS_DEG, SIGMAS, None), at
+    peaks = look(basemap, [seen], [[(float(at[0]), float(at[1])), *wrong]], TURNS_DEG, REACH, 5, 1)
+    return basemap, seen, examine(basemap, peaks, TURNS_DEG, SIGMAS, 1), at
 
 
 def answer(hypotheses: list[Hypothesis]) -> Any:

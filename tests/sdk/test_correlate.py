@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from cvgl.basemap import Basemap
 from cvgl.correlate import REDUCTION, Peak, Search, find_peaks, reduce_patch
 from cvgl.geometry import Mount, camera_to_enu
-from cvgl.rectify import Patch, rectify
+from cvgl.rectify import Look, rectify
 
 HEIGHT = 80.0
 REACH_M = 30.0
@@ -27,7 +26,7 @@ PLACES = [(20.0, -30.0), (105.0, 100.0), (-100.0, 105.0), (-105.0, -100.0), (110
 def search_for(place: Any, grey: NDArray[np.uint8], heading: float, places: Sequence[tuple[float, float]]) -> Search:
     rotations = [camera_to_enu(Mount(), heading + turn) for turn in TURNS_DEG]
     patches = [rectify(grey, place.camera, rotation, HEIGHT, place.basemap.gsd, SIZE, 1) for rotation in rotations]
-    return Search([(turn, reduce_patch(p, REDUCTION)) for turn, p in zip(TURNS_DEG, patches, strict=True)], places)
+    return Search([(turn, reduce_patch(p, REDUCTION).look) for turn, p in zip(TURNS_DEG, patches, strict=True)], places)
 
 
 def distance(peak: Peak, easting: float, northing: float) -> float:
@@ -76,10 +75,7 @@ def test_peaks_are_few_sorted_and_apart(place: Any, keep: int) -> None:
 def test_threads_change_nothing(place: Any) -> None:
     grey = place.grey_frame(*PLACES[0], HEIGHT, 0.0)
     search = search_for(place, grey, 3.0, PLACES)
-    with ThreadPoolExecutor(3) as executor:
-        assert find_peaks(place.basemap, [search], REACH_M, 5, executor) == find_peaks(
-            place.basemap, [search], REACH_M, 5
-        )
+    assert find_peaks(place.basemap, [search], REACH_M, 5, 3) == find_peaks(place.basemap, [search], REACH_M, 5, 1)
 
 
 def test_a_wrong_place_does_not_stand_out(place: Any) -> None:
@@ -88,13 +84,13 @@ def test_a_wrong_place_does_not_stand_out(place: Any) -> None:
     assert max(peak.score for _, peak in found) < 6.0
 
 
-def flat_patch(patch: Patch, level: int) -> Patch:
-    return replace(patch, image=np.full_like(patch.image, level))
+def flat_look(look: Look, level: int) -> Look:
+    return look._replace(image=np.full_like(look.image, level))
 
 
 def test_a_featureless_frame_has_no_peaks(place: Any) -> None:
     search = search_for(place, place.grey_frame(*PLACES[0], HEIGHT, 0.0), 0.0, PLACES)
-    flat = Search([(turn, flat_patch(patch, 90)) for turn, patch in search.patches], PLACES)
+    flat = Search([(turn, flat_look(look, 90)) for turn, look in search.looks], PLACES)
     assert find_peaks(place.basemap, [flat], REACH_M, 5) == []
     # Beside one that shows something it does no harm.
     index, best = find_peaks(place.basemap, [flat, search], REACH_M, 5)[0]

@@ -23,6 +23,7 @@ from cvgl.geo import LocalFrame
 from cvgl.geometry import Mount, camera_to_enu
 from cvgl.refine import Hypothesis, View, view_of
 from cvgl.register import Correction, PoseSigmas, Registration
+from cvgl.roofs import mean_square_rise
 from cvgl.settings import Decision, Settings
 
 LOCAL = LocalFrame(47.4, 9.74)
@@ -208,7 +209,8 @@ def test_measured_heading_and_height_correct_the_aircraft(
     expected = (40.0 + aircraft[0], -25.0 + aircraft[1])
     assert metres(fix.latitude, fix.longitude) == pytest.approx(expected, abs=1e-3)
     assert fix.heading_deg == pytest.approx(heading)
-    assert fix.heading_sigma_deg == 0.4
+    # With the half of pitch times roll by which headings differ, of 2 degrees each.
+    assert fix.heading_sigma_deg == pytest.approx(np.hypot(0.4, np.degrees(np.radians(2.0) ** 2 / 2)))
     assert fix.height_m == pytest.approx(height)
 
 
@@ -217,13 +219,28 @@ def spread(fix: Fix) -> np.ndarray:
     return fix.covariance
 
 
+def displaced(tilt_sigma_deg: float = 2.0, scale: float = 0.0) -> float:
+    """Variance of what roofs displace the middle of a frame by that looks straight down, m^2."""
+    rise = mean_square_rise(scale, Settings().height_sigma, HEIGHT)
+    return rise * float(np.tan(np.radians(tilt_sigma_deg))) ** 2
+
+
 def test_covariance_adds_what_blocks_have_wrong_in_common() -> None:
     fix = answer(
         [hypothesis(6.0, 6.0, covariance=(0.5, 0.25))], settings=Settings(registration_sigma_m=2.0, map_sigma_m=1e-6)
     )
-    np.testing.assert_allclose(fix.center_covariance, np.diag([4.5, 4.25]))
+    np.testing.assert_allclose(fix.center_covariance, np.diag([4.5, 4.25]) + displaced() * np.eye(2))
     # Looking straight down, what the tilt may be is all that the aircraft's position adds.
     np.testing.assert_allclose(spread(fix) - fix.center_covariance, (HEIGHT * np.tan(np.radians(2.0))) ** 2 * np.eye(2))
+
+
+@pytest.mark.parametrize("scale", [-0.12, -0.06, 0.0, 0.06])
+@pytest.mark.parametrize("tilt_sigma_deg", [1.5, 5.0])
+def test_a_frame_matched_by_its_roofs_is_displaced_by_its_tilt(scale: float, tilt_sigma_deg: float) -> None:
+    one = hypothesis(6.0, 6.0, covariance=(0.5, 0.25), correction=Correction(scale=scale))
+    fix = answer([one], tilt_sigma_deg=tilt_sigma_deg, settings=Settings(registration_sigma_m=1e-6, map_sigma_m=1e-6))
+    expected = np.diag([0.5, 0.25]) + displaced(tilt_sigma_deg, scale) * np.eye(2)
+    np.testing.assert_allclose(fix.center_covariance, expected, atol=1e-9)  # type: ignore[arg-type]
 
 
 def test_a_coarse_fix_is_far_less_sure() -> None:
@@ -255,6 +272,8 @@ def test_a_leaning_camera_adds_doubt_along_and_across() -> None:
     # ahead by 1 / cos^2 as much.
     expected = np.diag([(np.radians(3.0) * lean) ** 2, (Settings().height_sigma * lean) ** 2])
     expected[1, 1] += (HEIGHT * np.tan(np.radians(2.0))) ** 2 * (np.cos(np.radians(30.0)) ** -4 - 1)
+    # And what stands above the ground is seen further ahead.
+    expected[1, 1] += mean_square_rise(0.0, Settings().height_sigma, HEIGHT) * np.tan(np.radians(30.0)) ** 2
     np.testing.assert_allclose(ahead - straight, expected, atol=1e-6)
 
 
@@ -299,7 +318,7 @@ def test_the_mission_s_decision_is_what_counts(change: dict[str, Any], status: F
 
 def test_what_the_map_has_wrong_is_added_too() -> None:
     fix = answer([hypothesis(6.0, 6.0)], settings=Settings(registration_sigma_m=0.3, map_sigma_m=2.0))
-    np.testing.assert_allclose(fix.center_covariance, np.diag([4.39, 4.29]))  # type: ignore[arg-type]
+    np.testing.assert_allclose(fix.center_covariance, np.diag([4.39, 4.29]) + displaced() * np.eye(2))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -308,6 +327,8 @@ def test_what_the_map_has_wrong_is_added_too() -> None:
         (Correction(turn_deg=7.0, scale=0.1, lean=(0.1, 0.05)), ""),
         (Correction(turn_deg=-25.0), "heading would be 25° off"),
         (Correction(scale=0.13), "height would be 13 % off"),
+        (Correction(scale=-0.23), ""),  # matched by roofs of 12 m
+        (Correction(scale=-0.25), "height would be 25 % off"),
         (Correction(lean=(0.0, 0.5)), "lean 27° more"),
     ],
 )
@@ -316,6 +337,13 @@ def test_a_pose_that_telemetry_rules_out_is_no_fix(correction: Correction, words
     assert fix.status is (NO_FIX if words else REFINED)
     assert fix.reason_code is (ReasonCode.IMPLAUSIBLE if words else ReasonCode.NONE)
     assert words in fix.reason
+
+
+@pytest.mark.parametrize(("lean_sigma_deg", "plausible"), [(0.0, False), (0.3, False), (1.0, True)])
+def test_a_fitted_lean_counts_for_as_much_as_its_fit_knows(lean_sigma_deg: float, plausible: bool) -> None:
+    one = hypothesis(6.0, 6.0, correction=Correction(lean=(0.1, 0.1)))  # 8 degrees
+    one = replace(one, registration=replace(one.registration, lean_sigma_deg=lean_sigma_deg))
+    assert bool(answer([one], sigmas=PoseSigmas(6.0, 0.03, 1.5))) is plausible
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from cvgl.errors import MissionError, ModelError
 from cvgl.features import (
     DETECTORS,
     FeatureChoice,
+    FeatureFiles,
     FeatureMatch,
     FeatureRefiner,
     Features,
@@ -315,6 +316,40 @@ def test_networks_that_a_user_supplies(place: Any, cvgl_data: Path, tmp_path: Pa
         found = look(place, view(place), TRUTH, open_refiner(FeatureChoice("xfeat", *chosen), tmp_path, 1))
         assert np.hypot(found.easting - TRUTH[0], found.northing - TRUTH[1]) < 2.0
         assert found.score > look(place, view(place), (-60.0, 40.0)).score
+
+
+@pytest.mark.parametrize(
+    ("chosen", "field"),
+    [
+        ({"detector": "luck"}, "features"),
+        ({"detector": "xfeat"}, "xfeat"),
+        ({"detector": "sift", "xfeat": Path("xfeat.onnx")}, "xfeat"),
+        ({"lighterglue": Path("lighterglue.onnx")}, "lighterglue"),
+    ],
+)
+def test_files_that_do_not_go_together_are_refused(chosen: dict[str, Any], field: str) -> None:
+    with pytest.raises(MissionError) as caught:
+        FeatureFiles(**chosen)
+    assert caught.value.field == field
+
+
+def test_a_file_that_is_no_network_is_refused_before_it_is_carried(tmp_path: Path) -> None:
+    (tmp_path / "xfeat.onnx").write_bytes(b"no network")
+    with pytest.raises(ModelError):
+        FeatureFiles("xfeat", tmp_path / "xfeat.onnx").to_dict()
+    with pytest.raises(ModelError):
+        FeatureFiles("xfeat", tmp_path / "absent.onnx").to_dict()
+
+
+@pytest.mark.data
+def test_a_mission_carries_the_networks(cvgl_data: Path, tmp_path: Path) -> None:
+    files = FeatureFiles(
+        "xfeat", cvgl_data / "models" / "xfeat_dense.onnx", cvgl_data / "models" / "lighterglue_l3.onnx"
+    )
+    choice = files.carry(tmp_path)
+    assert choice.xfeat == NetworkFile("features/xfeat.onnx", files.to_dict()["xfeat"])
+    assert FeatureChoice.from_dict(choice.to_dict(), FILE) == choice
+    assert open_refiner(choice, tmp_path, 1) is not None
 
 
 @pytest.mark.data

@@ -19,9 +19,11 @@ from cvgl.native import (
     correlate_blocks,
     ground_field,
     judge_blocks,
+    match_windows,
     orientation,
     pose_design,
     reduce,
+    register_looks,
     resample,
     standardise,
 )
@@ -689,3 +691,99 @@ def test_unusable_windows_that_may_look_alike_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         alike_places(seen, ground, search, 2.0, alike, 0.5, 2, 2)
+
+
+LOOK = (grey_noise((24, 24), 1), np.full((24, 24), 255, np.uint8), None)
+MAP = grey_noise((90, 90), 2)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_windows_are_matched_as_one_by_one(threads: int) -> None:
+    turned = np.array([[0.98, -0.17, 2.0], [0.17, 0.98, -2.0], [0.0, 0.0, 1.0]])
+    flat = (np.full((24, 24), 90, np.uint8), LOOK[1], None)
+    looks = [LOOK, (*LOOK[:2], turned), flat]
+    windows = [(0, MAP, 3, 5), (1, MAP, 3, 5), (0, MAP, -20, 40)]
+    found = match_windows(looks, [[0, 1], [1, 2]], windows, 5, 2, 1.0, NOISE, threads)
+    fields = [orientation(*LOOK[:2], 1.0, NOISE), orientation(*resample(*LOOK[:2], turned), 1.0, NOISE)]
+    templates = [Template(field, 5) for field in fields]
+    for one, (search, pixels, left, top) in zip(found, windows, strict=True):
+        if search == 1:  # one of its looks shows nothing
+            assert one is None
+        else:
+            assert one == best_match(templates, ground_field(pixels, left, top, 34, 34, 2, 1.0, NOISE)[0])
+
+
+@pytest.mark.parametrize(
+    ("looks", "searches", "windows", "message"),
+    [
+        ([(LOOK[0][:, :20], LOOK[1][:, :20], None)], [[0]], [], "expected a square"),
+        ([(LOOK[0], LOOK[1][:20], None)], [[0]], [], "mask"),
+        ([(*LOOK[:2], np.full((3, 3), np.nan))], [[0]], [], "finite"),
+        ([LOOK[:2]], [[0]], [], "image, mask, between"),
+        ([LOOK], [[1]], [], "searches"),
+        ([LOOK], [[]], [], "at least one"),
+        ([LOOK, (LOOK[0][:20, :20], LOOK[1][:20, :20], None)], [[0, 1]], [], "different sizes"),
+        ([LOOK], [[0]], [(1, MAP, 0, 0)], "search"),
+        ([LOOK], [[0]], [(0, MAP, 0)], "windows"),
+        ([LOOK], [[0]], [(0, MAP.astype(np.float32), 0, 0)], "pixels"),
+    ],
+)
+def test_unusable_looks_are_refused_by_name(looks: Any, searches: Any, windows: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        match_windows(looks, searches, windows, 5, 1, 1.0, NOISE, 1)
+
+
+JOB = (0, 0, 4, 80.0, 0.0, 0.0, 0.0, 0.0, [0.0] * 6)
+COMMON: dict[str, Any] = {
+    "looks": [LOOK],
+    "sites": [(MAP, 20, 20)],
+    "jobs": [JOB],
+    "reduction": 1,
+    "search": 4,
+    "gsd": 0.5,
+    "seen": 0.8,
+    "fewest": 8,
+    "rises": [0.0, 6.0],
+    "rise_cost": 0.2,
+    "block_sigma": 1.0,
+    "radii": [3, 2],
+    "rounds": 2,
+    "vote": 3.0,
+    "exact": True,
+    "prior_weight": [0.0, 0.0, 90.0, 900.0, 150.0, 150.0],
+    "sigma": 1.0,
+    "noise": NOISE,
+    "threads": 1,
+}
+
+
+def test_a_look_with_too_few_blocks_is_not_registered() -> None:
+    found = register_looks(**{**COMMON, "jobs": [JOB, (0, 0, 20, *JOB[3:])]})
+    assert found[0] is not None and found[0][2] == 36
+    assert found[1] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"jobs": [(1, *JOB[1:])]}, "look"),
+        ({"jobs": [(0, 1, *JOB[2:])]}, "site"),
+        ({"jobs": [(0, 0, 0, *JOB[3:])]}, "side"),
+        ({"jobs": [(0, 0, 4, 0.0, *JOB[4:])]}, "height"),
+        ({"jobs": [JOB[:8]]}, "jobs"),
+        ({"looks": [LOOK, (LOOK[0][:20, :20], LOOK[1][:20, :20], None)], "jobs": [JOB, (1, *JOB[1:])]}, "sizes"),
+        ({"sites": [(MAP, 20)]}, "sites"),
+        ({"reduction": 4}, "reduction"),
+        ({"search": 0}, "search"),
+        ({"gsd": 0.0}, "gsd"),
+        ({"block_sigma": float("nan")}, "block_sigma"),
+        ({"rises": [6.0, 0.0]}, "rises"),
+        ({"rise_cost": -1.0}, "rise_cost"),
+        ({"radii": []}, "radii"),
+        ({"rounds": 0}, "rounds"),
+        ({"threads": 65}, "threads"),
+    ],
+)
+def test_unusable_registrations_are_refused_by_name(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        register_looks(**{**COMMON, **change})

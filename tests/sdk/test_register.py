@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,17 @@ from cvgl.fix import Candidate
 from cvgl.footprint import footprint_sides
 from cvgl.geometry import Mount, camera_to_enu
 from cvgl.localizer import wide_turns
+from cvgl.native import (
+    block_corners,
+    correlate_blocks,
+    fit_pose,
+    judge_blocks,
+    peak_covariances,
+    pose_design,
+    refit_pose,
+    standardise,
+)
+from cvgl.orientation import map_field, orientation_field
 from cvgl.rectify import Patch, ground_offset, rectify_again
 from cvgl.refine import (
     SECOND_PEAKS,
@@ -31,7 +43,7 @@ from cvgl.refine import (
     merge,
     view_of,
 )
-from cvgl.register import Correction, PoseSigmas, Registration, block_side, ground_around, register
+from cvgl.register import SEARCH_PX, Correction, PoseSigmas, Registration, Trial, block_side, register
 
 HEIGHT = 80.0
 TRUTH = (20.0, -30.0)
@@ -50,15 +62,26 @@ def registered(
 ) -> Registration | None:
     """The view registered as it is, at full detail."""
     ground = place.basemap if basemap is None else basemap
-    side = block_side(seen.short_px)
-    return register(ground, seen.patch, easting, northing, Correction(), seen.height, side, SIGMAS)
+    return alone(ground, trial(seen, seen.patch, (easting, northing)), seen.patch.gsd)
+
+
+def trial(seen: View, patch: Patch, at: tuple[float, float], applied: Correction | None = None) -> Trial:
+    """A patch of a view that may lie at a place, made as it is with a correction in it."""
+    side, height = block_side(seen.short_px), seen.height
+    if applied is not None:
+        height *= 1 + applied.scale
+    return Trial(patch.look, patch.offset, *at, applied or Correction(), height, side, np.zeros(2))
+
+
+def alone(basemap: Basemap, one: Trial, gsd: float) -> Registration | None:
+    return register(basemap, [one], gsd, SIGMAS)[0]
 
 
 def examined(place: Any, seen: View, at: tuple[float, float]) -> Hypothesis:
     """The way of a frame: peaks around a place, the best registered in two looks."""
     wrong = [(105.0, 100.0), (-100.0, 105.0), (-105.0, -100.0), (110.0, -105.0)]
-    peaks = look(place.basemap, [seen], [[at, *wrong]], TURNS_DEG, 30.0, 5, None)
-    return max(examine(place.basemap, peaks, TURNS_DEG, SIGMAS, None), key=lambda h: h.registration.evidence)
+    peaks = look(place.basemap, [seen], [[at, *wrong]], TURNS_DEG, 30.0, 5, 1)
+    return max(examine(place.basemap, peaks, TURNS_DEG, SIGMAS, 1), key=lambda h: h.registration.evidence)
 
 
 @pytest.mark.parametrize(("at", "glances"), [((20.0, -30.0), 1), ((-75.0, 75.0), len(TURNS_DEG))])
@@ -67,13 +90,13 @@ def test_other_headings_are_tried_only_where_the_blocks_do_not_agree(
 ) -> None:
     reductions: list[int] = []
 
-    def counted(basemap: Basemap, patch: Patch, *given: Any) -> Registration | None:
-        reductions.append(round(patch.gsd / basemap.gsd))
-        return register(basemap, patch, *given)
+    def counted(basemap: Basemap, trials: Sequence[Trial], gsd: float, *given: Any) -> list[Registration | None]:
+        reductions.extend([round(gsd / basemap.gsd)] * len(trials))
+        return register(basemap, trials, gsd, *given)
 
     monkeypatch.setattr(refine, "register", counted)
     seen = view(place, place.grey_frame(20.0, -30.0, HEIGHT, 40.0, (0.0, 0.0), 1.0), 42.0, HEIGHT)
-    found = examine(place.basemap, [(seen, Peak(*at, 0.0, 8.0))], TURNS_DEG, SIGMAS, None)
+    found = examine(place.basemap, [(seen, Peak(*at, 0.0, 8.0))], TURNS_DEG, SIGMAS, 1)
     assert reductions == [2] * glances + [1]
     assert (found[0].registration.evidence > SURE) == (glances == 1)
 
@@ -84,8 +107,8 @@ WRONG = [(105.0, 100.0), (-100.0, 105.0), (-105.0, -100.0), (110.0, -105.0)]
 def looked_at_again(place: Any, seen: View, at: tuple[float, float]) -> list[Hypothesis]:
     """The hypotheses of a second look."""
     turns = wide_turns(SIGMAS.heading_deg)
-    peaks = look(place.basemap, [seen], [[at, *WRONG]], turns, 30.0, SECOND_PEAKS, None)
-    return add_detail(place.basemap, examine_again(place.basemap, peaks, turns, SIGMAS, None), None)
+    peaks = look(place.basemap, [seen], [[at, *WRONG]], turns, 30.0, SECOND_PEAKS, 1)
+    return add_detail(place.basemap, examine_again(place.basemap, peaks, turns, SIGMAS, 1), None)
 
 
 @pytest.mark.parametrize(("error", "tilt"), [(14.0, (0.0, 0.0)), (-15.0, (4.0, -5.0)), (2.0, (9.0, 7.0))])
@@ -156,31 +179,74 @@ def test_a_hypothesis_may_be_metres_off(place: Any, east: float, north: float) -
 
 def test_half_the_detail_is_enough_for_a_glance(place: Any) -> None:
     seen = view(place, place.grey_frame(*TRUTH, HEIGHT, 40.0), 38.0)
-    small, side = reduce_patch(seen.patch, 2), block_side(seen.short_px)
-    found = register(place.basemap, small, TRUTH[0] + 2, TRUTH[1] - 2, Correction(), HEIGHT, side, SIGMAS)
+    small = reduce_patch(seen.patch, 2)
+    found = alone(place.basemap, trial(seen, small, (TRUTH[0] + 2, TRUTH[1] - 2)), small.gsd)
     assert found is not None
     assert np.hypot(found.easting - TRUTH[0], found.northing - TRUTH[1]) < 2 * place.basemap.gsd
     assert found.correction.turn_deg == pytest.approx(2.0, abs=0.8)
 
 
+def by_its_parts(basemap: Basemap, one: Trial, patch: Patch) -> tuple[list[float], NDArray[np.float64], float, float]:
+    """Pose, covariance, evidence and votes of a trial whose look is a patch, by the parts of the native core."""
+    reduction = round(patch.gsd / basemap.gsd)
+    size, search, side = patch.mask.shape[0], SEARCH_PX // reduction, one.side // reduction
+    full = size * reduction
+    column, row = basemap.to_pixel(one.easting, one.northing)
+    left, top = (round(float(at) - (full - 1) / 2) - SEARCH_PX for at in (column, row))
+    ground, known = map_field(basemap.pixels, left, top, size + 2 * search, reduction)
+    corners = block_corners(patch.mask, known, side, search, 0.8)
+    surfaces = correlate_blocks(orientation_field(patch.image, patch.mask), ground, corners, side, search, 1)
+    gsd = basemap.gsd * reduction
+    design, lean = pose_design(corners, side, size, gsd, one.height, *patch.offset, *one.ahead)
+    mean = -np.array([0.0, 0.0, np.radians(one.applied.turn_deg), one.applied.scale, *one.applied.lean])
+    tilt = np.radians(SIGMAS.tilt_deg) ** -2
+    weight = np.array([0.0, 0.0, np.radians(SIGMAS.heading_deg) ** -2, SIGMAS.scale**-2, tilt, tilt])
+    y, x = divmod(standardise(surfaces), 2 * search + 1)
+    start = np.array([(x - search) * gsd, -(y - search) * gsd, 0.0, 0.0, 0.0, 0.0])
+    rises = np.linspace(0.0, 12.0, 5)
+    radii = [max(trust // reduction, 2) for trust in (8, 6, 4, 4, 3)]
+    pose, information, measured = fit_pose(
+        surfaces, design, lean, rises, start, mean, weight, gsd, 0.2, 2.0 * gsd, radii, 3
+    )
+    evidence, votes, spread = judge_blocks(surfaces, design, lean, rises, pose, measured, gsd, 3.0)
+    if reduction > 1:
+        covariance = np.linalg.inv(information) * max(1.0, spread / (2.0 * gsd)) ** 2
+    else:
+        peaks = peak_covariances(surfaces, measured, lean, rises, gsd)
+        pose, covariance = refit_pose(pose, measured, peaks, design, mean, weight)
+        covariance = 2.0 * covariance
+    return pose.tolist(), covariance, evidence, votes
+
+
 @pytest.mark.parametrize("reduction", [1, 2])
-def test_ground_that_is_given_is_the_ground_that_would_be_made(place: Any, reduction: int) -> None:
-    seen = view(place, place.grey_frame(*TRUTH, HEIGHT, 40.0), 40.0)
-    patch, side = (seen.patch if reduction == 1 else seen.half), block_side(seen.short_px)
-    at = (TRUTH[0] + 2.1, TRUTH[1] - 2.3)
-    ground = ground_around(place.basemap, patch.mask.shape[0], reduction, *at)
-    found = register(place.basemap, patch, *at, Correction(), HEIGHT, side, SIGMAS, ground=ground)
-    alone = register(place.basemap, patch, *at, Correction(), HEIGHT, side, SIGMAS)
-    assert found is not None and alone is not None
-    assert (found.easting, found.northing, found.evidence) == (alone.easting, alone.northing, alone.evidence)
-    np.testing.assert_array_equal(found.covariance, alone.covariance)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_registration_is_its_parts_together(place: Any, reduction: int, threads: int) -> None:
+    seen = view(place, place.grey_frame(*TRUTH, HEIGHT, 40.0), 43.0)
+    patch = seen.patch if reduction == 1 else seen.half
+    applied = Correction(-3.0, 0.01, (0.02, -0.01))
+    turned = rectify_again(patch, place.camera, applied.rotation(seen.rotation), seen.height * 1.01)
+    near, far = (TRUTH[0] + 2.1, TRUTH[1] - 2.3), (-75.0, 75.0)
+    # Two looks at one place, one of them at another place too.
+    trials = [trial(seen, patch, near), trial(seen, turned, near, applied), trial(seen, turned, far, applied)]
+    together = register(place.basemap, trials, patch.gsd, SIGMAS, threads)
+    for one, looked, found in zip(trials, (patch, turned, turned), together, strict=True):
+        pose, covariance, evidence, votes = by_its_parts(place.basemap, one, looked)
+        assert found is not None
+        assert (found.evidence, found.votes) == (pytest.approx(evidence, abs=1e-9), votes)
+        assert found.correction.turn_deg == pytest.approx(one.applied.turn_deg + np.degrees(pose[2]), abs=1e-9)
+        assert found.correction.lean == pytest.approx([a + b for a, b in zip(one.applied.lean, pose[4:], strict=True)])
+        # The ground is read at whole pixels.
+        apart = abs(found.easting - one.easting - pose[0]), abs(found.northing - one.northing - pose[1])
+        assert max(apart) <= place.basemap.gsd * (0.5 + 1e-9)
+        np.testing.assert_allclose(found.covariance, covariance[:2, :2], rtol=1e-9)
+        assert found.turn_sigma_deg == pytest.approx(np.degrees(np.sqrt(covariance[2, 2])))
 
 
 def test_corrections_already_in_the_patch_are_kept_in_the_answer(place: Any) -> None:
     seen = view(place, place.grey_frame(*TRUTH, HEIGHT, 40.0), 35.0, HEIGHT * 1.03)
     applied = Correction(5.0, 1 / 1.03 - 1)
     patch = rectify_again(seen.patch, place.camera, applied.rotation(seen.rotation), HEIGHT)
-    found = register(place.basemap, patch, *TRUTH, applied, HEIGHT, block_side(seen.short_px), SIGMAS)
+    found = alone(place.basemap, trial(seen, patch, TRUTH, applied), patch.gsd)
     assert found is not None
     assert found.correction.turn_deg == pytest.approx(5.0, abs=0.5)
     assert found.correction.scale == pytest.approx(applied.scale, abs=0.01)

@@ -18,6 +18,7 @@ from cvgl.geo import LocalFrame
 from cvgl.geometry import Mount, camera_to_enu
 from cvgl.sim import STYLES, Appearance, World, render_frame, render_map, write_flight, write_map
 from cvgl.sim.shapes import clip_half_plane, clip_segments, inset, inside_convex, rectangle, signed_area
+from cvgl.sim.textures import fine_noise
 from cvgl.sim.view import camera_view, map_view
 
 CAMERA = Camera(320, 180, 250.0, 250.0, 159.5, 89.5)
@@ -308,3 +309,11 @@ def test_a_fisheye_sees_what_a_pinhole_sees_in_the_middle(world: World) -> None:
     at = fisheye.project(CAMERA.rays(np.column_stack([u.ravel(), v.ravel()]))).astype(np.float32)
     seen = cv2.remap(wide, at[:, 0].reshape(180, 320), at[:, 1].reshape(180, 320), cv2.INTER_LINEAR)
     assert likeness(seen, pinhole) > 0.5
+
+
+@pytest.mark.parametrize("other", [3 + 1, 3 + 7, 3 + 991])
+def test_no_grain_is_found_in_another_world(other: int) -> None:
+    grains = [fine_noise(seed)[0].astype(np.float64) for seed in (3, other)]
+    spectra = [np.fft.rfft2((grain - grain.mean()) / grain.std()) for grain in grains]
+    alike = np.fft.irfft2(spectra[0] * spectra[1].conj()) / grains[0].size
+    assert np.abs(alike).max() < 0.2

@@ -185,10 +185,60 @@ def test_not_found_where_it_was_looked_for_makes_lost_likelier() -> None:
     assert beliefs[1e4] < beliefs[math.inf] < 1.0
 
 
+def test_a_view_that_matches_nothing_again_and_again_makes_a_track_no_surer() -> None:
+    one = tracker()
+    flown(one, np.arange(0.0, 60.0, 2.0))
+    beliefs = [one.update(sight(60.0 + k / 10, place(-2000.0 + 500.0 * k, 9.0, NOTHING))).probability for k in range(8)]
+    # The first may still be weighed as a match.
+    assert np.diff(beliefs[1:]).max() < 0.0
+
+
 def test_what_holds_the_frame_mistaken_says_where_the_aircraft_is_as_well() -> None:
     one = tracker()
     answers = [one.update(sight(20.0 * k, place(20.0 * k, 0.0, WEAK), area=1e5, velocity=(1.0, 0.0))) for k in range(8)]
     assert answers[-1].mean is not None and math.isfinite(answers[-1].protection_radius_m)
+
+
+def test_a_frame_that_matches_nothing_is_answered_without_a_radius_until_one_matches_again() -> None:
+    one = tracker()
+    before = flown(one, np.arange(0.0, 60.0, 2.0))
+    assert math.isfinite(before.protection_radius_m)
+    answer = one.update(sight(60.0, place(-900.0, 9.0, NOTHING)))
+    assert not answer.accepted and answer.mean is not None and answer.protection_radius_m == math.inf
+    # That the aircraft may be anywhere on the map is in its covariance.
+    assert before.sigma_m < answer.sigma_m < 100.0
+    # Nor does time without any frame bring it back, as it does not end it after a match.
+    assert one.estimate(60.5).protection_radius_m == math.inf
+    assert one.update(sight(60.6)).protection_radius_m == math.inf
+    again = one.update(sight(62.0, place(310.0, 0.0)))
+    assert again.accepted and math.isfinite(again.protection_radius_m)
+    assert math.isfinite(one.estimate(62.5).protection_radius_m)
+
+
+@pytest.mark.parametrize(("limit", "answered"), [(150.0, True), (20.0, False)])
+def test_what_is_not_sure_is_answered_as_far_as_all_that_is_possible_is_of_use(limit: float, answered: bool) -> None:
+    """Two weak matches after 40 s of unknown motion on a small map, where even a lost aircraft is not far away."""
+    one = Tracker(LOCAL, replace(Settings(), track_limit_m=limit), (-300.0, -300.0, 300.0, 300.0))
+    one.update(sight(0.0, place(-50.0, 0.0)))
+    one.update(sight(40.0, place(0.0, 0.0)))
+    answer = one.update(sight(80.0, place(40.0, 0.0, -1.2), place(60.0, 70.0, -1.0)))
+    assert not answer.accepted and 0.5 < answer.probability < 0.9
+    assert (answer.mean is not None) == answered and (answer.sigma_m < math.inf) == answered
+    assert answer.sigma_m > 20.0
+
+
+def test_the_scatter_of_fitted_heights_does_not_tell_the_tilt() -> None:
+    """A camera tilted by 2.5 sigma on a straight flight: nothing tells it, however the fitted height jumps about."""
+    one, rng = tracker(), np.random.default_rng(3)
+    lean = 100.0 * math.tan(math.radians(Settings().tilt_sigma_deg))
+    for time in np.arange(0.0, 30.0, 0.5):
+        fitted = math.exp(0.025 * rng.standard_normal())
+        east, north = np.array([12.0 * time, 2.5 * lean]) + 0.3 * rng.standard_normal(2)
+        seen = replace(place(east, north, sigma=1.05, lean=fitted * lean), height_m=100.0 * fitted)
+        answer = one.update(sight(float(time), seen, velocity=(12.0, 0.0)))
+    assert answer.mean is not None
+    assert answer.sigma_m > 0.8 * lean
+    assert abs(position(answer)[1]) < answer.protection_radius_m
 
 
 def test_two_places_that_match_as_well_are_no_position() -> None:

@@ -74,7 +74,9 @@ def build(
     heading: Annotated[
         list[float] | None,
         typer.Option(
-            help="Where up in the tiles points, degrees from north; several make a layer each.", show_default="0"
+            help="Where up in the tiles points, degrees from north; several make a layer each. For programs that"
+            " search a layer by its number: cvgl-locate turns the frame instead, and needs north-up tiles.",
+            show_default="0",
         ),
     ] = None,
     stored: Annotated[
@@ -244,7 +246,8 @@ def info(
         )
         name = "index" if number == 0 else f"index {number}"
         told = "" if layer.recall is None else f"; {_recalled(layer.recall)}"
-        rows[name] = f"HNSW, ef {layer.ef}{told}"
+        short = f" along {layer.axes} axes" if layer.axes else ""
+        rows[name] = f"HNSW{short}, ef {layer.ef}{told}"
         if layer.tree is not None:
             told = "" if layer.tree.recall is None else f"; {_recalled(layer.tree.recall)}"
             rows[name.replace("index", "tree")] = f"{layer.tree.budget} tiles compared{told}"

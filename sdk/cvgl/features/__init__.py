@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .choice import FeatureChoice, NetworkFile, open_refiner
+from .choice import FeatureChoice, FeatureFiles, NetworkFile, open_refiner
 from .detect import DETECTORS, Detector, Features, akaze, orb, sift, xfeat
 from .match import lighterglue, match_nearby
 from .plausible import PlanePose, implausible, plane_pose, pose_noise
@@ -12,6 +12,7 @@ __all__ = [
     "DETECTORS",
     "Detector",
     "FeatureChoice",
+    "FeatureFiles",
     "FeatureMatch",
     "FeatureRefiner",
     "Features",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,10 +14,11 @@ from cvgl.features.match import lighterglue
 from cvgl.features.refiner import FeatureRefiner
 from cvgl.files import sha256_file
 
-__all__ = ["FeatureChoice", "NetworkFile", "open_refiner"]
+__all__ = ["FeatureChoice", "FeatureFiles", "NetworkFile", "open_refiner"]
 
-_XFEAT = "xfeat"
+_XFEAT, _LIGHTERGLUE = "xfeat", "lighterglue"
 _XFEAT_RATIO = 0.9
+_FOLDER = "features"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class FeatureChoice:
         if detector not in kinds:
             expected = " or ".join(kinds)
             raise MissionError("not usable", file=file, field="features.detector", found=detector, expected=expected)
-        networks = {name: _network(data.get(name), name, file) for name in (_XFEAT, "lighterglue")}
+        networks = {name: _network(data.get(name), name, file) for name in (_XFEAT, _LIGHTERGLUE)}
         choice = cls(detector, **networks)
         if detector == _XFEAT and choice.xfeat is None:
             raise MissionError("no network is named", file=file, field="features.xfeat", expected="file and sha256")
@@ -81,6 +83,60 @@ class FeatureChoice:
     def to_dict(self) -> dict[str, Any]:
         """What stands in ``mission.json``."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class FeatureFiles:
+    """Local features for a mission that is to be made.
+
+    Args:
+        detector: ``akaze``, ``orb``, ``sift``, or ``xfeat``.
+        xfeat: the network of XFeat (ONNX), wherever it lies.
+        lighterglue: a matcher for XFeat's descriptors (ONNX), or None for nearest neighbours.
+
+    Raises:
+        MissionError: an unknown detector, or networks that do not go with it.
+    """
+
+    detector: str = FeatureChoice.detector
+    xfeat: Path | None = None
+    lighterglue: Path | None = None
+
+    def __post_init__(self) -> None:
+        kinds = (*DETECTORS, _XFEAT)
+        if self.detector not in kinds:
+            expected = " or ".join(kinds)
+            raise MissionError("not usable", field="features", found=self.detector, expected=expected)
+        if (self.detector == _XFEAT) != (self.xfeat is not None):
+            raise MissionError("a network goes with xfeat, and with nothing else", field=_XFEAT, found=self.detector)
+        if self.detector != _XFEAT and self.lighterglue is not None:
+            message = "it matches the descriptors of XFeat alone"
+            raise MissionError(message, field=_LIGHTERGLUE, found=self.detector, expected=_XFEAT)
+
+    @property
+    def networks(self) -> dict[str, Path]:
+        """The files, by what they are."""
+        named = {_XFEAT: self.xfeat, _LIGHTERGLUE: self.lighterglue}
+        return {name: path for name, path in named.items() if path is not None}
+
+    def to_dict(self) -> dict[str, str]:
+        """The detector, and SHA-256 of each network.
+
+        Raises:
+            ModelError: a file is absent, or is another network.
+        """
+        _open(self.detector, self.xfeat, self.lighterglue, 1)
+        return {"detector": self.detector, **{name: sha256_file(path) for name, path in self.networks.items()}}
+
+    def carry(self, folder: Path) -> FeatureChoice:
+        """Copy the networks into a mission's folder; what its description says of them."""
+        carried = {}
+        for name, path in self.networks.items():
+            file = f"{_FOLDER}/{name}.onnx"
+            (folder / _FOLDER).mkdir(exist_ok=True)
+            shutil.copyfile(path, folder / file)
+            carried[name] = NetworkFile.of(folder, file)
+        return FeatureChoice(self.detector, **carried)
 
 
 def open_refiner(choice: FeatureChoice, folder: Path, threads: int) -> FeatureRefiner:
@@ -95,13 +151,23 @@ def open_refiner(choice: FeatureChoice, folder: Path, threads: int) -> FeatureRe
         MissionError: a network's file is absent or another than the mission was made with.
         ModelError: a file does not load, or is another network.
     """
-    if choice.xfeat is None or choice.detector != _XFEAT:
-        return FeatureRefiner(DETECTORS[choice.detector]())
-    detector = xfeat(_checked(choice.xfeat, _XFEAT, folder), threads)
-    if choice.lighterglue is None:
+    if choice.detector != _XFEAT:
+        return _open(choice.detector, None, None, threads)
+    files = {
+        name: None if network is None else _checked(network, name, folder)
+        for name, network in ((_XFEAT, choice.xfeat), (_LIGHTERGLUE, choice.lighterglue))
+    }
+    return _open(choice.detector, files[_XFEAT], files[_LIGHTERGLUE], threads)
+
+
+def _open(detector: str, network: Path | None, matcher: Path | None, threads: int) -> FeatureRefiner:
+    if network is None:
+        return FeatureRefiner(DETECTORS[detector]())
+    found = xfeat(network, threads)
+    if matcher is None:
         # As it comes it matches by similarity alone, and pictures without structure are similar everywhere.
-        return FeatureRefiner(replace(detector, least_cosine=-1.0, ratio=_XFEAT_RATIO))
-    return FeatureRefiner(detector, lighterglue(_checked(choice.lighterglue, "lighterglue", folder), threads))
+        return FeatureRefiner(replace(found, least_cosine=-1.0, ratio=_XFEAT_RATIO))
+    return FeatureRefiner(found, lighterglue(matcher, threads))
 
 
 def _network(data: Any, name: str, file: Path) -> NetworkFile | None:

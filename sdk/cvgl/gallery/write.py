@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from cvgl.basemap import TILE_PX
 from cvgl.errors import GalleryError
 from cvgl.files import atomic_path, write_json
+from cvgl.gallery.axes import axes_name
 from cvgl.gallery.descriptors import restore
-from cvgl.gallery.fit import Questions, ask, fit_index, fit_tree
+from cvgl.gallery.fit import Fitting, Questions, ask, fit_index, fit_tree
 from cvgl.gallery.grid import Grid
 from cvgl.gallery.manifest import (
     BASEMAP,
@@ -25,6 +26,7 @@ from cvgl.gallery.manifest import (
     STORED,
     TABLE,
     TILES,
+    WHOLE_VERSION,
     Raster,
     index_name,
     seal,
@@ -124,18 +126,16 @@ def write_indices(
         def tell(done: int, first: int = first) -> None:
             report("index", first + done, total)
 
-        index, questions = work.gallery / index_name(number), None
-        if not (work.done(index.name) and not search.tree):
-            questions = _questions(work, layer, first, rows, search.views)
-        about = layer.count, dimension
-        entry = {"index": fit_index(index, work.pieces, rows, *about, questions or [], search.recall, tell)}
-        if search.tree and questions:
+        def grown(done: int, first: int = first) -> None:
+            report("tree", first + done, total)
 
-            def grown(done: int, first: int = first) -> None:
-                report("tree", first + done, total)
-
-            nodes, order = (work.gallery / name for name in tree_names(number))
-            entry["tree"] = fit_tree(nodes, order, work.pieces, rows, *about, questions, search.recall, grown)
+        index, trees = work.gallery / index_name(number), [work.gallery / name for name in tree_names(number)]
+        fitting = Fitting(work.pieces, rows, layer.count, dimension, [], search.recall, tell)
+        if fitting.done(index) is None or (search.tree and fitting.done(*trees) is None):
+            fitting = replace(fitting, questions=_questions(work, layer, first, rows, search.views))
+        entry = {"index": fit_index(index, fitting)}
+        if search.tree:
+            entry["tree"] = fit_tree(trees[0], trees[1], replace(fitting, tell=grown))
         entries.append(entry)
         first += layer.count
     report("index", total, total)
@@ -206,10 +206,12 @@ def finish(
         listed.append({**asdict(layer), "first": first, **entry})
         first += layer.count
         parts.append(entry["index"]["file"])
+        parts += [axes_name(entry["index"]["file"])] if "axes" in entry["index"] else []
         parts += [entry["tree"][part] for part in ("nodes", "order") if "tree" in entry]
     files = hash_parts(work.gallery, parts)
     manifest = {
-        "format_version": FORMAT_VERSION,
+        # Older readers know no other index than of whole descriptors, and would take one for the other.
+        "format_version": FORMAT_VERSION if any("axes" in entry["index"] for entry in searched) else WHOLE_VERSION,
         "model": {"name": model[0], "fingerprint": model[1]},
         "dimension": dimension,
         "metric": "cosine",

@@ -291,15 +291,7 @@ def _texture(world: World, colour: Image, code: Image, pixel_to_ground: NDArray[
     says."""
     size = (colour.shape[1], colour.shape[0])
     angle = 0.37 + world.seed % 7
-    fine = sample(
-        fine_noise(),
-        0.1,
-        pixel_to_ground,
-        size,
-        gsd,
-        angle,
-        (13.0 * world.seed % 997, 5.0 * world.seed % 991),
-    )
+    fine = sample(fine_noise(world.seed), 0.1, pixel_to_ground, size, gsd, angle)
     coarse = sample(coarse_noise(world.seed), 1.0, pixel_to_ground, size, gsd, angle)
     centre = (np.arange(256, dtype=np.float32) - 128) / 64
     f, c = cv2.LUT(fine, centre), cv2.LUT(coarse, centre)

@@ -181,7 +181,8 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
     speed = np.sqrt((velocity**2).sum(axis=1) + np.trace(mixture.covariances[:, VELOCITY, VELOCITY], axis1=1, axis2=2))
     gone = speed * (max(sight.time - mixture.seen_at, 0.0) if len(mixture.seen) else 0.0)
     moved = np.array([_novelty(mixture, sight, float(metres), _NEW_VIEW_HEIGHTS, _NEW_VIEW_S) for metres in gone])
-    looks = [_look(place, sight, model, scatter) for place in places]
+    correction = float(mixture.weights @ mixture.means[:, SCALE]) / max(float(mixture.weights.sum()), 1e-300)
+    looks = [_look(place, sight, model, scatter, correction) for place in places]
     found = (_STATED * chances.found + mixture.hits) / (_STATED + mixture.frames)
     areas = [min(area, chances.map_area) for area in sight.areas or (sight.area,) * len(places)]
     weights, means, covariances, paces, own = [], [], [], [], []
@@ -194,7 +195,8 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
     missed = np.log(np.maximum(1.0 - finds, _SPOILT))
     cases, heard, updated = [missed], [missed], []
     for look, place, told, area in zip(looks, places, fresh, areas, strict=True):
-        mean, covariance, density = _correct(mixture.means, mixture.covariances, look)
+        noises = look.noises(mixture.means, mixture.covariances)
+        mean, covariance, density = _correct(mixture.means, mixture.covariances, look.value, look.design, noises)
         says = log_ratio(place) + density - look.clutter + math.log(area)
         cases.append(find_logs + says)
         # What it said before it says again, right or wrong.
@@ -210,7 +212,10 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
             for place, told, share in zip(places, fresh, searched, strict=True)
         ]
     )
-    still = lost_log + math.log1p(-min(fresh) * found * min(sight.area / chances.map_area, 1.0))
+    # The same holds of its view: new if it was lost since the last frame, and else as new as that of any component.
+    kept = float(mixture.weights.sum())
+    roams = float(mixture.weights @ np.where(mixture.matched, 1.0, moved)) / kept if kept > 0 else 1.0
+    still = lost_log + math.log1p(-roams * min(fresh) * found * min(sight.area / chances.map_area, 1.0))
     for row, (mean, covariance) in enumerate([(mixture.means, mixture.covariances), *updated]):
         weights.append(ratio[row])
         means.append(mean)
@@ -301,24 +306,46 @@ class _Look:
     Args:
         value: (4,) easting and northing of the aircraft, turn in radians, logarithm of the scale.
         design: (4, 12).
-        noise: (4, 4).
+        noise: (4, 4), but for what is unsure of the design.
+        unsure: variances of the scale and the turn, radians squared, under which the design has the tilt.
         clutter: logarithm of the density of turn and scale at wrong places.
     """
 
     value: Array
     design: Array
     noise: Array
+    unsure: tuple[float, float]
     clutter: float
 
+    def noises(self, means: Array, covariances: Array) -> Array:
+        """(N, 4, 4) noise to components of means (N, 12) and covariances (N, 12, 12).
 
-def _look(place: Alternative, sight: Sight, model: Dynamics, new: float) -> _Look:
+        The tilt's way on the ground is known as well as the fitted height and heading are, so that a large tilt seems
+        to change with their errors. Taken as known, such changes would tell the tilt.
+        """
+        design = np.zeros((2, SIZE))
+        for part in (TILT, SWAY):
+            design[:, part] = self.design[:2, part]
+        moved = means @ design.T
+        square = design @ covariances @ design.T + moved[:, :, None] * moved[:, None, :]
+        across = np.array([[0.0, 1.0], [-1.0, 0.0]])
+        scale, turn = self.unsure
+        noises = np.tile(self.noise, (len(means), 1, 1))
+        noises[:, :2, :2] += scale * square + turn * across @ square @ across.T
+        return noises
+
+
+def _look(place: Alternative, sight: Sight, model: Dynamics, new: float, correction: float) -> _Look:
     design, noise = np.zeros((4, SIZE)), np.zeros((4, 4))
     lean, common = common_errors(place, model)
     design[:2, POSITION] = np.eye(2)
-    design[:2, TILT], design[:2, SWAY] = lean_of(lean, place.heading_deg)
+    # By the height that the flight knows: a fitted one scatters more, and a tilt does not change by that.
+    steady = lean * sight.height * math.exp(correction) / place.height_m
+    design[:2, TILT], design[:2, SWAY] = lean_of(steady, place.heading_deg)
     design[:2, MAP] = common / model.map_sigma * np.eye(2)
     # What one view got wrong by itself, the same view gets wrong again.
     noise[:2, :2] = (place.covariance - (common**2 + lean**2) * np.eye(2)) / new
+    fitted = math.radians(math.hypot(place.heading_sigma_deg, _TURN_FLOOR_DEG)) ** 2
     turn, passing = 0.0, 1.0 - lasting.HEADING.lasting
     if sight.heading is None:
         noise[2, 2] = 1.0
@@ -326,16 +353,16 @@ def _look(place: Alternative, sight: Sight, model: Dynamics, new: float) -> _Loo
     else:
         design[2, TURN] = 1.0
         turn = math.radians(wrap_degrees(place.heading_deg - sight.heading))
-        noise[2, 2] = math.radians(math.hypot(place.heading_sigma_deg, _TURN_FLOOR_DEG)) ** 2
-        spread = model.turn_sigma**2 + noise[2, 2]
-        noise[2, 2] += passing * model.turn_sigma**2
+        noise[2, 2] = fitted + passing * model.turn_sigma**2
+        spread = model.turn_sigma**2 + fitted
     design[3, SCALE] = 1.0
     scale = math.log(place.height_m / sight.height)
     noise[3, 3] = _SCALE_FLOOR**2 + (1.0 - lasting.HEIGHT.lasting) * model.scale_sigma**2
     by_chance = turn - math.radians(sight.turned) if sight.heading is not None else 0.0
     clutter = _log_normal(by_chance, spread)
     clutter += _log_normal(scale - math.log(sight.scaled), model.scale_sigma**2 + _SCALE_FLOOR**2)
-    return _Look(np.array([place.easting, place.northing, turn, scale]), design, noise, clutter)
+    value = np.array([place.easting, place.northing, turn, scale])
+    return _Look(value, design, noise, (_SCALE_FLOOR**2 / new, fitted / new), clutter)
 
 
 def common_errors(place: Alternative, model: Dynamics) -> tuple[float, float]:
@@ -359,13 +386,20 @@ def lean_of(lean_m: float, heading_deg: float) -> tuple[Array, Array]:
     return lasting.TILT.lasting_sigma * turned, lasting.TILT.passing_sigma * turned
 
 
-def _correct(means: Array, covariances: Array, look: _Look) -> tuple[Array, Array, Array]:
-    """Kalman's update of every component (Joseph's form), and the logarithm of the density of what was measured."""
-    apart = look.value - means @ look.design.T
-    spread = look.design @ covariances @ look.design.T + look.noise
-    gain = covariances @ look.design.T @ np.linalg.inv(spread)
-    left = np.eye(SIZE) - gain @ look.design
-    updated = left @ covariances @ left.transpose(0, 2, 1) + gain @ look.noise @ gain.transpose(0, 2, 1)
+def _correct(
+    means: Array, covariances: Array, value: Array, design: Array, noises: Array
+) -> tuple[Array, Array, Array]:
+    """Kalman's update of every component (Joseph's form), and the logarithm of the density of what was measured.
+
+    Args:
+        means, covariances: (N, 12) and (N, 12, 12).
+        value: (M,) that was measured, ``design`` (M, 12) how the state makes it, ``noises`` (N, M, M).
+    """
+    apart = value - means @ design.T
+    spread = design @ covariances @ design.T + noises
+    gain = covariances @ design.T @ np.linalg.inv(spread)
+    left = np.eye(SIZE) - gain @ design
+    updated = left @ covariances @ left.transpose(0, 2, 1) + gain @ noises @ gain.transpose(0, 2, 1)
     squared = np.einsum("ni,ni->n", apart, np.linalg.solve(spread, apart[..., None])[..., 0])
     density = -0.5 * (squared + np.linalg.slogdet(2 * math.pi * spread)[1])
     return means + np.einsum("nij,nj->ni", gain, apart), (updated + updated.transpose(0, 2, 1)) / 2, density
@@ -379,13 +413,14 @@ def _begin(look: _Look, model: Dynamics, pace: int, velocity_sigma: float | None
     other = look.design.copy()
     other[:, POSITION] = 0.0
     mean[POSITION] = look.value[:2]
+    noise = look.noises(mean[None], covariance[None])
     crossed = covariance @ other[:2].T
     covariance[:, POSITION] = -crossed
     covariance[POSITION, :] = -crossed.T
-    covariance[POSITION, POSITION] = other[:2] @ crossed + look.noise[:2, :2]
+    covariance[POSITION, POSITION] = other[:2] @ crossed + noise[0, :2, :2]
     # Turn and scale say nothing of the position, so they can be taken in by themselves.
-    rest = replace(look, value=look.value[2:], design=look.design[2:], noise=look.noise[2:, 2:])
-    means, covariances, _ = _correct(mean[None], covariance[None], rest)
+    rest = look.value[2:], look.design[2:], noise[:, 2:, 2:]
+    means, covariances, _ = _correct(mean[None], covariance[None], *rest)
     return means[0], covariances[0]
 
 

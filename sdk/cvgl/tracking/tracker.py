@@ -24,10 +24,13 @@ Array = NDArray[np.float64]
 
 # An answer is given where the filter is at least this sure of it...
 _SURE = 0.99
-# ...and, where this frame does not confirm it, holds no other places that are together more likely than this.
+# ...and, where this frame tells no places, holds no others that are together more likely than this.
 _RIVALS = 0.001
-# Below that, the answer covers all that is possible, if one place is at least this likely.
-_LIKELY = 0.9
+# Otherwise the answer covers all that is possible, as long as one place is likelier than all others together; whether
+# what it covers is still of use, the settings' limit says.
+_LIKELY = 0.5
+# A frame is looked for near the track where one place is at least this likely.
+_NEAR = 0.9
 # Components this many sigmas from the likeliest are another place.
 _SAME_MODE_SIGMAS = 4.0
 # A start that was given is mistaken this often.
@@ -50,7 +53,8 @@ class Answer:
         reason: why there is no position, or why none of the frame's places was accepted; may be empty.
         implausible: whether a strong match was refused because the aircraft cannot have come there.
         probability: that the aircraft is about where the position says, rather than somewhere else altogether.
-        protection_radius_m: the position is off by more than this with at most the settings' risk.
+        protection_radius_m: the position is off by more than this with at most the settings' risk; infinite while the
+            last frame that registered any places matches none of them.
         mean: (12,) of the state, None where the position is not known well enough to be of use.
         covariance: (12, 12), None with it.
         place: the accepted one.
@@ -175,7 +179,7 @@ class Tracker:
             expected = Expected(None, math.degrees(turn), math.exp(scale))
         mode = _together(mixture, np.ones(len(mixture.weights), bool))
         weight, mean, covariance = moments(mixture.weights[mode], mixture.means[mode], mixture.covariances[mode])
-        if weight < _LIKELY:
+        if weight < _NEAR:
             return expected
         latitude, longitude = self._local.to_wgs84(*mean[POSITION])
         prior = Prior(float(latitude), float(longitude), _worst(covariance[POSITION, POSITION]))
@@ -239,14 +243,17 @@ class Tracker:
             return Answer(mixture.time, reason="no frame has confirmed the start yet")
         every = np.ones(len(mixture.weights), bool)
         mode = _together(mixture, every)
+        # After a displacement, too, frames match nothing near the track: however rare displacements are, a radius holds
+        # only where the last frame does.
+        vouched = float(mixture.weights[mixture.matched].sum()) >= _SURE * float(mixture.weights.sum())
         if (weight := float(mixture.weights[mode].sum())) >= _SURE:
             # Where the aircraft is does not hang on this frame alone: what holds it to be mistaken counts as well.
             believing = mixture.own & _together(mixture, mixture.own)
             accepted = float(mixture.weights[believing].sum()) >= _SURE
-            if accepted or float(mixture.weights.sum()) - weight <= _RIVALS:
-                return self._told(mixture, mode, Answer(mixture.time, accepted=accepted))
+            if accepted or (vouched and float(mixture.weights.sum()) - weight <= _RIVALS):
+                return self._told(mixture, mode, Answer(mixture.time, accepted=accepted), vouched)
         reason = f"the likeliest place is {100 * weight:.1f} % sure"
-        if weight < _LIKELY:
+        if weight <= _LIKELY:
             return Answer(mixture.time, reason=reason, probability=weight)
         # All that is possible, with what is lost anywhere on the map.
         mean, covariance = self._model.start(-1)
@@ -257,19 +264,25 @@ class Tracker:
             means=np.concatenate([mixture.means, mean[None]]),
             covariances=np.concatenate([mixture.covariances, covariance[None]]),
         )
-        told = self._told(everything, np.append(every, True), Answer(mixture.time, reason=reason))
+        told = self._told(everything, np.append(every, True), Answer(mixture.time, reason=reason), vouched)
         return replace(told, probability=weight)
 
-    def _told(self, mixture: Mixture, which: NDArray[np.bool_], answer: Answer) -> Answer:
-        """The answer that some components give together, if it is known well enough to be of use."""
+    def _told(self, mixture: Mixture, which: NDArray[np.bool_], answer: Answer, vouched: bool) -> Answer:
+        """The answer that some components give together, if it is known well enough to be of use.
+
+        Args:
+            vouched: whether there can be a protection radius.
+        """
         weights, means, covariances = mixture.weights[which], mixture.means[which], mixture.covariances[which]
         probability, mean, covariance = moments(weights, means, covariances)
         sigma = _worst(covariance[POSITION, POSITION])
         if sigma > self._settings.track_limit_m:
             known = f"the position is known to {sigma:.0f} m only"
             return replace(answer, accepted=False, reason=_and(answer.reason, known), probability=probability)
-        left = self._settings.protection_risk - (1.0 - float(mixture.weights.sum()))
-        radius = _radius(mixture.weights, mixture.means - mean, mixture.covariances, left)
+        radius = math.inf
+        if vouched:
+            left = self._settings.protection_risk - (1.0 - float(mixture.weights.sum()))
+            radius = _radius(mixture.weights, mixture.means - mean, mixture.covariances, left)
         return replace(answer, probability=probability, protection_radius_m=radius, mean=mean, covariance=covariance)
 
 
