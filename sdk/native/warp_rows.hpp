@@ -110,8 +110,10 @@ constexpr int kWide = 8;
 #else
 constexpr int kWide = 16;
 #endif
-// A short chord is read in one piece of so many bytes.
+// A short chord is read in one piece of so many bytes, in vectors of as many numbers. (Longer vectors than a processor
+// has are taken apart byte by byte.)
 constexpr int kShort = 16, kMedium = 32;
+constexpr int kLanesOfPiece = kWide;
 constexpr int kCacheLine = 64;
 
 // The bytes of a block are `Step` vectors of `N`. Byte N s + lane is of pixel (N s + lane) / Step, and is that pixel's
@@ -186,24 +188,27 @@ CVGL_INLINE void find_chords(const Area& area, Chords* chords) {
   }
 }
 
-// Of a piece of `N` bytes: the left borders of the pixels that they are of, and masks of the even and of the odd ones
-// that are the first, second ... byte of a pixel. What lies beyond the last whole pixel is where no chord reaches.
-template <int Step, int N>
+// Of a piece of some bytes, vector by vector: the left borders of the pixels that they are of, and masks of the even and
+// of the odd ones that are the first, second ... byte of a pixel. What lies beyond the last whole pixel is where no chord
+// reaches.
+template <int Step, int Bytes>
 struct Piece {
-  static constexpr int pixels = N / Step;
-  short border[N];
-  unsigned is[Step][2][N / 2];
+  static constexpr int lanes = kLanesOfPiece;
+  short border[Bytes / lanes][lanes];
+  unsigned is[Step][Bytes / lanes][2][lanes / 2];
   constexpr Piece() : border{}, is{} {
+    constexpr int kPixels = Bytes / Step;
     constexpr short kBeyond = 64 * kWhole;
-    for (int i = 0; i < N; ++i) {
-      border[i] = i / Step < pixels ? static_cast<short>(kWhole * (i / Step)) : kBeyond;
-      if (i / Step < pixels) is[i % Step][i % 2][i / 2] = ~0u;
+    for (int i = 0; i < Bytes; ++i) {
+      const bool whole = i / Step < kPixels;
+      border[i / lanes][i % lanes] = whole ? static_cast<short>(kWhole * (i / Step)) : kBeyond;
+      if (whole) is[i % Step][i / lanes][i % 2][i % lanes / 2] = ~0u;
     }
   }
 };
 
-template <int Step, int N>
-inline constexpr Piece<Step, N> kPiece{};
+template <int Step, int Bytes>
+inline constexpr Piece<Step, Bytes> kPiece{};
 
 // The lanes of a vector of two, where each four of the first meet the same four of the second: the lower two of both, or
 // the upper two.
@@ -245,42 +250,49 @@ CVGL_INLINE void sums_of_four(const typename Vectors<N>::Sums (&v)[4], unsigned 
 
 // The mean over an area whose chords are no longer than a piece. Every byte has its weight worked out by itself, which
 // is less to do than to hand one to all bytes of a pixel.
-template <typename L, int N>
+template <typename L, int Size>
 CVGL_INLINE void mean_of_pieces(const Plane& plane, const Area& area, const Chords& chords, float* mean) {
   static_assert(L::channels < 4, "the fourth sum is that of the weights");
+  constexpr int N = kLanesOfPiece, kVectors = Size / N;
   using Bytes = typename Vectors<N>::Bytes;
   using Shorts = typename Vectors<N>::Shorts;
   using Counts = typename Vectors<N>::Counts;
   using Sums = typename Vectors<N>::Sums;
-  Shorts border;
-  std::memcpy(&border, kPiece<L::step, N>.border, sizeof(border));
-  Sums even{}, odd{};
-  Counts counts{};  // of 112 rows at most
+  Shorts border[kVectors];
+  std::memcpy(&border, kPiece<L::step, Size>.border, sizeof(border));
+  Sums even[kVectors] = {}, odd[kVectors] = {};
+  Counts counts[kVectors] = {};  // of 112 rows at most
   const unsigned char* line = plane.data + area.row * plane.row_stride;
   for (int row = 0; row < area.rows; ++row, line += plane.row_stride) {
     const Chords::Rows& rows = chords.rows[row / Chords::kRows];
     const int i = row % Chords::kRows;
-    const Shorts left = border + static_cast<short>(rows.left[i]);
-    const Shorts right = static_cast<short>(rows.right[i]) - border;
+    const unsigned char* const from = line + static_cast<long long>(rows.first[i]) * L::step;
     const Shorts most = Shorts{} + static_cast<short>(rows.most[i]);
-    Shorts weight = left < right ? left : right;
-    weight = weight < most ? weight : most;
-    weight = weight > Shorts{} ? weight : Shorts{};
-    const Counts weights = (reinterpret_cast<Counts>(weight) * static_cast<unsigned short>(rows.share[i])) >> 7;
-    Bytes bytes;
-    std::memcpy(&bytes, line + static_cast<long long>(rows.first[i]) * L::step, sizeof(bytes));
-    counts += weights;
-    add_lanes<N>(weights * __builtin_convertvector(bytes, Counts), even, odd);
+    for (int k = 0; k < kVectors; ++k) {
+      const Shorts left = border[k] + static_cast<short>(rows.left[i]);
+      const Shorts right = static_cast<short>(rows.right[i]) - border[k];
+      Shorts weight = left < right ? left : right;
+      weight = weight < most ? weight : most;
+      weight = weight > Shorts{} ? weight : Shorts{};
+      const Counts weights = (reinterpret_cast<Counts>(weight) * static_cast<unsigned short>(rows.share[i])) >> 7;
+      Bytes bytes;
+      std::memcpy(&bytes, from + k * N, sizeof(bytes));
+      counts[k] += weights;
+      add_lanes<N>(weights * __builtin_convertvector(bytes, Counts), even[k], odd[k]);
+    }
   }
-  Sums even_counts{}, odd_counts{}, lanes[4] = {};
-  add_lanes<N>(counts, even_counts, odd_counts);
-  for (int k = 0; k < 4; ++k) {
-    const bool weighs = k == 3;
-    if (k >= L::channels && !weighs) continue;
-    Sums is_even, is_odd;
-    std::memcpy(&is_even, kPiece<L::step, N>.is[weighs ? 0 : k * L::gap][0], sizeof(is_even));
-    std::memcpy(&is_odd, kPiece<L::step, N>.is[weighs ? 0 : k * L::gap][1], sizeof(is_odd));
-    lanes[k] = ((weighs ? even_counts : even) & is_even) + ((weighs ? odd_counts : odd) & is_odd);
+  Sums lanes[4] = {};
+  for (int k = 0; k < kVectors; ++k) {
+    Sums even_counts{}, odd_counts{};
+    add_lanes<N>(counts[k], even_counts, odd_counts);
+    const auto add = [k](int byte, const Sums& of_even, const Sums& of_odd, Sums& sum) {
+      Sums is_even, is_odd;
+      std::memcpy(&is_even, kPiece<L::step, Size>.is[byte][k][0], sizeof(is_even));
+      std::memcpy(&is_odd, kPiece<L::step, Size>.is[byte][k][1], sizeof(is_odd));
+      sum += (of_even & is_even) + (of_odd & is_odd);
+    };
+    for (int c = 0; c < L::channels; ++c) add(c * L::gap, even[k], odd[k], lanes[c]);
+    add(0, even_counts, odd_counts, lanes[3]);
   }
   unsigned sums[4];
   sums_of_four<N>(lanes, sums);
