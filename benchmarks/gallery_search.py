@@ -30,8 +30,9 @@ from cvgl.bench.machine import machine
 from cvgl.errors import GalleryError
 from cvgl.files import read_json, write_json
 from cvgl.gallery import Gallery, ranking
+from cvgl.gallery.axes import axes_name
 from cvgl.gallery.fit import Fitting, ask, fit_index
-from cvgl.gallery.index import load_index
+from cvgl.gallery.index import find, load_index
 from cvgl.gallery.recall import AT, SIMILARITY, TARGET, disturbed, kth_similarity
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -93,12 +94,15 @@ def product(
             path = Path(scratch) / "index.hnsw"
             about = Fitting(Path(scratch), chosen, count, rows.shape[1], [questions], TARGET, lambda done: None)
             entry = fit_index(path, about)
-            index = load_index(None, path, rows.shape[1], count)
+            axes = np.load(path.with_name(axes_name(path.name))) if "axes" in entry else None
+            index = load_index(None, path, entry.get("axes", rows.shape[1]), count)
         index.set_ef(entry["ef"])
         row: dict[str, Any] = {"tiles": count, "M": entry["M"], "ef": entry["ef"]}
         for batch in _BATCHES:
             batches = questions.queries[: len(questions.queries) // batch * batch].reshape(-1, batch, rows.shape[1])
-            row[f"index_{batch}"] = _median_ms(lambda q, index=index: index.knn_query(q, AT, num_threads=1), batches)
+            row[f"index_{batch}"] = _median_ms(
+                lambda q, index=index, axes=axes, chosen=chosen: find(index, axes, q, AT, chosen), batches
+            )
             row[f"product_{batch}"] = _median_ms(lambda q, some=some: ranking.best_of_all(q, some, AT), batches)
         print(row, flush=True)
         found.append(row)

@@ -475,7 +475,7 @@ def more_tiles(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda d: d.update(format_version=3), "newer cvgl"),
+        (lambda d: d.update(format_version=4), "newer cvgl"),
         (lambda d: d.update(metric="l2"), "metric: not usable"),
         (lambda d: d.update(count=d["count"] + 1), "layers: not usable"),
         (more_tiles, r"tiles\.npy: shape"),

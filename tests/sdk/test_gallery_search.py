@@ -16,10 +16,12 @@ from typer.testing import CliRunner
 from cvgl.camera import Camera
 from cvgl.cli.gallery import app
 from cvgl.errors import GalleryError
-from cvgl.gallery import Gallery, build_gallery, read_manifest
+from cvgl.gallery import Gallery, build_gallery, merge_galleries, ranking, read_manifest
 from cvgl.gallery import fit as fit_module
+from cvgl.gallery.axes import AXES, along, principal_axes
 from cvgl.gallery.check import check_gallery
 from cvgl.gallery.fit import Fitting, ask, fit_index
+from cvgl.gallery.index import find, load_index
 from cvgl.gallery.manifest import seal
 from cvgl.gallery.ranking import best_few, order
 from cvgl.gallery.recall import DISTURBED, SIMULATED, Measured, disturbed, found_shares, kth_similarity, surely
@@ -157,6 +159,83 @@ def test_what_was_chosen_before_a_kill_is_taken_up(tmp_path: Path, clustered: np
     (tmp_path / "x.hnsw").unlink()
     assert fit(tmp_path / "x.hnsw", clustered, 0.9) == first
     assert (tmp_path / "x.hnsw").read_bytes() == content
+
+
+# Along the principal axes
+
+
+@pytest.fixture(scope="module")
+def flat() -> np.ndarray:
+    """1500 descriptors of 160-d that differ along 40 directions, about a mean."""
+    rng = np.random.default_rng(8)
+    lift = np.linalg.qr(rng.standard_normal((160, 40)))[0].T
+    points = rng.standard_normal((1500, 40)) * np.linspace(1.0, 0.2, 40)
+    return unit((rng.standard_normal(160) * 0.1 + points @ lift).astype(np.float32))
+
+
+def test_the_axes_hold_what_makes_descriptors_differ(flat: np.ndarray) -> None:
+    axes = principal_axes(lambda some: flat[some], len(flat))
+    assert axes.shape == (1 + AXES, 160)
+    np.testing.assert_allclose(axes[1:] @ axes[1:].T, np.eye(AXES), atol=2e-3)
+    np.testing.assert_allclose(axes[0], flat.mean(axis=0), atol=1e-3)
+    short = along(flat, axes, True)
+    np.testing.assert_allclose(short @ axes[1:] + axes[0], flat, atol=5e-3)
+    # What the mean adds to a similarity is the same for every tile.
+    queries = flat[:7] + flat[7:14]
+    missing = queries @ flat.T - along(queries, axes, False) @ short.T
+    np.testing.assert_allclose(missing, np.broadcast_to(missing[:, :1], missing.shape), atol=0.02)
+
+
+def test_a_large_layer_is_searched_along_its_axes_and_compared_whole(
+    tmp_path: Path, flat: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_module, "NARROW_ABOVE", 1000)
+    entry = fit(tmp_path / "index.hnsw", flat, 0.99)
+    assert entry["axes"] == AXES and entry["recall"]["measured"][0]["recall"] >= 0.99  # type: ignore[index]
+    axes = np.load(tmp_path / "index.axes.npy")
+    index = load_index(None, tmp_path / "index.hnsw", AXES, len(flat))
+    index.set_ef(1500)
+    numbers, similarity = find(index, axes, flat[:30], 5, lambda some: flat[some])
+    best = ranking.best_of_all(flat[:30], flat, 5)
+    np.testing.assert_array_equal(numbers, best[0])
+    np.testing.assert_array_equal(similarity, best[1])
+    content = [(tmp_path / name).read_bytes() for name in ("index.hnsw", "index.axes.npy")]
+    (tmp_path / "again").mkdir()
+    assert fit(tmp_path / "again" / "index.hnsw", flat, 0.99) == entry
+    assert [(tmp_path / "again" / name).read_bytes() for name in ("index.hnsw", "index.axes.npy")] == content
+
+
+def test_where_the_axes_say_too_little_whole_descriptors_are_indexed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_module, "NARROW_ABOVE", 1000)
+    rows = unit(np.random.default_rng(1).standard_normal((1500, 400)).astype(np.float32))
+    entry = fit(tmp_path / "index.hnsw", rows, 0.9)
+    assert "axes" not in entry and not (tmp_path / "index.axes.npy").exists()
+    assert entry["recall"]["measured"][0]["recall"] >= 0.9  # type: ignore[index]
+
+
+def test_a_gallery_with_axes_is_built_searched_checked_and_guarded(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_module, "NARROW_ABOVE", 10)
+    whole = Gallery.open(place / "map.gallery")
+    made = merge_galleries([whole], tmp_path / "x.gallery")
+    assert made.manifest.version == 3 and made.manifest.layers[0].axes == AXES
+    queries = np.asarray(whole.descriptors[:9], np.float32)
+    np.testing.assert_array_equal(made.approximate(queries, 3)[1], made.exact(queries, 3)[1])
+    check_gallery(made.path)
+    said = " ".join(CliRunner().invoke(app, ["info", str(made.path)]).stdout.split())
+    assert f"along {AXES} axes" in said
+    axes = made.path / "index.axes.npy"
+    damaged = bytearray(axes.read_bytes())
+    damaged[-3] ^= 4
+    axes.write_bytes(damaged)
+    with pytest.raises(GalleryError, match=r"index\.axes\.npy"):
+        Gallery.open(made.path).approximate(queries, 3)
+    axes.unlink()
+    with pytest.raises(GalleryError, match=r"index\.axes\.npy"):
+        Gallery.open(made.path)
 
 
 @pytest.mark.parametrize("recall", [0.0, -1.0, 1.1, float("nan")])

@@ -246,7 +246,8 @@ def info(
         )
         name = "index" if number == 0 else f"index {number}"
         told = "" if layer.recall is None else f"; {_recalled(layer.recall)}"
-        rows[name] = f"HNSW, ef {layer.ef}{told}"
+        short = f" along {layer.axes} axes" if layer.axes else ""
+        rows[name] = f"HNSW{short}, ef {layer.ef}{told}"
         if layer.tree is not None:
             told = "" if layer.tree.recall is None else f"; {_recalled(layer.tree.recall)}"
             rows[name.replace("index", "tree")] = f"{layer.tree.budget} tiles compared{told}"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cvgl.errors import GalleryError
 from cvgl.files import check_files
+from cvgl.gallery.axes import along, axes_name
 from cvgl.gallery.fit import ask
 from cvgl.gallery.gallery import Gallery
 from cvgl.gallery.index import load_index
@@ -132,7 +133,8 @@ def _check_overview(gallery: Gallery) -> None:
 
 def _check_indexed(gallery: Gallery, layer: Layer) -> None:
     """The index must hold each tile's descriptor under its number."""
-    index = load_index(None, gallery.path / layer.index, gallery.manifest.dimension, layer.count)
+    index = load_index(None, gallery.path / layer.index, layer.axes or gallery.manifest.dimension, layer.count)
+    axes = np.load(gallery.path / axes_name(layer.index), allow_pickle=False) if layer.axes else None
     for start in range(0, layer.count, _CHUNK):
         numbers = np.arange(start, min(start + _CHUNK, layer.count))
         try:
@@ -140,7 +142,8 @@ def _check_indexed(gallery: Gallery, layer: Layer) -> None:
         except RuntimeError as reason:
             raise GalleryError(f"lacks a tile: {reason}", file=gallery.path / layer.index) from reason
         rows = np.asarray(gallery.descriptors[layer.first + numbers], np.float32)
-        wrong = np.flatnonzero((np.abs(held - rows) > 1e-6).any(axis=1))
+        expected = rows if axes is None else along(rows, axes, True)
+        wrong = np.flatnonzero((np.abs(held - expected) > 1e-6).any(axis=1))
         if len(wrong):
             raise GalleryError(
                 "holds another descriptor than the table has",

@@ -13,9 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.errors import GalleryError
-from cvgl.files import read_json, write_json
+from cvgl.files import atomic_path, read_json, write_json
 from cvgl.gallery import ranking
-from cvgl.gallery.index import EFFORTS, LARGE, LAST_EFFORTS, STRUCTURES, build_index, load_index
+from cvgl.gallery.axes import AXES, along, axes_name, principal_axes
+from cvgl.gallery.index import (
+    EFFORTS,
+    LARGE,
+    LAST_EFFORTS,
+    NARROW_ABOVE,
+    STRUCTURES,
+    build_index,
+    find,
+    load_index,
+)
+from cvgl.gallery.parts import NpyWriter
 from cvgl.gallery.recall import (
     AT,
     DISTURBED,
@@ -123,26 +134,52 @@ def fit_index(path: Path, fitting: Fitting) -> dict[str, Any]:
         return earlier
     entry: dict[str, Any] = {}
     count, dimension = fitting.count, fitting.dimension
-    for m, ef_construction in STRUCTURES if count <= LARGE else STRUCTURES[-1:]:
+    trials = [(structure, False) for structure in (STRUCTURES if count <= LARGE else STRUCTURES[-1:])]
+    if count > NARROW_ABOVE and dimension >= 2 * AXES:
+        trials.insert(0, (STRUCTURES[-1], True))
+    for structure, narrow in trials:
+        m, ef_construction = structure
         efforts = (*EFFORTS, *LAST_EFFORTS) if m == STRUCTURES[-1][0] else EFFORTS
-        built = fitting.pieces / f"{path.name}-{m}"
-        if not built.exists():
-            structure = m, ef_construction
-            build_index(built, lambda a, b: fitting.rows(slice(a, b)), count, dimension, fitting.tell, structure)
-        index = load_index(None, built, dimension, count)
+        axes = _axes(path, fitting) if narrow else None
+        built = fitting.pieces / f"{path.name}-{m}{'-narrow' if narrow else ''}"
 
-        def search(queries: NDArray[np.float32], effort: int, index: Any = index) -> NDArray[np.float32]:
+        def rows(start: int, stop: int, axes: NDArray[np.float32] | None = axes) -> NDArray[np.float32]:
+            whole = fitting.rows(slice(start, stop))
+            return whole if axes is None else along(whole, axes, True)
+
+        size = dimension if axes is None else AXES
+        if not built.exists():
+            build_index(built, rows, count, size, fitting.tell, structure)
+        index = load_index(None, built, size, count)
+
+        def search(
+            queries: NDArray[np.float32], effort: int, index: Any = index, axes: NDArray[np.float32] | None = axes
+        ) -> NDArray[np.float32]:
             index.set_ef(effort)
-            return np.float32(1.0) - np.asarray(index.knn_query(queries, fitting.k, num_threads=1)[1], np.float32)
+            return find(index, axes, queries, fitting.k, fitting.rows)[1]
 
         effort, measured, enough = _least(efforts, search, fitting)
         entry = {"file": path.name, "M": m, "ef_construction": ef_construction, "ef": effort}
+        entry |= {"axes": AXES} if narrow else {}
         entry["recall"] = fitting.reached(measured)
         if enough:
             break
+    if "axes" not in entry:
+        path.with_name(axes_name(path.name)).unlink(missing_ok=True)
     write_json(fitting.record(path), entry)
     os.replace(built, path)
     return entry
+
+
+def _axes(path: Path, fitting: Fitting) -> NDArray[np.float32]:
+    """The axes of an index, which are written beside it."""
+    file = path.with_name(axes_name(path.name))
+    if not file.exists():
+        with atomic_path(file) as temporary:
+            temporary.unlink()
+            with NpyWriter(temporary, np.float32, (fitting.dimension,)) as writer:
+                writer.write(principal_axes(fitting.rows, fitting.count))
+    return np.asarray(np.load(file), np.float32)
 
 
 def fit_tree(nodes_file: Path, order_file: Path, fitting: Fitting) -> dict[str, Any]:

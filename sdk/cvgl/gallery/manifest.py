@@ -18,6 +18,7 @@ import numpy as np
 from cvgl.basemap import TILE_PX
 from cvgl.errors import GalleryError
 from cvgl.files import read_json
+from cvgl.gallery.axes import axes_name
 from cvgl.gallery.parts import BLOCK_BYTES, BLOCKS
 from cvgl.gallery.recall import Measured
 from cvgl.geo import LocalFrame
@@ -35,6 +36,7 @@ __all__ = [
     "STORED",
     "TABLE",
     "TILES",
+    "WHOLE_VERSION",
     "GalleryManifest",
     "Layer",
     "Raster",
@@ -46,7 +48,8 @@ __all__ = [
     "tree_names",
 ]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION, WHOLE_VERSION = 3, 2
+"""The newest, and what is written where no index needs it: version 3 is 2 with indices along axes."""
 TILES = "tiles.npy"
 DESCRIPTORS = "descriptors.npy"
 INDEX = "index.hnsw"
@@ -128,6 +131,8 @@ class Layer:
         ef: search effort of the index.
         recall: what is found so; None if nobody measured it.
         tree: a k-means tree beside the index; None where there is none.
+        axes: number of principal axes along which the index was built, which are in a part of their own
+            (`cvgl.gallery.axes`); 0 if it is of whole descriptors.
     """
 
     tile_size_m: float
@@ -141,6 +146,7 @@ class Layer:
     ef: int
     recall: Recall | None = None
     tree: Tree | None = None
+    axes: int = 0
 
     @property
     def stop(self) -> int:
@@ -265,7 +271,9 @@ def read_manifest(path: str | Path) -> GalleryManifest:
             raise fields.refuse("block_bytes", str(BLOCK_BYTES))
         required = (TILES, DESCRIPTORS, BASEMAP, BASEMAP_TILES, OVERVIEW, BLOCKS)
         trees = [name for layer in layers if layer.tree for name in (layer.tree.nodes, layer.tree.order)]
-        files = fields.files(*required, *(layer.index for layer in layers), *trees)
+        indices = [layer.index for layer in layers]
+        indices += [axes_name(layer.index) for layer in layers if layer.axes]
+        files = fields.files(*required, *indices, *trees)
         for name, entry in files.items():
             head = fields.section("files").section(name).integer("head", 0)
             if head > entry["bytes"]:
@@ -335,6 +343,7 @@ def _layers(fields: Fields, count: int) -> tuple[Layer, ...]:
                 ef=index.integer("ef"),
                 recall=_recall(index),
                 tree=_tree(layer, number),
+                axes=index.integer("axes") if "axes" in index.names() else 0,
             )
         )
     if not layers or layers[-1].stop != count:

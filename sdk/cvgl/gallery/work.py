@@ -78,7 +78,7 @@ class Work:
                     work._publish()
                 except BaseException:
                     if not (resume and work.pieces.is_dir() and any(work.pieces.iterdir())):
-                        shutil.rmtree(folder, ignore_errors=True)
+                        work._clear()
                     raise
         except OSError as reason:
             where = folder if reason.filename is None else Path(reason.filename)
@@ -129,6 +129,14 @@ class Work:
             if replaced.is_dir():
                 os.replace(replaced, self._out)
             raise
+        self._clear()
+
+    def _clear(self) -> None:
+        """Remove the folder. The plan goes after all else: what a kill leaves must still be known for our own."""
+        for path in self._folder.iterdir():
+            if path.name not in (_PLAN, _LOCK):
+                shutil.rmtree(path, ignore_errors=True)
+        (self._folder / _PLAN).unlink(missing_ok=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

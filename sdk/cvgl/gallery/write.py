@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cvgl.basemap import TILE_PX
 from cvgl.errors import GalleryError
 from cvgl.files import atomic_path, write_json
+from cvgl.gallery.axes import axes_name
 from cvgl.gallery.descriptors import restore
 from cvgl.gallery.fit import Fitting, Questions, ask, fit_index, fit_tree
 from cvgl.gallery.grid import Grid
@@ -25,6 +26,7 @@ from cvgl.gallery.manifest import (
     STORED,
     TABLE,
     TILES,
+    WHOLE_VERSION,
     Raster,
     index_name,
     seal,
@@ -204,10 +206,12 @@ def finish(
         listed.append({**asdict(layer), "first": first, **entry})
         first += layer.count
         parts.append(entry["index"]["file"])
+        parts += [axes_name(entry["index"]["file"])] if "axes" in entry["index"] else []
         parts += [entry["tree"][part] for part in ("nodes", "order") if "tree" in entry]
     files = hash_parts(work.gallery, parts)
     manifest = {
-        "format_version": FORMAT_VERSION,
+        # Older readers know no other index than of whole descriptors, and would take one for the other.
+        "format_version": FORMAT_VERSION if any("axes" in entry["index"] for entry in searched) else WHOLE_VERSION,
         "model": {"name": model[0], "fingerprint": model[1]},
         "dimension": dimension,
         "metric": "cosine",
