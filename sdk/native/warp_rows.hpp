@@ -464,10 +464,10 @@ CVGL_INLINE void find_means(const Plane& plane, const Stretch& stretch, int coun
   means_by_area<L>(plane, areas, which, by_area, means);
 }
 
-// Calls work(row, from) for every stretch of some rows: a few rows of one stretch before the next one, since what lies
-// side by side in the output does so in the source.
+// A few rows of one stretch come before the next one, since what lies side by side in the output does so in the source.
 constexpr int kRowsTogether = 16;
 
+// Calls work(row, from) for every stretch of some rows.
 template <typename Work>
 CVGL_INLINE void for_stretches(int first, int last, int width, const Work& work) {
   for (int top = first; top < last; top += kRowsTogether) {
