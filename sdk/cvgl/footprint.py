@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,13 +48,16 @@ def footprint(
     """
     steepest = math.cos(math.radians(off_nadir_deg))
 
-    def down(pixels: Array) -> tuple[Array, NDArray[np.bool_]]:
-        directions = camera.rays(pixels) @ rotation.T
+    def looking(rays: Array) -> tuple[Array, NDArray[np.bool_]]:
+        directions = rays @ rotation.T
         with np.errstate(invalid="ignore"):
             return directions, -directions[:, 2] >= steepest * np.linalg.norm(directions, axis=1)
 
-    border = border_pixels(camera, points_a_side)
-    directions, seen = down(border)
+    def down(pixels: Array) -> tuple[Array, NDArray[np.bool_]]:
+        return looking(camera.rays(pixels))
+
+    border, rays = _border(camera, points_a_side)
+    directions, seen = looking(rays)
     pieces = [directions[seen]]
     after = np.roll(border, -1, axis=0)
     crossing = np.flatnonzero(seen != np.roll(seen, -1))
@@ -110,6 +114,13 @@ def border_pixels(camera: Camera, points_a_side: int) -> Array:
     corners = np.array([[-0.5, -0.5], [right, -0.5], [right, bottom], [-0.5, bottom]])
     steps = np.arange(points_a_side)[:, None] / points_a_side
     return np.vstack([a + (b - a) * steps for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True)])
+
+
+@lru_cache(maxsize=16)
+def _border(camera: Camera, points_a_side: int) -> tuple[Array, Array]:
+    """:func:`border_pixels` and their rays (4 N, 3), which every frame of a flight asks for."""
+    pixels = border_pixels(camera, points_a_side)
+    return pixels, camera.rays(pixels)
 
 
 def border_rays(camera: Camera, points_a_side: int) -> Array:

@@ -56,16 +56,17 @@ def ground_offset(
         FrameError: the pixel looks further off nadir than that, or the lens draws no ray there.
     """
     u, v = camera.center.tolist() if pixel is None else np.asarray(pixel, np.float64).tolist()
-    ray = rotation @ _ray(camera, u, v)
-    ray /= math.sqrt(ray @ ray)
-    if not ray[2] <= -1 / max_slant:
+    # Plain numbers: a frame asks this a few dozen times, and arrays of three take longer to handle than to compute.
+    east, north, up = (rotation @ _ray(camera, u, v)).tolist()
+    up_share = up / math.sqrt(east * east + north * north + up * up)
+    if not up_share <= -1 / max_slant:
         raise FrameError(
             "the camera does not look at the ground",
             field="attitude",
-            found=f"{np.degrees(np.arccos(np.clip(-ray[2], -1, 1))):.0f} degrees off nadir",
+            found=f"{np.degrees(np.arccos(np.clip(-up_share, -1, 1))):.0f} degrees off nadir",
             expected=f"at most {np.degrees(np.arccos(1 / max_slant)):.0f}",
         )
-    return np.asarray(ray[:2] / -ray[2] * height)
+    return np.array([east / -up * height, north / -up * height])
 
 
 def ground_from_aircraft(

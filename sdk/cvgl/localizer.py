@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -662,7 +663,7 @@ def _unusable(level: float) -> ReasonCode:
 def _brightness(grey: NDArray[np.uint8], limited: bool) -> tuple[float, float]:
     """Mean and standard deviation of the grey levels, of limited range or not, on a scale of 0 to 255."""
     seen = grey[:: max(1, grey.shape[0] // 128), :: max(1, grey.shape[1] // 128)]
-    level, spread = float(seen.mean()), float(seen.std())
+    level, spread = (float(value[0, 0]) for value in cv2.meanStdDev(np.ascontiguousarray(seen)))
     return ((level - 16) * 255 / 219, spread * 255 / 219) if limited else (level, spread)
 
 

@@ -156,7 +156,7 @@ nb::tuple rectify(const Array& image, const Array& map3x3, double fx, double fy,
     refuse("image: found shape " + shape_of(image) + ", expected (H, W) or (H, W, 3)");
   }
   const bool colour = image.ndim() == 3;
-  const cvgl::Plane plane = source_of(image, colour ? cvgl::kBgr : cvgl::kGrey).pixels;
+  const cvgl::Source source = source_of(image, colour ? cvgl::kBgr : cvgl::kGrey);
   const std::vector<double> map = homographies("map3x3", map3x3, false);
   const cvgl::Lens lens = lens_of(fx, fy, cx, cy, distortion, lens_model, slant);
   const int height = patch_side("out_h", out_h), width = patch_side("out_w", out_w);
@@ -167,10 +167,8 @@ nb::tuple rectify(const Array& image, const Array& map3x3, double fx, double fy,
   cvgl::Room<std::uint8_t> mask = cvgl::room_for<std::uint8_t>(pixels);
   {
     nb::gil_scoped_release release;
-    const auto rows = colour ? cvgl::rectify_rows_colour : cvgl::rectify_rows_grey;
-    const auto work = [&](int first, int last) {
-      rows(plane, map.data(), lens, width, first, last, patch.get(), mask.get());
-    };
+    const cvgl::Patch wanted{source, lens, map.data(), height, width, patch.get(), mask.get()};
+    const auto work = [&](int first, int last) { cvgl::patch_rows(wanted, first, last); };
     cvgl::parallel_rows(height, cvgl::thread_count(threads, height), work, cvgl::kRowsTogether);
   }
 

@@ -18,6 +18,7 @@ from cvgl.settings import Settings
 from cvgl.tracking import Answer, Sight, Tracker, distinct
 from cvgl.tracking.mixture import Chances, Mixture, advance, merge, moments, see
 from cvgl.tracking.motion import POSITION, VELOCITY, Dynamics, Motion
+from cvgl.tracking.protection import mixture_radius
 
 LOCAL = LocalFrame(47.0, 9.5)
 BOUNDS = (-2500.0, -2500.0, 2500.0, 2500.0)
@@ -372,3 +373,14 @@ def test_merging_keeps_the_moments() -> None:
 def test_places_that_lie_together_are_one() -> None:
     many = [place(0.0, 0.0), place(3.0, 4.0, WEAK), place(300.0, 0.0, WEAK), place(math.nan, 0.0)]
     assert [p.easting for p in distinct(many)] == [0.0, 300.0]
+
+
+@pytest.mark.parametrize("risk", [1e-2, 1e-3])
+def test_the_protection_radius_holds_if_the_variance_is_known_to_a_third(risk: float) -> None:
+    count = 400_000
+    rng = np.random.default_rng(3)
+    variances = 9.0 * 20.0 / rng.chisquare(20.0, count)
+    errors = np.hypot(*(rng.normal(size=(2, count)) * np.sqrt(variances)))
+    radius = mixture_radius(np.ones(1), np.zeros((1, 2)), 9.0 * np.eye(2)[None], risk)
+    assert np.mean(errors > radius) == pytest.approx(risk, rel=5 / math.sqrt(risk * count))
+    assert radius > 3.0 * math.sqrt(-2.0 * math.log(risk)), "wider than where it is known"

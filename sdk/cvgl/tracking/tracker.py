@@ -17,6 +17,7 @@ from cvgl.tracking.evidence import Sight, log_ratio
 from cvgl.tracking.history import History
 from cvgl.tracking.mixture import Chances, Mixture, advance, common_errors, lean_of, moments, see
 from cvgl.tracking.motion import MAP, POSITION, SCALE, SIZE, SWAY, TILT, TURN, Dynamics, Motion
+from cvgl.tracking.protection import mixture_radius
 
 __all__ = ["Answer", "Expected", "Tracker"]
 
@@ -282,7 +283,8 @@ class Tracker:
         radius = math.inf
         if vouched:
             left = self._settings.protection_risk - (1.0 - float(mixture.weights.sum()))
-            radius = _radius(mixture.weights, mixture.means - mean, mixture.covariances, left)
+            apart, spreads = mixture.means[:, POSITION] - mean[POSITION], mixture.covariances[:, POSITION, POSITION]
+            radius = mixture_radius(mixture.weights, apart, spreads, left)
         return replace(answer, probability=probability, protection_radius_m=radius, mean=mean, covariance=covariance)
 
 
@@ -295,26 +297,6 @@ def _together(mixture: Mixture, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
     apart = positions - positions[lead]
     squared = np.einsum("ni,ni->n", apart, np.linalg.solve(spreads + spreads[lead], apart[..., None])[..., 0])
     return np.asarray(squared <= _SAME_MODE_SIGMAS**2)
-
-
-def _radius(weights: Array, apart: Array, covariances: Array, risk: float) -> float:
-    """Around a position, beyond which some components have so much weight together at most: metres.
-
-    Each component counts with the bound of `cvgl.mixture.protection_radius` around its own mean.
-    """
-    if risk <= 0.0:
-        return math.inf
-    distances = np.hypot(*apart[:, POSITION].T)
-    variances = np.linalg.eigvalsh(covariances[:, POSITION, POSITION])[:, -1]
-    low, high = 0.0, float((distances + np.sqrt(-2.0 * variances * math.log(min(risk, 0.5)))).max())
-    for _ in range(40):
-        middle = (low + high) / 2
-        left = np.maximum(middle - distances, 0.0)
-        if float(weights @ np.exp(-(left**2) / (2.0 * np.maximum(variances, 1e-12)))) > risk:
-            low = middle
-        else:
-            high = middle
-    return high
 
 
 def _and(*reasons: str) -> str:
