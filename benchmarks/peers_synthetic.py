@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cvgl.files import atomic_folder, write_json
 from cvgl.gallery import Gallery
-from cvgl.gallery.index import build_index
-from cvgl.gallery.manifest import BASEMAP, BASEMAP_TILES, DESCRIPTORS, INDEX, OVERVIEW, TABLE, TILES, seal
-from cvgl.gallery.write import hash_parts, write_tiles
-from cvgl.manifest import MANIFEST
+from cvgl.gallery.manifest import BASEMAP, BASEMAP_TILES, OVERVIEW, TABLE, TILES
+from cvgl.gallery.work import Work
+from cvgl.gallery.write import LayerTiles, Search, finish, write_indices, write_tiles
 
 __all__ = ["synthetic_gallery"]
 
@@ -22,8 +20,8 @@ _SEED = 7
 def synthetic_gallery(like: Gallery, count: int, work: Path) -> Gallery:
     """Descriptors clustered as real ones are: real tiles, each disturbed by as much as neighbouring tiles differ.
 
-    Everything but descriptors, index and tile table is the other gallery's, which is of the newest format version, so
-    that it opens and searches as any does; its tiles' places mean nothing. One that was made before is opened.
+    What the basemap shows is the other gallery's; its tiles' places mean nothing. It is indexed, opened and searched as
+    any is. One that was made before is opened.
 
     Args:
         like: gives the real descriptors.
@@ -41,19 +39,28 @@ def synthetic_gallery(like: Gallery, count: int, work: Path) -> Gallery:
     rows += rng.standard_normal(rows.shape, np.float32) * (differ / np.sqrt(real.shape[1]))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     stored = rows.astype(np.float16)
-    with atomic_folder(path) as folder:
-        for name in (BASEMAP, BASEMAP_TILES, OVERVIEW):
-            shutil.copyfile(like.path / name, folder / name)
-        write_tiles(folder, np.zeros(count, TABLE), [stored], rows.shape[1], "float16")
-        build_index(
-            folder / INDEX,
-            lambda start, stop: stored[start:stop].astype(np.float32),
-            count,
-            rows.shape[1],
-            lambda done: None,
+    manifest = like.manifest
+    sample = manifest.layers[0]
+    layer = LayerTiles(sample.tile_size_m, sample.tile_px, sample.gsd_m, sample.stride_m, sample.heading_deg, count)
+    dimension = rows.shape[1]
+    with Work.open(path, {"count": count}, True) as making:
+        if not making.done(TILES):
+            for name in (BASEMAP, BASEMAP_TILES, OVERVIEW):
+                shutil.copyfile(like.path / name, making.gallery / name)
+            write_tiles(making.gallery, np.zeros(count, TABLE), [stored], dimension, "float16")
+        searched = write_indices(making, [layer], dimension, "float16", lambda _stage, _done, _total: None, Search())
+        finish(
+            making,
+            model=(manifest.model_name, manifest.model_fingerprint),
+            dimension=dimension,
+            layers=[layer],
+            searched=searched,
+            local=like.local,
+            bounds=manifest.bounds,
+            source=manifest.source,
+            attribution=manifest.attribution,
+            stored={"stored": "float16"},
+            basemap=manifest.basemap,
+            overview=manifest.data["overview"],
         )
-        layer = {**like.manifest.data["layers"][0], "first": 0, "count": count}
-        files = hash_parts(folder, [TILES, DESCRIPTORS, INDEX, BASEMAP, BASEMAP_TILES, OVERVIEW])
-        data = {**like.manifest.data, "count": count, "layers": [layer], "files": files}
-        write_json(folder / MANIFEST, seal(data))
     return Gallery.open(path)

@@ -571,13 +571,14 @@ class Localizer:
         around, at = self._search_circle(prior, offset, height), self.gallery.tiles
         east, north = around.easting + float(offset[0]), around.northing + float(offset[1])
         apart = around.radius_m + self.gallery.manifest.tile_size_m
-        tiles, similarities = self.gallery.search(descriptor[None], 2 * self.mission.settings.candidates)
+        layer = self._layer(height)
+        tiles, similarities = self.gallery.search(descriptor[None], 2 * self.mission.settings.candidates, layer)
         outside = [
             Candidate(tile, float(at[tile, 0]), float(at[tile, 1]), value, 0.0)
             for tile, value in zip(tiles[0].tolist(), similarities[0].tolist(), strict=True)
             if tile >= 0 and math.hypot(at[tile, 0] - east, at[tile, 1] - north) > apart
         ]
-        return merge(outside, 1.1 * self.gallery.manifest.stride_m)[:_DECOYS]
+        return merge(outside, 1.1 * self.gallery.manifest.layers[layer].stride_m)[:_DECOYS]
 
     def _search_circle(
         self, prior: Prior, offset: NDArray[np.float64] | None = None, height: float = 1.0
