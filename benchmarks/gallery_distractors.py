@@ -23,6 +23,7 @@ from gallery_engines import Left
 from numpy.typing import NDArray
 from record import ROOT, commit, on_machine, run_app, write_record
 from scoring import FAR_M
+from towns import CELL_STRIDES, rendering, town
 
 from cvgl.bench.machine import machine
 from cvgl.bench.timing import open_flight
@@ -35,12 +36,9 @@ from cvgl.localizer import Localizer
 from cvgl.mission import MODEL
 from cvgl.model import Model
 from cvgl.rectify import warp_to_input
-from cvgl.sim import STYLES, World, render_map
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
-# As benchmarks/peers_area.py has them, so that its pictures of towns can be used.
-_CELL_STRIDES, _FIRST_SEED = 48, 4100
 # Turned by quarters, and mirrored.
 _VERSIONS = 8
 _SEED, _DRAWS = 6, 20
@@ -178,30 +176,22 @@ def _elsewhere(gallery: Gallery, own: Gallery) -> NDArray[Any]:
 def _towns(own: Gallery, model: Model, work: Path, version: int) -> Iterator[NDArray[Any]]:
     """Descriptors of one town after the other without end, each in its versions from a number on."""
     layer = own.manifest.layers[0]
-    cell_m = _CELL_STRIDES * layer.stride_m
+    cell_m = CELL_STRIDES * layer.stride_m
     side = round(cell_m / own.manifest.basemap.gsd_m)
     number = 0
     while True:
         picture: NDArray[np.uint8] | None = None
         for turn in range(version, _VERSIONS):
-            file = work / f"{model.fingerprint[:12]}-town-{number}-{turn}.npy"
+            file = work / f"{model.fingerprint[:12]}-town-{rendering()}-{number}-{turn}.npy"
             if not file.exists():
                 if picture is None:
-                    picture = _town(work / f"town-{number}-{side}px.npy", number, cell_m, side)
+                    picture = town(work, number, cell_m, side)
                 turned = np.rot90(picture[:, ::-1] if turn >= _VERSIONS // 2 else picture, turn % 4)
                 rows = _embedded(turned, model, cell_m, layer.gsd_m, layer.tile_px, round(layer.stride_m / layer.gsd_m))
                 with atomic_path(file) as temporary, temporary.open("wb") as opened:
                     np.save(opened, rows.astype(np.float16))
             yield np.load(file)
         number += 1
-
-
-def _town(file: Path, number: int, cell_m: float, side: int) -> NDArray[np.uint8]:
-    if not file.is_file():
-        picture = render_map(World.generate(_FIRST_SEED + number, cell_m, STYLES[number % len(STYLES)]), cell_m / side)
-        with atomic_path(file) as temporary, temporary.open("wb") as opened:
-            np.save(opened, picture)
-    return np.asarray(np.load(file))
 
 
 def _embedded(

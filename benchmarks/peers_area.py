@@ -20,24 +20,24 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from towns import CELL_STRIDES, rendering, town
 
 from cvgl.calibrate import fit_decision
 from cvgl.errors import GalleryError
-from cvgl.files import atomic_folder, atomic_path
+from cvgl.files import atomic_folder
 from cvgl.gallery import build_gallery, read_manifest
 from cvgl.geo import LocalFrame
 from cvgl.imagery import MapSource
 from cvgl.localizer import Localizer
-from cvgl.mission import CAMERA, GALLERY, MISSION, MODEL, write_mission_file
+from cvgl.mission import CAMERA, GALLERY, MISSION, MODEL, Mission, write_mission_file
 from cvgl.model import Model
-from cvgl.sim import STYLES, World, render_map
+from cvgl.settings import Decision
 
 __all__ = ["Plane", "make_missions", "open_plane"]
 
-# Towns: strides of a tile's grid on a side (about a kilometre), and rows and columns of towns before they repeat.
-_CELL_STRIDES, _PERIOD = 48, 5
+# Rows and columns of towns before they repeat.
+_PERIOD = 5
 _TRIALS, _SEED = 150, 0
-_FIRST_SEED = 4100
 
 Report = Callable[[str, int, int], None]
 
@@ -167,34 +167,48 @@ def make_missions(
     if model.fingerprint != sample.model_fingerprint:
         raise GalleryError("of another model than the mission's", file=sample.path, found=sample.model_name)
     remembering = _Remembering(model, folder / f"descriptors-{model.fingerprint[:12]}.bin")
-    cell_m = _CELL_STRIDES * sample.stride_m
+    cell_m = CELL_STRIDES * sample.stride_m
+    period_km2 = (_PERIOD * cell_m / 1000) ** 2
     towns: list[list[NDArray[np.uint8]]] = []
     made: dict[float, Path] = {}
-    with MapSource.open(map_file) as real:
-        for area in areas_km2:
-            # An even number of strides a side, so that every mission's tiles are the same tiles.
-            strides = 2 * round(1000 * math.sqrt(area) / sample.stride_m / 2)
-            side_m = strides * sample.stride_m
-            path = folder / f"mission-{model.fingerprint[:12]}-{area:g}km2"
-            made[side_m**2 / 1e6] = path
-            if path.is_dir():
-                continue
-            towns = towns or _towns(folder, cell_m, sample.basemap.gsd_m, report)
-            plane = Plane(real, towns, cell_m, side_m, sample.tile_gsd_m)
-            with atomic_folder(path) as work:
-                shutil.copytree(mission / MODEL, work / MODEL)
-                for name in (CAMERA, MISSION):
-                    shutil.copyfile(mission / name, work / name)
-                build_gallery(
-                    plane,  # type: ignore[arg-type]  # read as a map is, without being a file
-                    remembering,  # type: ignore[arg-type]
-                    work / GALLERY,
-                    tile_size_m=sample.tile_size_m,
-                    stride_m=sample.stride_m,
-                    basemap_gsd_m=sample.basemap.gsd_m,
-                    progress=lambda stage, done, total, area=area: report(f"{area:g} km2: {stage}", done, total),
-                )
+
+    def make(area: float, laws: Path | None) -> tuple[float, Path]:
+        # An even number of strides a side, so that every mission's tiles are the same tiles.
+        strides = 2 * round(1000 * math.sqrt(area) / sample.stride_m / 2)
+        side_m = strides * sample.stride_m
+        area = side_m**2 / 1e6
+        path = folder / f"mission-{model.fingerprint[:12]}-{rendering()}-{area:.4g}km2"
+        if path.is_dir():
+            return area, path
+        if not towns:
+            towns.extend(_towns(folder, cell_m, sample.basemap.gsd_m, report))
+        plane = Plane(real, towns, cell_m, side_m, sample.tile_gsd_m)
+        with atomic_folder(path) as work:
+            shutil.copytree(mission / MODEL, work / MODEL)
+            for name in (CAMERA, MISSION):
+                shutil.copyfile(mission / name, work / name)
+            build_gallery(
+                plane,  # type: ignore[arg-type]  # read as a map is, without being a file
+                remembering,  # type: ignore[arg-type]
+                work / GALLERY,
+                tile_size_m=sample.tile_size_m,
+                stride_m=sample.stride_m,
+                basemap_gsd_m=sample.basemap.gsd_m,
+                progress=lambda stage, done, total: report(f"{area:.4g} km2: {stage}", done, total),
+            )
+            if laws is None:
                 _calibrate(work, plane, area, threads, report)
+            else:
+                _take_laws(work, laws, area)
+        return area, path
+
+    with MapSource.open(map_file) as real:
+        laws: Path | None = None
+        for area in areas_km2:
+            if area > 1.001 * period_km2:
+                laws = laws or make(period_km2, None)[1]
+            side_km2, path = make(area, laws if area > 1.001 * period_km2 else None)
+            made[side_km2] = path
     return made
 
 
@@ -210,7 +224,7 @@ def open_plane(mission: Path, map_file: Path, folder: Path) -> Plane:
         CvglError: the mission or the map cannot be used.
     """
     sample = read_manifest(mission / GALLERY)
-    cell_m = _CELL_STRIDES * sample.stride_m
+    cell_m = CELL_STRIDES * sample.stride_m
     towns = _towns(folder, cell_m, sample.basemap.gsd_m, lambda _stage, _done, _total: None)
     real = MapSource.open(map_file)
     west, _, east, _ = sample.bounds
@@ -225,13 +239,7 @@ def _towns(folder: Path, cell_m: float, gsd: float, report: Report) -> list[list
         towns.append([])
         for column in range(_PERIOD):
             number = row * _PERIOD + column
-            file = folder / f"town-{number}-{side}px.npy"
-            if not file.is_file():
-                world = World.generate(_FIRST_SEED + number, cell_m, STYLES[number % len(STYLES)])
-                picture = render_map(world, cell_m / side)
-                with atomic_path(file) as temporary, temporary.open("wb") as opened:
-                    np.save(opened, picture)
-            towns[-1].append(np.load(file))
+            towns[-1].append(town(folder, number, cell_m, side))
             report("towns", number + 1, _PERIOD**2)
     return towns
 
@@ -244,11 +252,24 @@ def _calibrate(folder: Path, plane: Plane, area: float, threads: int, report: Re
         plane,  # type: ignore[arg-type]  # read as a map is, without being a file
         trials=_TRIALS,
         seed=_SEED,
-        progress=lambda done, total: report(f"{area:g} km2: calibrate", done, total),
+        progress=lambda done, total: report(f"{area:.4g} km2: calibrate", done, total),
     )
+    _write(localizer, decision, {"made": _made(area), "calibration": evidence})
+
+
+def _take_laws(folder: Path, other: Path, area: float) -> None:
+    """Write another mission's laws of chance into one where none can be measured."""
+    decision = Mission.open(other).decision
+    _write(Localizer.open(folder, threads=1), decision, {"made": _made(area), "laws_of": other.name})
+
+
+def _write(localizer: Localizer, decision: Decision, record: dict[str, Any]) -> None:
     mission = localizer.mission
-    record = {"made": f"benchmarks/peers_area.py, {area:g} km2", "calibration": evidence}
-    write_mission_file(folder, mission.height_m, mission.settings, decision, record)
+    write_mission_file(mission.path, mission.height_m, mission.settings, decision, record)
+
+
+def _made(area: float) -> str:
+    return f"benchmarks/peers_area.py, {area:.4g} km2"
 
 
 def _reduced(town: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -15,15 +15,8 @@ from cvgl.fix import Alternative, Candidate, Fix, FixStatus
 
 
 @pytest.fixture(scope="module")
-def benchmark(of_benchmarks: Callable[[str], ModuleType], tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    import sys
-
-    folder = Path(__file__).resolve().parents[2] / "benchmarks"
-    sys.path.insert(0, str(folder))
-    try:
-        return of_benchmarks("integrity")
-    finally:
-        sys.path.remove(str(folder))
+def benchmark(of_benchmarks: Callable[[str], ModuleType]) -> ModuleType:
+    return of_benchmarks("integrity")
 
 
 def row(kind: str, status: str, probability: float, **more: Any) -> dict[str, Any]:

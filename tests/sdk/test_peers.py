@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -29,6 +29,7 @@ from cvgl.frame import Frame
 from cvgl.gallery import Gallery
 from cvgl.geometry import camera_to_enu
 from cvgl.imagery import MapSource
+from cvgl.mission import Mission
 from cvgl.rectify import rectify
 from cvgl.refine import View, view_of
 from cvgl.sim import World, write_map
@@ -313,16 +314,15 @@ def test_a_plane_repeats_its_towns_around_the_real_map(area: ModuleType, tmp_pat
 def test_larger_missions_are_real_ones(
     area: ModuleType, mission: Path, town: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(area, "_CELL_STRIDES", 12)
+    monkeypatch.setattr(area, "CELL_STRIDES", 12)
     monkeypatch.setattr(area, "_PERIOD", 1)
     monkeypatch.setattr(area, "_TRIALS", 3)
     grass = np.full((300, 300, 3), 99, np.uint8)
-    monkeypatch.setattr(area, "World", SimpleNamespace(generate=lambda seed, size_m, style: None))
-    monkeypatch.setattr(area, "render_map", lambda world, gsd: grass)
+    monkeypatch.setattr(area, "town", lambda folder, number, cell_m, side: grass)
     stages: list[str] = []
-    options = (mission, town / "map.tif", [0.1], tmp_path, lambda stage, *_: stages.append(stage), 1)
+    options = (mission, town / "map.tif", [0.1, 0.2], tmp_path, lambda stage, *_: stages.append(stage), 1)
     made = area.make_missions(*options)
-    ((size, path),) = made.items()
+    (size, path), (_, repeating) = made.items()
     assert size == pytest.approx(0.1, rel=0.1) and any("tiles" in stage for stage in stages)
     larger = Localizer.open(path, threads=1)
     stride = larger.gallery.manifest.stride_m
@@ -331,10 +331,18 @@ def test_larger_missions_are_real_ones(
         (record, np.hypot(*larger.gallery.local.to_local(record.center_latitude, record.center_longitude)))
         for record in open_flight(larger, town / "flight")
     ]
-    record = min(places, key=lambda place: place[1])[0]
-    east, north = larger.gallery.local.to_local(record.center_latitude, record.center_longitude)
-    fix = larger.locate(record.load())
+    seen = min(places, key=lambda place: place[1])[0]
+    east, north = larger.gallery.local.to_local(seen.center_latitude, seen.center_longitude)
+    fix = larger.locate(seen.load())
     assert fix.candidates and min(np.hypot(c.easting - east, c.northing - north) for c in fix.candidates) < 40
+
+    def record(folder: Path) -> dict[str, object]:
+        return json.loads((folder / "mission.json").read_text())["record"]
+
+    # Where towns repeat no law can be measured: the largest map without repetition lends its own.
+    (lender,) = [at for at in tmp_path.glob("mission-*") if at.name == record(repeating)["laws_of"]]
+    assert "calibration" in record(lender) and "calibration" not in record(repeating)
+    assert Mission.open(repeating).decision == Mission.open(lender).decision
     # What is there is used again, and a tile is embedded once.
     stages.clear()
     assert area.make_missions(*options) == made
