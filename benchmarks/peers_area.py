@@ -170,7 +170,6 @@ def make_missions(
     cell_m = CELL_STRIDES * sample.stride_m
     period_km2 = (_PERIOD * cell_m / 1000) ** 2
     towns: list[list[NDArray[np.uint8]]] = []
-    made: dict[float, Path] = {}
 
     def make(area: float, laws: Path | None) -> tuple[float, Path]:
         # An even number of strides a side, so that every mission's tiles are the same tiles.
@@ -203,12 +202,12 @@ def make_missions(
         return area, path
 
     with MapSource.open(map_file) as real:
-        laws: Path | None = None
-        for area in areas_km2:
-            if area > 1.001 * period_km2:
-                laws = laws or make(period_km2, None)[1]
-            side_km2, path = make(area, laws if area > 1.001 * period_km2 else None)
-            made[side_km2] = path
+        # A hair more, so that a period itself is one that repeats nothing, however it was rounded.
+        single = [area for area in areas_km2 if area <= 1.001 * period_km2]
+        made = dict(make(area, None) for area in single)
+        if len(single) < len(areas_km2):
+            lender = made[max(made)] if made else make(period_km2, None)[1]
+            made |= dict(make(area, lender) for area in areas_km2 if area not in single)
     return made
 
 
