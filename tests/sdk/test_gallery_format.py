@@ -1,4 +1,4 @@
-"""The gallery's format over time: what version 1 holds is read as it was written, and may be brought to the newest."""
+"""The gallery's format over time: each version is read as it was written, and may be brought to the newest."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ import pytest
 from cvgl.errors import GalleryError
 from cvgl.gallery import Gallery, merge_galleries
 from cvgl.gallery.check import check_gallery
+from cvgl.gallery.manifest import WHOLE_VERSION
 
-FROZEN = Path(__file__).parent / "frozen" / "version-1.gallery"
-"""Written by the last cvgl that wrote version 1, from a procedural map."""
+FOLDER = Path(__file__).parent / "frozen"
+FROZEN = FOLDER / "version-1.gallery"
+"""Written by the last cvgl that wrote version 1, from a procedural map; beside it the same tiles in later versions.
+
+Version 3, whose index lies along principal axes, is written of large galleries; this one has 24 axes of 48 dimensions.
+"""
 EXPECTED = json.loads(FROZEN.with_suffix(".json").read_text())
-"""What that cvgl answered."""
+"""What the cvgl that wrote version 1 answered."""
+VERSIONS = (1, 2, 3)
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +29,10 @@ def newest(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
     return merge_galleries([Gallery.open(FROZEN)], tmp_path_factory.mktemp("newest") / "newest.gallery")
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_version_1_answers_as_it_did(version: int, newest: Gallery) -> None:
-    gallery = Gallery.open(FROZEN) if version == 1 else newest
-    assert gallery.manifest.version == version
+@pytest.mark.parametrize("version", [*VERSIONS, None])
+def test_every_version_answers_as_the_first_did(version: int | None, newest: Gallery) -> None:
+    gallery = newest if version is None else Gallery.open(FOLDER / f"version-{version}.gallery")
+    assert gallery.manifest.version == (version or WHOLE_VERSION)
     queries = np.array(EXPECTED["queries"], np.float32)
     for search in (gallery.search, gallery.approximate):
         tiles, similarity = search(queries, 5)
@@ -41,8 +47,9 @@ def test_version_1_answers_as_it_did(version: int, newest: Gallery) -> None:
     assert gallery.manifest.attribution == "procedural, no rights reserved"
 
 
-def test_check_takes_both_versions(newest: Gallery) -> None:
-    assert check_gallery(FROZEN).recall == check_gallery(newest.path).recall == 1.0
+@pytest.mark.parametrize("version", VERSIONS)
+def test_check_takes_every_version(version: int) -> None:
+    assert check_gallery(FOLDER / f"version-{version}.gallery").recall == 1.0
 
 
 def test_an_altered_gallery_of_version_1_is_refused_when_it_is_opened(tmp_path: Path) -> None:
