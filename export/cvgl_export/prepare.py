@@ -9,35 +9,25 @@ written down there, with the inputs it was made from: the same call again goes o
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import importlib.metadata
 import importlib.util
-import json
 import math
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from cvgl.bench.machine import machine
-from cvgl.calibrate import fit_decision, simulated_frame, window
+from cvgl.calibrate import fit_decision
 from cvgl.camera import Camera
 from cvgl.elevation import read_terrain
 from cvgl.errors import MapError, MissingDependencyError, MissionError
 from cvgl.features import FeatureFiles
-from cvgl.files import read_json, sha256_file, write_json
-from cvgl.fix import FixStatus
+from cvgl.files import sha256_file, write_json
 from cvgl.footprint import footprint_sides
-from cvgl.frame import Frame
-from cvgl.gallery import Gallery, build_gallery
+from cvgl.gallery import build_gallery
 from cvgl.gallery.views import SimulatedViews
 from cvgl.gallery.write import Search
 from cvgl.imagery import MapSource
@@ -45,72 +35,19 @@ from cvgl.localizer import Localizer
 from cvgl.mission import CAMERA, GALLERY, MISSION, MODEL, TERRAIN, Mission, write_mission_file
 from cvgl.model import Model
 from cvgl.settings import Decision, Settings
-from cvgl.sim.views import MapImage, ViewSettings, choose_tile_size, drone_view
+from cvgl.sim.views import ViewSettings, choose_tile_size
 from cvgl.terrain import DATUMS, Terrain
 from cvgl.versions import versions
+from cvgl_export.growing import Growing, Reporter, Silent, remove
+from cvgl_export.self_check import SELF_CHECK, check_frames, check_retrieval, worries
 
-__all__ = [
-    "SELF_CHECK",
-    "STAGES",
-    "CheckSize",
-    "Reporter",
-    "base_bundle",
-    "check_frames",
-    "check_retrieval",
-    "prepare",
-    "worries",
-]
+__all__ = ["CheckSize", "base_bundle", "prepare"]
 
-STAGES = ("map", "adapt", "model", "gallery", "calibrate", "check")
-SELF_CHECK = "selfcheck.json"
-
-_PLAN, _LOCK, _REPLACED, _GROWING = "plan.json", "lock", "replaced", "mission"
 _PROOF_TILES = 64
 _BASEMAP_PIXELS = 172
 """Pixels of the basemap across the footprint's short side: finer ones cost time and do not register better."""
 _AROUND_M = 500.0
 _NEEDED_TO_ADAPT = ("torch", "onnx", "onnxscript")
-_FRAME_SIDE = 500
-_WITHIN_M = 10.0
-_WORRYING = 0.5
-
-
-class Reporter(Protocol):
-    """Who is told how far a preparation is."""
-
-    def begin(self, stage: str) -> None:
-        """A stage begins."""
-
-    def progress(self, share: float, words: str = "") -> None:
-        """That share (0..1) of the stage is done."""
-
-    def end(self, stage: str, words: str) -> None:
-        """A stage is done, and what came of it."""
-
-    def say(self, message: str) -> None:
-        """Something to know."""
-
-    def warn(self, message: str) -> None:
-        """Something to worry about."""
-
-
-class _Silent:
-    """A reporter that keeps it all to itself."""
-
-    def begin(self, stage: str) -> None:
-        pass
-
-    def progress(self, share: float, words: str = "") -> None:
-        pass
-
-    def end(self, stage: str, words: str) -> None:
-        pass
-
-    def say(self, message: str) -> None:
-        pass
-
-    def warn(self, message: str) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -197,7 +134,7 @@ def prepare(
         MissingDependencyError: what adaptation needs is not installed, or the device is not there.
     """
     out, map_path = Path(os.path.abspath(out)), Path(map_path)
-    tell: Reporter = reporter or _Silent()
+    tell: Reporter = reporter or Silent()
     size, features = check or CheckSize(), features or FeatureFiles()
     if not isinstance(camera, Camera):
         camera = Camera.from_yaml(camera)
@@ -234,7 +171,7 @@ def prepare(
             said = {"sha256": sha256_file(terrain), "datum": terrain_datum, "geoid_separation": geoid_separation}
             plan["terrain"] = said
         tell.end("map", f"{east - west:.0f} x {north - south:.0f} m, {source.native_gsd:.2g} m/px")
-        with _Work.open(out, plan, tell) as work:
+        with Growing.open(out, plan, tell) as work:
             job = _Job(work, source, camera, height_m, seed, threads, size, tell, features, ground)
             return job.run(start, None if model is None else Path(model), minutes, device, stride_m, plan)
 
@@ -244,101 +181,11 @@ def _map_sha256(path: Path, source: MapSource) -> str:
     return sha256_file(path) if path.is_file() else source.identity()
 
 
-class _Work:
-    """The folder in which a mission grows; of one process at a time.
-
-    Args:
-        folder: ``OUT.partial``.
-        out: where the mission goes.
-        tell: is told when a stage begins and ends.
-    """
-
-    def __init__(self, folder: Path, out: Path, tell: Reporter) -> None:
-        self.folder, self.out, self._tell = folder, out, tell
-        self.mission = folder / _GROWING
-
-    @classmethod
-    @contextlib.contextmanager
-    def open(cls, out: Path, plan: dict[str, Any], tell: Reporter) -> Iterator[_Work]:
-        """Take the folder for this process, empty unless it holds unfinished work of the same plan."""
-        folder = out.with_name(out.name + ".partial")
-        plan = json.loads(json.dumps(plan))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            others = [p.name for p in folder.iterdir() if p.name != _LOCK and not p.name.startswith(".")]
-        except OSError as reason:
-            raise MissionError(f"cannot work there: {reason.strerror}", file=folder) from reason
-        if others and not (folder / _PLAN).is_file():
-            raise MissionError(
-                "stands there already", file=folder, found=others[0], expected="nothing, or an unfinished mission"
-            )
-        with open(folder / _LOCK, "a") as lock:
-            # Given back by the kernel however the process ends.
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise MissionError("another cvgl-prepare is at work there", file=folder) from None
-            if (folder / _REPLACED).is_dir() and not out.exists():
-                # Killed between the two renames of publish().
-                os.replace(folder / _REPLACED, out)
-            work = cls(folder, out, tell)
-            work._take_up(plan, begun=bool(others))
-            yield work
-            shutil.rmtree(folder)
-
-    def _take_up(self, plan: dict[str, Any], begun: bool) -> None:
-        if begun:
-            try:
-                earlier = read_json(self.folder / _PLAN, MissionError)
-            except MissionError:
-                earlier = {}
-            if earlier == plan:
-                self._tell.say(f"going on with the unfinished work in {self.folder}")
-            else:
-                changed = ", ".join(name for name in plan if earlier.get(name) != plan[name])
-                self._tell.say(f"{self.folder} was begun with another {changed}: starting afresh")
-                for path in self.folder.iterdir():
-                    if path.name != _LOCK:
-                        _remove(path)
-        write_json(self.folder / _PLAN, plan)
-        self.mission.mkdir(exist_ok=True)
-        # What a killed process was writing has a temporary name that begins with a dot.
-        for path in [*self.folder.glob(".*"), *self.mission.glob(".*")]:
-            _remove(path)
-
-    def stage(self, name: str, make: Callable[[], dict[str, Any]], words: Callable[[dict[str, Any]], str]) -> Any:
-        """What a stage made: from an earlier run, or by making it now. Seconds are kept with it."""
-        file = self.folder / f"stage-{name}.json"
-        self._tell.begin(name)
-        if file.is_file():
-            kept: dict[str, Any] = read_json(file, MissionError)["made"]
-            self._tell.end(name, f"{words(kept)} (done before)")
-            return kept
-        began = time.perf_counter()
-        made = make()
-        write_json(file, {"seconds": round(time.perf_counter() - began, 2), "made": made})
-        self._tell.end(name, words(made))
-        return made
-
-    def seconds(self) -> dict[str, float]:
-        """How long each stage took; of one that was interrupted, its last part."""
-        files = {name: self.folder / f"stage-{name}.json" for name in STAGES}
-        return {name: read_json(file, MissionError)["seconds"] for name, file in files.items() if file.is_file()}
-
-    def publish(self) -> None:
-        """The mission appears under its name; a folder cannot replace another one in a single rename."""
-        if self.out.exists():
-            replaced = self.folder / _REPLACED
-            _remove(replaced)
-            os.replace(self.out, replaced)
-        os.replace(self.mission, self.out)
-
-
 @dataclass(frozen=True)
 class _Job:
     """One preparation: what all its stages share."""
 
-    work: _Work
+    work: Growing
     source: MapSource
     camera: Camera
     height_m: float
@@ -436,7 +283,7 @@ class _Job:
 
     def _model(self, bundle: Path | None, tile_m: float, adapted: dict[str, Any] | None) -> dict[str, Any]:
         target = self.work.mission / MODEL
-        _remove(target)
+        remove(target)
         if bundle is not None:
             shutil.copytree(bundle, target)
         else:
@@ -525,150 +372,6 @@ class _Job:
     def _count(self, done: int, total: int) -> None:
         self.tell.progress(done / max(total, 1))
 
-    def _anywhere(self, count: int) -> NDArray[np.float64]:
-        west, south, east, north = self.source.bounds
-        rng = np.random.default_rng([self.seed, 40])
-        return np.column_stack([rng.uniform(west, east, count), rng.uniform(south, north, count)])
-
-
-def check_retrieval(
-    source: MapSource,
-    model: Model,
-    gallery: Gallery,
-    drone: ViewSettings,
-    count: int,
-    seed: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[dict[str, Any], NDArray[np.float32]]:
-    """Retrieval of simulated views that no training has seen, anywhere on the gallery's area.
-
-    Args:
-        source: the map.
-        model, gallery: what is checked.
-        drone: how views are simulated.
-        count: of views.
-        seed: decides places and views.
-        progress: called with views done and views in all.
-
-    Returns:
-        The shares ``R@1``, ``R@5``, ``R@20`` of views of which one of so many tiles has its centre within half a
-        tile, and that distance; and the views' descriptors (count, D).
-    """
-    places = _places(gallery, count, np.random.default_rng([seed, 41]))
-    patches, masks = [], []
-    for number, place in enumerate(places):
-        rgb, mask = _view(source, place, drone, seed, number)
-        patches.append(rgb[..., ::-1])
-        masks.append(mask)
-        if progress is not None:
-            progress(number + 1, count)
-    descriptors = model.embed(np.ascontiguousarray(np.stack(patches)), np.stack(masks))
-    tiles, _ = gallery.exact(descriptors, 20)
-    within = gallery.manifest.tile_size_m / 2
-    right = np.linalg.norm(np.asarray(gallery.tiles)[tiles] - places[:, None], axis=2) <= within
-    shares = {f"R@{k}": round(float(right[:, :k].any(axis=1).mean()), 4) for k in (1, 5, 20)}
-    return {"views": count, "within_m": round(within, 1), **shares}, descriptors
-
-
-def check_frames(
-    localizer: Localizer,
-    source: MapSource,
-    height_m: float,
-    count: int,
-    seed: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Localise simulated frames as in flight: another light, and heading, height and tilt that are not quite as said.
-
-    Args:
-        localizer: of the mission.
-        source: the map that the frames are made of.
-        height_m: they are taken from, metres above ground.
-        count: of frames.
-        seed: decides places and frames.
-        progress: called with frames done and frames in all.
-
-    Returns:
-        How many were answered how, the share that is refined within 10 m of the truth, how many refined ones are
-        further off, and their median error in metres (None where there is none).
-    """
-    gallery, camera = localizer.gallery, localizer.camera
-    # Tilted by ten degrees, a footprint reaches further than a level one.
-    reach = 1.4 * math.hypot(*footprint_sides(camera, height_m))
-    # Detail beyond the basemap's decides nothing.
-    scale = min(1.0, _FRAME_SIDE / max(camera.width, camera.height))
-    small = camera.scaled_to(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
-    answers = {status: 0 for status in FixStatus}
-    errors: list[float] = []
-    for number, place in enumerate(_places(gallery, count, np.random.default_rng([seed, 42]))):
-        rng = np.random.default_rng([seed, 43, number])
-        image = window(source, float(place[0]), float(place[1]), reach, gallery.basemap.gsd)
-        fix = localizer.locate(_simulated(image, small, height_m, place, rng, number))
-        answers[fix.status] += 1
-        if fix.status is FixStatus.REFINED:
-            east, north = gallery.local.to_local(fix.center_latitude, fix.center_longitude)
-            errors.append(math.hypot(float(east) - place[0], float(north) - place[1]))
-        if progress is not None:
-            progress(number + 1, count)
-    good = sum(error <= _WITHIN_M for error in errors)
-    return {
-        "frames": count,
-        **{status.value: answers[status] for status in FixStatus},
-        "refined_within_10m": round(good / max(count, 1), 4),
-        "refined_beyond_10m": len(errors) - good,
-        "median_error_m": round(float(np.median(errors)), 2) if errors else None,
-    }
-
-
-def worries(check: dict[str, Any]) -> list[str]:
-    """What in a self-check should keep a mission on the ground, in words; usually nothing."""
-    found = []
-    if check["retrieval"]["R@20"] < _WORRYING:
-        found.append(
-            f"only {check['retrieval']['R@20']:.0%} of simulated views find their tile among 20: most frames will get"
-            " no fix. More minutes of adaptation, or a map with more to see, would help."
-        )
-    frames = check["frames"]
-    if frames["refined_within_10m"] < _WORRYING:
-        found.append(f"only {frames['refined_within_10m']:.0%} of simulated frames are localised within 10 m.")
-    if frames["refined_beyond_10m"] > 0.01 * frames["frames"]:
-        found.append(f"{frames['refined_beyond_10m']} of {frames['frames']} simulated frames are placed over 10 m off.")
-    return found
-
-
-def _simulated(
-    image: MapImage, camera: Camera, height_m: float, place: NDArray[np.float64], rng: np.random.Generator, number: int
-) -> Frame:
-    """A frame whose middle shows a place (easting, northing), and what telemetry that is a little wrong says of it."""
-    errors = ViewSettings(camera, height_m, 1.0)
-    heading = float(rng.uniform(0, 360))
-    most = errors.heading_max_deg
-    said = (heading + float(np.clip(rng.normal(0, errors.heading_sigma_deg), -most, most))) % 360.0
-    most = errors.height_max
-    height = height_m * (1 + float(np.clip(rng.normal(0, errors.height_sigma), -most, most)))
-    tilt = min(abs(float(rng.normal(0, errors.tilt_sigma_deg))), errors.tilt_max_deg)
-    direction = float(rng.uniform(0, 2 * math.pi))
-    tilted = tilt * math.cos(direction), tilt * math.sin(direction)
-    picture = simulated_frame(image, float(place[0]), float(place[1]), height, heading, camera, rng, tilt_deg=tilted)
-    return Frame(picture, time=float(number), height=height_m, heading=said, name=f"simulated {number}")
-
-
-def _places(gallery: Gallery, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """(count, 2) easting and northing, anywhere between the gallery's tiles."""
-    tiles = np.asarray(gallery.tiles)[rng.integers(0, len(gallery), count)]
-    return tiles + rng.uniform(-0.5, 0.5, (count, 2)) * gallery.manifest.stride_m
-
-
-def _view(
-    source: MapSource, place: NDArray[np.float64], drone: ViewSettings, seed: int, number: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A simulated view of a place, from a window of the map: the whole may not fit into memory."""
-    easting, northing = float(place[0]), float(place[1])
-    # Tilted by ten degrees, a view reaches a quarter further than a level one.
-    image = window(source, easting, northing, 1.6 * drone.tile_px * drone.gsd_m, drone.gsd_m / 2)
-    rgb, mask, _ = drone_view(image, easting, northing, drone, np.random.default_rng([seed, 44, number]))
-    return rgb, mask
-
 
 def _check_arguments(
     height_m: float, out: Path, minutes: float, adapt: bool, model: str | Path | None, stride_m: float | None
@@ -726,10 +429,3 @@ def _check_size(source: MapSource, camera: Camera, height_m: float) -> None:
             found=f"{east - west:.0f} x {north - south:.0f} m",
             expected=f"more than the footprint of {long:.0f} x {short:.0f} m at a height of {height_m:g} m",
         )
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

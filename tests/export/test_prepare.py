@@ -27,7 +27,8 @@ from cvgl.sim import World, write_map
 from cvgl_export import prepare as preparing
 from cvgl_export import prepare_cli
 from cvgl_export.bundle import ExportOptions, export_bundle
-from cvgl_export.prepare import CheckSize, prepare, worries
+from cvgl_export.prepare import CheckSize, prepare
+from cvgl_export.self_check import worries
 from cvgl_export.source import open_source
 from cvgl_export.tile_sources import open_tiles
 from cvgl_train.models.nano import Nano, NanoConfig, save_weights
@@ -150,10 +151,11 @@ def test_networks_that_do_not_go_together_are_wrong_usage(inputs: Path, words: t
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from cvgl_export.prepare import CheckSize, prepare, _Silent
+from cvgl_export.growing import Silent
+from cvgl_export.prepare import CheckSize, prepare
 from cvgl.camera import Camera
 
-class Killer(_Silent):
+class Killer(Silent):
     now = ""
     def begin(self, stage):
         self.now = stage
