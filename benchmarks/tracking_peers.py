@@ -14,8 +14,8 @@ from cvgl.fix import Alternative
 from cvgl.lasting import MAP_REACH_M, TILT, VELOCITY
 from cvgl.settings import Settings
 from cvgl.tracking import Sight
-from cvgl.tracking.evidence import log_ratio
-from cvgl.tracking.mixture import common_errors, lean_of
+from cvgl.tracking.evidence import lean_of, log_ratio
+from cvgl.tracking.mixture import common_errors
 from cvgl.tracking.motion import Dynamics
 
 __all__ = ["Gated", "Particles", "Peer", "Told"]

@@ -184,7 +184,7 @@ class Localizer:
             measured = self.locate(frame)
             return self._told(self._tracker.estimate(measured.time), measured)
         given = replace(frame, height=height)
-        velocity, sigma = self._velocity(given)
+        velocity, sigma, seen = self._velocity(given)
         expected = self._tracker.expect(frame.time, velocity, sigma)
         heading = None if frame.heading is None else float(frame.heading)
         # A height that the terrain gave is left to it, with the spread that it has there.
@@ -223,6 +223,8 @@ class Localizer:
             scaled=scaled / height if math.isfinite(scaled) else 1.0,
             area=max(areas),
             areas=tuple(area_of[id(place)] for place in kept),
+            seen=seen,
+            lean_m=scaled * math.tan(math.radians(self._tilt_sigma(given))) if math.isfinite(scaled) else 0.0,
         )
         return self._told(self._tracker.update(sight), measured, given)
 
@@ -314,15 +316,15 @@ class Localizer:
             height_m=height,
         )
 
-    def _velocity(self, frame: Frame) -> tuple[tuple[float, float] | None, float]:
-        """The velocity since the frame before and its sigma: as given, else by visual odometry, else unknown."""
+    def _velocity(self, frame: Frame) -> tuple[tuple[float, float] | None, float, bool]:
+        """The velocity since the frame before, its sigma, and whether frames told it: as given, else by odometry."""
         settings = self.mission.settings
         sigma = frame.velocity_sigma or settings.velocity_sigma_m_s
         if frame.velocity is not None:
-            return (float(frame.velocity[0]), float(frame.velocity[1])), sigma
+            return (float(frame.velocity[0]), float(frame.velocity[1])), sigma, False
         if settings.visual_odometry == "off" or frame.heading is None:
-            return None, sigma
-        # What a mount is wrong by moves both frames alike.
+            return None, sigma, False
+        # What a mount is wrong by moves both frames alike; in a turn, the filter reckons with it.
         tilt = lasting.TILT.passing_sigma * self._tilt_sigma(frame)
         try:
             camera = self.camera.scaled_to(*frame.size)
@@ -330,8 +332,8 @@ class Localizer:
             grey = replace(frame, image=_packed(frame.image)).grey()
             seen = self._odometer.velocity(grey, camera, rotation, frame.height, frame.time, tilt)
         except (FrameError, CameraError):
-            return None, sigma
-        return (None, sigma) if seen is None else seen
+            return None, sigma, False
+        return (None, sigma, False) if seen is None else (*seen, True)
 
     def _tilt_sigma(self, frame: Frame) -> float:
         """Of the roll and pitch that a frame is rectified with, degrees."""

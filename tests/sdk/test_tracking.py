@@ -16,6 +16,7 @@ from cvgl.frame import Prior
 from cvgl.geo import LocalFrame
 from cvgl.settings import Settings
 from cvgl.tracking import Answer, Sight, Tracker, distinct
+from cvgl.tracking.evidence import lean_of
 from cvgl.tracking.mixture import Chances, Mixture, advance, merge, moments, see
 from cvgl.tracking.motion import POSITION, VELOCITY, Dynamics, Motion
 from cvgl.tracking.protection import mixture_radius
@@ -240,6 +241,63 @@ def test_the_scatter_of_fitted_heights_does_not_tell_the_tilt() -> None:
     assert answer.mean is not None
     assert answer.sigma_m > 0.8 * lean
     assert abs(position(answer)[1]) < answer.protection_radius_m
+
+
+def turning(one: Tracker, tilt: Sequence[float], seen: bool, moves: str) -> tuple[Answer, tuple[float, float]]:
+    """A flight at 8 m/s around a square and on, the camera's tilt in standard deviations; the last answer, and truth.
+
+    ``moves`` is what the velocities are of: the "view", as frames show it, or the "aircraft".
+    """
+    lean, at, last, answer = 8.0, np.zeros(2), None, Answer(0.0)
+    for time in range(0, 120, 2):
+        heading = 90.0 * (time // 20)
+        view = at + lean_of(lean, heading)[0] @ np.array(tilt)
+        before, last = last, {"view": view, "aircraft": at}[moves]
+        told = None if before is None else tuple((last - before) / 2.0)
+        found = replace(place(*view, sigma=0.5, lean=lean), heading_deg=heading % 360.0)
+        answer = one.update(Sight(float(time), 100.0, heading % 360.0, told, 0.5, (found,), seen=seen, lean_m=lean))
+        truth = (float(at[0]), float(at[1]))
+        at = at + 16.0 * np.array([math.sin(math.radians(heading)), math.cos(math.radians(heading))])
+    return answer, truth
+
+
+@pytest.mark.parametrize("tilt", [(1.5, -1.0), (0.0, 2.5), (0.0, 0.0)])
+def test_what_frames_show_of_the_motion_does_not_tell_the_tilt(tilt: tuple[float, float]) -> None:
+    """A match and the view's motion are moved by a tilt alike: together they say no more of it than one does."""
+    answer, truth = turning(tracker(), tilt, seen=True, moves="view")
+    assert answer.sigma_m > 0.8 * 8.0
+    assert math.dist(position(answer), truth) < 3.0 * answer.sigma_m
+    # The aircraft's own velocity does, since the tilt turns with the vehicle.
+    answer, truth = turning(tracker(), tilt, seen=False, moves="aircraft")
+    assert answer.sigma_m < 4.0 and math.dist(position(answer), truth) < 3.0 * answer.sigma_m
+
+
+def test_between_frames_it_may_have_turned() -> None:
+    """What is told of a time without a frame holds for an aircraft that turned round just after the last one."""
+    one = tracker()
+    for time in range(40):
+        one.update(sight(float(time), place(12.0 * time, 0.0), velocity=(12.0, 0.0)))
+    for after in (1.0, 2.0, 4.0):
+        answer = one.estimate(39.0 + after)
+        east, north = position(answer)
+        assert math.dist((east, north), (12.0 * (39.0 - after), 0.0)) < answer.protection_radius_m
+        # Most likely it flew on.
+        assert (east, north) == pytest.approx((12.0 * (39.0 + after), 0.0), abs=2.0 * after + 1.0)
+        assert answer.sigma_m < 5.0 * (1.0 + after)
+
+
+def test_what_one_source_of_velocities_is_wrong_by_another_is_not() -> None:
+    """Told by the frames for a while, 3 m/s wrong, and by an instrument that is right after that."""
+    one = tracker()
+    for time in range(40):
+        wrong = time < 20
+        told = (13.0 if wrong else 10.0, 0.0)
+        found = place(10.0 * time, 0.0, lean=0.5)
+        sigma = 3.0 if wrong else 0.2
+        one.update(Sight(float(time), 100.0, 0.0, told, sigma, (found,) if time < 21 else (), seen=wrong, lean_m=0.5))
+    answer = one.estimate(39.0)
+    assert position(answer) == pytest.approx((390.0, 0.0), abs=3.0)
+    assert answer.sigma_m < 8.0
 
 
 def test_two_places_that_match_as_well_are_no_position() -> None:

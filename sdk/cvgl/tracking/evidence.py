@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cvgl import lasting
 from cvgl.fix import Alternative
 
-__all__ = ["Sight", "distinct", "log_ratio"]
+__all__ = ["Sight", "distinct", "lean_of", "log_ratio", "rotation"]
 
 # However well a place matches, a frame's word counts at most so much, e-folds: places that look alike, or a map that is
 # wrong, are not in the laws of chance. So a second frame has to agree before a certain filter gives way.
@@ -34,6 +35,8 @@ class Sight:
         turned, scaled: what the frame was looked for with: the correction of the heading, degrees, and of the height.
         area: square metres in which the frame was looked for; infinite for all of the map.
         areas: the same for each place, where they were looked for in different ways; empty where all were in ``area``.
+        seen: whether the velocity is what the frames themselves show, as `cvgl.tracking.motion.Motion` says.
+        lean_m: what the sigma of the camera's tilt is on the ground, metres; 0 where that is not known.
     """
 
     time: float
@@ -46,6 +49,8 @@ class Sight:
     scaled: float = 1.0
     area: float = math.inf
     areas: tuple[float, ...] = ()
+    seen: bool = False
+    lean_m: float = 0.0
 
 
 def distinct(alternatives: Sequence[Alternative]) -> tuple[Alternative, ...]:
@@ -66,6 +71,17 @@ def log_ratio(place: Alternative) -> float:
     Before any prior on the position, and with retrieval's word in it: over a frame's places it shares one probability.
     """
     return min(place.log10_odds * math.log(10.0), _LARGEST_LOG_RATIO)
+
+
+def lean_of(lean_m: float, heading_deg: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(2, 2) and (2, 2): what the state's TILT and SWAY move an aircraft's view by, east and north, metres.
+
+    Args:
+        lean_m: what the tilt's whole sigma is on the ground.
+        heading_deg: of the vehicle.
+    """
+    turned = lean_m * rotation(heading_deg)
+    return lasting.TILT.lasting_sigma * turned, lasting.TILT.passing_sigma * turned
 
 
 def rotation(heading_deg: float) -> NDArray[np.float64]:

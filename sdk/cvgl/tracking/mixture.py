@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from cvgl import lasting
 from cvgl.fix import Alternative
 from cvgl.geometry import wrap_degrees
-from cvgl.tracking.evidence import Sight, log_ratio, rotation
+from cvgl.tracking.evidence import Sight, lean_of, log_ratio
 from cvgl.tracking.motion import MAP, POSITION, SCALE, SIZE, SWAY, TILT, TURN, VELOCITY, Dynamics, Motion
 
-__all__ = ["Chances", "Mixture", "advance", "common_errors", "lean_of", "merge", "moments", "see"]
+__all__ = ["Chances", "Mixture", "advance", "common_errors", "merge", "moments", "see", "step"]
 
 Array = NDArray[np.float64]
 
@@ -93,7 +93,8 @@ class Mixture:
         own: (N,) whether the component holds that a place of the frame at this time is right.
         matched: (N,) the same of the last frame that had any places.
         lost: probability of being anywhere on the map.
-        velocity: (2,) that was given for this time, m/s; None where the state holds the velocity itself.
+        motion: velocity that was given for this time; None where the state holds the velocity itself.
+        leans: (2, 2) and (2, 2), what the state's TILT and SWAY move the view by at this time, metres; None if unknown.
         seen: (K, 2) places of the last frame that had any, metres.
         seen_at: its time.
         confirmed: whether any frame has ever been believed; until then there is only what was said of the start.
@@ -108,7 +109,8 @@ class Mixture:
     own: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
     matched: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
     lost: float = 1.0
-    velocity: Array | None = None
+    motion: Motion | None = None
+    leans: tuple[Array, Array] | None = None
     seen: Array = field(default_factory=lambda: np.empty((0, 2)))
     seen_at: float = -math.inf
     confirmed: bool = False
@@ -133,20 +135,33 @@ class Mixture:
         return cls(time, weights, means, covariances, paces, unseen, unseen, lost if circles else 1.0)
 
 
-def advance(mixture: Mixture, time: float, motion: Motion | None, model: Dynamics, chances: Chances) -> Mixture:
-    """What is believed at a later time, before anything is seen there."""
+def advance(
+    mixture: Mixture, time: float, motion: Motion | None, model: Dynamics, chances: Chances, *, unseen: bool = False
+) -> Mixture:
+    """What is believed at a later time, before anything is seen there.
+
+    Args:
+        mixture: at an earlier time.
+        time: seconds.
+        motion: velocity that was given for that time, or None.
+        model, chances: of the filter.
+        unseen: whether nothing is seen there. Then whoever changes pace may have taken any course as well, since an
+            aircraft turns at once; where there is a frame, it tells.
+    """
     # A start has no time of its own: it holds when the first frame comes.
     elapsed = min(max(time - mixture.time, 0.0), _LONGEST_S) if math.isfinite(mixture.time) else 0.0
     weights, states = mixture.weights, (mixture.means, mixture.covariances)
     paces, matched = mixture.paces, mixture.matched
+    turned = np.zeros(len(weights), bool)
     count, change = len(model.speed_sigmas), model.change_of_pace(elapsed)
     if motion is None and change > 0.0 and len(weights):
         # Every component may fly on at each pace.
         to = np.repeat(np.arange(count), len(weights))
         parts = np.where(to == np.tile(paces, count), 1.0 - change * (count - 1), change)
+        turned = (to != np.tile(paces, count)) & unseen
         weights, paces, matched = np.tile(weights, count) * parts, to, np.tile(matched, count)
         states = (np.tile(mixture.means, (count, 1)), np.tile(mixture.covariances, (count, 1, 1)))
-    means, covariances = model.move(*states, paces, elapsed, motion, mixture.velocity)
+    means, covariances = model.move(*states, paces, elapsed, motion, mixture.motion, turned)
     weights = weights * math.exp(-chances.lost_per_s * elapsed)
     # What has spread over as much as the map says no more than that the aircraft is somewhere on it.
     spread = 2 * math.pi * np.exp(0.5 * _log_det(covariances[:, POSITION, POSITION]))
@@ -162,8 +177,51 @@ def advance(mixture: Mixture, time: float, motion: Motion | None, model: Dynamic
         own=np.zeros(len(weights), bool),
         matched=matched[keep],
         lost=1.0 - float(weights.sum()),
-        velocity=None if motion is None else np.array([motion.east, motion.north]),
+        motion=motion,
     )
+
+
+def step(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mixture:
+    """What is believed at a frame's time once it has been seen, from what was believed before."""
+    motion = None if sight.velocity is None else Motion(*sight.velocity, sight.velocity_sigma, sight.seen)
+    known = sight.heading is not None and sight.lean_m > 0
+    before = mixture.leans if known and motion is not None and motion.seen else None
+    if motion is not None and motion.seen and before is None:
+        # It cannot be told from how the tilt moved it.
+        motion = None
+    # Frames show how the view went. It goes as the aircraft does, and as the tilt moves it while the vehicle turns.
+    moved = mixture if before is None else _swung(mixture, before, 1.0)
+    moved = advance(moved, sight.time, motion, model, chances)
+    leans = _now(moved, sight, model) if known else None
+    if before is not None and leans is not None and motion is not None:
+        moved = _swung(moved, leans, -1.0)
+        swing = (np.hstack(leans) - np.hstack(before)) / max(sight.time - mixture.time, 1e-3)
+        moved = replace(moved, motion=replace(motion, swing=swing))
+    return replace(see(moved, sight, model, chances), leans=leans)
+
+
+def _now(mixture: Mixture, sight: Sight, model: Dynamics) -> tuple[Array, Array]:
+    """What the tilt moves a frame's view by: as its likeliest place is measured, else by what it came with.
+
+    One and the same for the view's motion and for its match: a difference between the two would tell the tilt.
+    """
+    if sight.places:
+        return _leans_of(sight.places[0], sight, model, _correction(mixture))
+    return lean_of(sight.lean_m, (sight.heading or 0.0) + sight.turned)
+
+
+def _swung(mixture: Mixture, leans: tuple[Array, Array], sign: float) -> Mixture:
+    """The same with the positions of views instead of aircraft, or back with a ``sign`` of -1."""
+    swing = np.eye(SIZE)
+    for part, lean in zip((TILT, SWAY), leans, strict=True):
+        swing[POSITION, part] = sign * lean
+    means, covariances = mixture.means @ swing.T, swing @ mixture.covariances @ swing.T
+    return replace(mixture, means=means, covariances=covariances)
+
+
+def _correction(mixture: Mixture) -> float:
+    """Of the given height, as a logarithm, by all components."""
+    return float(mixture.weights @ mixture.means[:, SCALE]) / max(float(mixture.weights.sum()), 1e-300)
 
 
 def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mixture:
@@ -177,11 +235,11 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
     nearest = min(_apart(place, mixture.seen) for place in places)
     scatter = _novelty(mixture, sight, nearest, _NEW_SCATTER_HEIGHTS, _NEW_SCATTER_S)
     new = _novelty(mixture, sight, nearest, _NEW_VIEW_HEIGHTS, _NEW_VIEW_S)
-    velocity = mixture.means[:, VELOCITY] + (0.0 if mixture.velocity is None else mixture.velocity)
+    velocity = mixture.means[:, VELOCITY] + (0.0 if mixture.motion is None else mixture.motion.velocity)
     speed = np.sqrt((velocity**2).sum(axis=1) + np.trace(mixture.covariances[:, VELOCITY, VELOCITY], axis1=1, axis2=2))
     gone = speed * (max(sight.time - mixture.seen_at, 0.0) if len(mixture.seen) else 0.0)
     moved = np.array([_novelty(mixture, sight, float(metres), _NEW_VIEW_HEIGHTS, _NEW_VIEW_S) for metres in gone])
-    correction = float(mixture.weights @ mixture.means[:, SCALE]) / max(float(mixture.weights.sum()), 1e-300)
+    correction = _correction(mixture)
     looks = [_look(place, sight, model, scatter, correction) for place in places]
     found = (_STATED * chances.found + mixture.hits) / (_STATED + mixture.frames)
     areas = [min(area, chances.map_area) for area in sight.areas or (sight.area,) * len(places)]
@@ -225,7 +283,7 @@ def see(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> Mi
     count = len(model.speed_sigmas)
     for log_weight, look in zip(anew, looks, strict=True):
         for pace in range(count):
-            mean, covariance = _begin(look, model, pace, sight.velocity_sigma if mixture.velocity is not None else None)
+            mean, covariance = _begin(look, model, pace, None if mixture.motion is None else mixture.motion.sigma)
             weights.append(np.array([log_weight - math.log(count)]))
             means.append(mean[None])
             covariances.append(covariance[None])
@@ -339,9 +397,7 @@ def _look(place: Alternative, sight: Sight, model: Dynamics, new: float, correct
     design, noise = np.zeros((4, SIZE)), np.zeros((4, 4))
     lean, common = common_errors(place, model)
     design[:2, POSITION] = np.eye(2)
-    # By the height that the flight knows: a fitted one scatters more, and a tilt does not change by that.
-    steady = lean * sight.height * math.exp(correction) / place.height_m
-    design[:2, TILT], design[:2, SWAY] = lean_of(steady, place.heading_deg)
+    design[:2, TILT], design[:2, SWAY] = _leans_of(place, sight, model, correction)
     design[:2, MAP] = common / model.map_sigma * np.eye(2)
     # What one view got wrong by itself, the same view gets wrong again.
     noise[:2, :2] = (place.covariance - (common**2 + lean**2) * np.eye(2)) / new
@@ -365,6 +421,12 @@ def _look(place: Alternative, sight: Sight, model: Dynamics, new: float, correct
     return _Look(value, design, noise, (_SCALE_FLOOR**2 / new, fitted / new), clutter)
 
 
+def _leans_of(place: Alternative, sight: Sight, model: Dynamics, correction: float) -> tuple[Array, Array]:
+    # By the height that the flight knows: a fitted one scatters more, and a tilt does not change by that.
+    lean, _ = common_errors(place, model)
+    return lean_of(lean * sight.height * math.exp(correction) / place.height_m, place.heading_deg)
+
+
 def common_errors(place: Alternative, model: Dynamics) -> tuple[float, float]:
     """Sigmas in metres of the aircraft's position by the camera's tilt, and of the match by the map's error.
 
@@ -373,17 +435,6 @@ def common_errors(place: Alternative, model: Dynamics) -> tuple[float, float]:
     lean = _least(place.covariance - place.center_covariance)
     common = min(model.map_sigma**2, _MOST_COMMON * _least(place.center_covariance))
     return math.sqrt(lean), math.sqrt(common)
-
-
-def lean_of(lean_m: float, heading_deg: float) -> tuple[Array, Array]:
-    """(2, 2) and (2, 2): what the state's TILT and SWAY move an aircraft's place by, east and north, metres.
-
-    Args:
-        lean_m: what the tilt's whole sigma is on the ground.
-        heading_deg: of the vehicle.
-    """
-    turned = lean_m * rotation(heading_deg)
-    return lasting.TILT.lasting_sigma * turned, lasting.TILT.passing_sigma * turned
 
 
 def _correct(

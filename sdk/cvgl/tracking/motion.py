@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cvgl import lasting
 from cvgl.settings import Settings
 
-__all__ = ["MAP", "POSITION", "SCALE", "SIZE", "SWAY", "TILT", "TURN", "VELOCITY", "Dynamics", "Motion"]
+__all__ = ["LEANING", "MAP", "POSITION", "SCALE", "SIZE", "SWAY", "TILT", "TURN", "VELOCITY", "Dynamics", "Motion"]
 
 Array = NDArray[np.float64]
 
@@ -24,6 +24,8 @@ TURN = 8  # lasting error of the given heading, radians
 SCALE = 9  # lasting: logarithm of the true height above ground over the given one
 SWAY = slice(10, 12)  # the tilt that passes, as TILT
 SIZE = 12
+# The parts that move a view over the ground while the aircraft stays.
+LEANING = [*range(SIZE)[TILT], *range(SIZE)[SWAY]]
 
 # An aircraft of which nothing is known keeps its velocity for so long, seconds (e-folding).
 _SPEED_S = 20.0
@@ -33,11 +35,28 @@ _PACE_S = 60.0
 
 @dataclass(frozen=True)
 class Motion:
-    """A velocity over ground that was given: mean since the frame before, (east, north) m/s, and its sigma."""
+    """A velocity over ground that was given, mean since the frame before.
+
+    Args:
+        east, north: m/s.
+        sigma: of each component, m/s.
+        seen: whether the frames told it. Then it is that of the view, by the given heading and height: their lasting
+            errors turn and stretch it, and the camera's tilt moves the view whenever the vehicle turns. A filter that
+            took it for the aircraft's own would find the tilt confirmed to be none, since matches move with the view.
+        swing: (2, 4) m/s that the view went besides the aircraft for each standard deviation of TILT and SWAY; None
+            where that is not known or nothing.
+    """
 
     east: float
     north: float
     sigma: float
+    seen: bool = False
+    swing: Array | None = None
+
+    @property
+    def velocity(self) -> Array:
+        """(2,) m/s."""
+        return np.array([self.east, self.north])
 
 
 @dataclass(frozen=True)
@@ -96,7 +115,8 @@ class Dynamics:
         paces: NDArray[np.int64],
         elapsed: float,
         motion: Motion | None,
-        velocity: Array | None,
+        before: Motion | None,
+        turned: NDArray[np.bool_],
     ) -> tuple[Array, Array]:
         """Means (N, 12) and covariances (N, 12, 12) after some seconds.
 
@@ -104,21 +124,31 @@ class Dynamics:
             paces: (N,) of each component.
             elapsed: seconds, 0 or more.
             motion: the velocity that was given for this time, or None.
-            velocity: (2,) the velocity that was given for the time before it, whose error the state now holds, or
-                None where the state holds the velocity itself.
+            before: the velocity that was given for the time before it, whose error the state now holds, or None where
+                the state holds the velocity itself.
+            turned: (N,) which may have taken any course.
         """
         means, covariances = means.copy(), covariances.copy()
         if motion is None:
-            if velocity is not None:
-                means[:, VELOCITY] += velocity
+            if before is not None:
+                means[:, VELOCITY] += before.velocity
+                if before.swing is not None:
+                    tilts = means[:, LEANING]
+                    square = covariances[:, LEANING][:, :, LEANING] + tilts[:, :, None] * tilts[:, None, :]
+                    covariances[:, VELOCITY, VELOCITY] += before.swing @ square @ before.swing.T
             sigma, lasts, carried = np.array(self.speed_sigmas)[paces], _SPEED_S, np.zeros(2)
+            means[turned, VELOCITY] = 0.0
+            covariances[turned, VELOCITY, :] = 0.0
+            covariances[turned, :, VELOCITY] = 0.0
+            covariances[turned, VELOCITY, VELOCITY] = (sigma[turned] ** 2)[:, None, None] * np.eye(2)
         else:
-            if velocity is None:
+            if before is None or before.seen != motion.seen:
+                # What one source is wrong by, another is not.
                 means[:, VELOCITY] = 0.0
                 covariances[:, VELOCITY, :] = covariances[:, :, VELOCITY] = 0.0
                 covariances[:, VELOCITY, VELOCITY] = motion.sigma**2 * np.eye(2)
             sigma, lasts = np.full(len(means), motion.sigma), lasting.VELOCITY.lasting_s
-            carried = np.array([motion.east, motion.north])
+            carried = motion.velocity
         if elapsed <= 0.0:
             return means, covariances
         keep = math.exp(-elapsed / lasts)
@@ -139,6 +169,9 @@ class Dynamics:
         grown = max(2 * elapsed / lasts - 3 + 4 * keep - keep**2, 0.0)
         noise[:, POSITION, POSITION] = lasts**2 * grown * variance
         noise[:, POSITION, VELOCITY] = noise[:, VELOCITY, POSITION] = lasts * (1 - keep) ** 2 * variance
+        if motion is not None and motion.seen:
+            step[:, POSITION, TURN] = np.array([carried[1], -carried[0]]) * elapsed
+            step[:, POSITION, SCALE] = carried * elapsed
         moved = np.einsum("nij,nj->ni", step, means)
         moved[:, POSITION] += carried * elapsed
         return moved, step @ covariances @ step.transpose(0, 2, 1) + noise

@@ -13,9 +13,9 @@ from cvgl.fix import Alternative
 from cvgl.frame import Prior
 from cvgl.geo import LocalFrame
 from cvgl.settings import Settings
-from cvgl.tracking.evidence import Sight, log_ratio
+from cvgl.tracking.evidence import Sight, lean_of, log_ratio
 from cvgl.tracking.history import History
-from cvgl.tracking.mixture import Chances, Mixture, advance, common_errors, lean_of, moments, see
+from cvgl.tracking.mixture import Chances, Mixture, advance, common_errors, moments, step
 from cvgl.tracking.motion import MAP, POSITION, SCALE, SIZE, SWAY, TILT, TURN, Dynamics, Motion
 from cvgl.tracking.protection import mixture_radius
 
@@ -227,15 +227,14 @@ class Tracker:
             return Answer(time, reason="a time that nothing is known of")
         if mixture.time == time:
             return self._answer(mixture)
-        return self._answer(advance(mixture, time, None, self._model, self._chances))
+        return self._answer(advance(mixture, time, None, self._model, self._chances, unseen=True))
 
     def _begin(self, circles: Sequence[tuple[float, float, float]]) -> History:
         start = Mixture.around(-math.inf, circles, _WRONG_START, self._model)
         return History(start, self._step, self._settings.track_history_s)
 
     def _step(self, mixture: Mixture, sight: Sight) -> Mixture:
-        motion = None if sight.velocity is None else Motion(*sight.velocity, sight.velocity_sigma)
-        return see(advance(mixture, sight.time, motion, self._model, self._chances), sight, self._model, self._chances)
+        return step(mixture, sight, self._model, self._chances)
 
     def _answer(self, mixture: Mixture) -> Answer:
         if not len(mixture.weights):
