@@ -194,12 +194,13 @@ def navigation(
         result = read_json(file, MissionError)
     for section in only or list(Section):
         say(f"== {section.value}")
-        began = time.monotonic()
+        # Before it: a long run goes on with the code that it began with.
+        began, code = time.monotonic(), commit()
         found = SECTIONS[section](given)
         result["machine"] = about
         result["sections"][section.value] = {
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "commit": commit(),
+            "commit": code,
             "versions": versions(),
             "seed": seed,
             "seconds": round(time.monotonic() - began, 1),
