@@ -2,6 +2,7 @@
 
     python benchmarks/endurance.py                                # about an hour on a quiet machine
     python benchmarks/endurance.py --frames 5000 --rounds 5       # an impression
+    python benchmarks/endurance.py --only starts --only threads   # what wants a quiet machine; the rest is kept
 
 - Memory: a localiser answers 100 000 small frames, by itself and as a sequence in turn; what the process holds and how
   many blocks Python holds must not grow.
@@ -15,6 +16,8 @@ The missions are procedural (`large_mission.py`), made once under ``--work``, wh
 
 from __future__ import annotations
 
+import enum
+import os
 import statistics
 import sys
 import time
@@ -34,6 +37,8 @@ from cvgl.bench import allocated_mb, cold_start, load_frames, machine, open_flig
 from cvgl.bench.spread import growth, spread
 from cvgl.bench.start import PARTS
 from cvgl.camera import Camera
+from cvgl.errors import MissionError
+from cvgl.files import read_json
 from cvgl.localizer import Localizer
 from cvgl.versions import versions
 
@@ -47,6 +52,14 @@ SMALL_BASEMAP_PIXELS = 80
 app = typer.Typer(add_completion=False)
 
 
+class Part(str, enum.Enum):
+    """What can be measured by itself."""
+
+    MEMORY = "memory"
+    STARTS = "starts"
+    THREADS = "threads"
+
+
 @app.command()
 def endurance(
     out: Annotated[Path, typer.Option(help="Results go here, as JSON and Markdown.")] = ROOT / "benchmarks" / "results",
@@ -54,9 +67,20 @@ def endurance(
     frames: Annotated[int, typer.Option(min=100, help="Frames of the memory test.")] = 100_000,
     tiles: Annotated[int, typer.Option(min=100, help="Tiles of the large mission.")] = 100_000,
     rounds: Annotated[int, typer.Option(min=2, help="Rounds of the two threads, and cold starts of each kind.")] = 15,
+    only: Annotated[
+        list[Part] | None, typer.Option(help="Parts to measure; repeat for several. The others stay in the record.")
+    ] = None,
 ) -> None:
     """Memory over many frames, two localisers in two threads, and the cold start of a large mission."""
     about = machine()
+    file = out / f"{on_machine('endurance', about)}.json"
+    result: dict[str, Any] = read_json(file, MissionError) if only and file.is_file() else {"parts": {}}
+    parts = list(dict.fromkeys(only or Part))
+
+    def begun() -> dict[str, Any]:
+        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return {"date": date, "commit": commit(), "load_average": round(os.getloadavg()[0], 2)}
+
     with Progress() as progress:
 
         def made(stage: str, done: int, total: int) -> None:
@@ -70,35 +94,32 @@ def endurance(
         large, large_flight = make_mission(work / f"large-{tiles}", tiles, camera=CAMERA_640, progress=made)
         progress.update(task, description="missions", completed=1, total=1)
         # First: what a larger mission leaves free in this process would hide what these frames take.
-        task = progress.add_task("memory", total=frames)
-        memory = remember(tiny, tiny_flight, frames, progress, task)
-        starts = {}
-        task = progress.add_task("cold starts", total=4 * rounds)
-        for name, mission, flight in (("small", small, small_flight), ("large", large, large_flight)):
-            for from_disk in (False, True):
-                start = cold_start(
-                    mission, flight, repeat=rounds, from_disk=from_disk, on_start=lambda: progress.advance(task)
-                )
-                starts[f"{name} {'from disk' if from_disk else 'in memory'}"] = {
-                    **start,
-                    "total": spread(start["totals_ms"]),
-                }
-        task = progress.add_task("two threads", total=rounds)
-        localizer = Localizer.open(small, threads=1)
-        held = load_frames(open_flight(localizer, small_flight), 8)
-        pair = two_threads(small, held, rounds=rounds, on_round=lambda: progress.advance(task))
-    result = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": about,
-        "versions": versions(),
-        "options": {"frames": frames, "tiles": tiles, "rounds": rounds},
-        "missions": {name: described(mission) for name, mission in (("small", small), ("large", large))},
-        "cold_start": starts,
-        "two_threads": pair,
-        "memory": memory,
-    }
-    write_record(out, on_machine("endurance", about), result, as_markdown(result))
+        if Part.MEMORY in parts:
+            task = progress.add_task("memory", total=frames)
+            result["parts"][Part.MEMORY.value] = {**begun(), **remember(tiny, tiny_flight, frames, progress, task)}
+        if Part.STARTS in parts:
+            about_it, starts = begun(), {}
+            task = progress.add_task("cold starts", total=4 * rounds)
+            for name, mission, flight in (("small", small, small_flight), ("large", large, large_flight)):
+                for from_disk in (False, True):
+                    start = cold_start(
+                        mission, flight, repeat=rounds, from_disk=from_disk, on_start=lambda: progress.advance(task)
+                    )
+                    starts[f"{name} {'from disk' if from_disk else 'in memory'}"] = {
+                        **start,
+                        "total": spread(start["totals_ms"]),
+                    }
+            missions = {name: described(mission) for name, mission in (("small", small), ("large", large))}
+            result["parts"][Part.STARTS.value] = {**about_it, "rounds": rounds, "missions": missions, "starts": starts}
+        if Part.THREADS in parts:
+            task = progress.add_task("two threads", total=rounds)
+            localizer = Localizer.open(small, threads=1)
+            held = load_frames(open_flight(localizer, small_flight), 8)
+            about_it = begun()
+            pair = two_threads(small, held, rounds=rounds, on_round=lambda: progress.advance(task))
+            result["parts"][Part.THREADS.value] = {**about_it, **pair}
+    result |= {"machine": about, "versions": versions()}
+    write_record(out, file.stem, result, as_markdown(result))
 
 
 def described(mission: Path) -> dict[str, Any]:
@@ -164,18 +185,27 @@ def remember(mission: Path, flight: Path, count: int, progress: Progress, task: 
 
 
 def as_markdown(result: dict[str, Any]) -> str:
-    about, memory, pair = result["machine"], result["memory"], result["two_threads"]
-    grown, blocks, held = (memory[name] for name in ("growth_mb_per_1000", "growth_blocks_per_1000", "allocated_mb"))
-    large = result["missions"]["large"]
+    """The record as a page; a part that was never measured is left out."""
+    about, parts = result["machine"], result["parts"]
+    pages = {Part.MEMORY: _memory_page, Part.STARTS: _starts_page, Part.THREADS: _threads_page}
     lines = [
         "# Endurance",
         "",
-        f"{about['processor']}, {about['cores']} cores, load average {about['load_average']} at the start;"
-        f" {result['date'][:10]}, commit {result['commit']}.",
-        "Timings taken beside other work are upper bounds.",
+        f"{about['processor']}, {about['cores']} cores. Timings taken beside other work are upper bounds.",
         "",
-        "## Memory over many frames",
-        "",
+    ]
+    for part, page in pages.items():
+        if (found := parts.get(part.value)) is not None:
+            title, *rest = page(found)
+            said = f"{found['date'][:10]}, commit {found['commit']}, load average {found['load_average']} at first."
+            lines += [f"## {title}", "", said, "", *rest, ""]
+    return "\n".join(lines)
+
+
+def _memory_page(memory: dict[str, Any]) -> list[str]:
+    grown, blocks, held = (memory[name] for name in ("growth_mb_per_1000", "growth_blocks_per_1000", "allocated_mb"))
+    return [
+        "Memory over many frames",
         f"{memory['frames']} frames by one localiser with one thread, {memory['frames_per_s']:.1f} a second, every"
         f" other lap as a sequence: {', '.join(f'{number} {status}' for status, number in memory['counts'].items())}.",
         "",
@@ -191,18 +221,25 @@ def as_markdown(result: dict[str, Any]) -> str:
         if held is None
         else f"The process held {held['after_warm_up']:.1f} MB after the warm-up and {held['last']:.1f} MB at the end,"
         f" {held['least']:.1f} to {held['most']:.1f} MB in between (mapped files not counted).",
-        "",
-        "## Two localisers in two threads",
-        "",
+    ]
+
+
+def _threads_page(pair: dict[str, Any]) -> list[str]:
+    return [
+        "Two localisers in two threads",
         f"One delivers {pair['one']:.1f} frames a second with one thread, two at once {pair['two']:.1f}:"
         f" **{pair['scaling']['p50']:.2f} times** (95 % {pair['scaling']['p50_low']:.2f} to"
         f" {pair['scaling']['p50_high']:.2f}, {pair['rounds']} rounds in turn).",
-        "",
-        "## Process start to first fix",
-        "",
+    ]
+
+
+def _starts_page(found: dict[str, Any]) -> list[str]:
+    large, small = found["missions"]["large"], found["missions"]["small"]
+    return [
+        "Process start to first fix",
         f"The large mission has {large['tiles']} tiles, {large['km2']:.0f} km², {large['gallery_mb']:.0f} MB;"
-        f" the small one {result['missions']['small']['tiles']} tiles. Milliseconds, the median run of"
-        f" {result['options']['rounds']}; asked for: {ASKED_MS:.0f}.",
+        f" the small one {small['tiles']} tiles. Milliseconds, the median run of {found['rounds']};"
+        f" asked for: {ASKED_MS:.0f}.",
         "",
         "| | total | 95 % of the median | fastest | processor | "
         + " | ".join(part.removesuffix("_ms").replace("_", " ") for part in PARTS)
@@ -213,14 +250,13 @@ def as_markdown(result: dict[str, Any]) -> str:
             f" | {min(start['totals_ms']):.0f} | {start['processor_ms']:.0f} | "
             + " | ".join(f"{start[part]:.0f}" for part in PARTS)
             + f" | {start['status']} | {start['peak_memory_mb'] or 0:.0f} |"
-            for name, start in result["cold_start"].items()
+            for name, start in found["starts"].items()
         ),
         "",
         "`processor` is what all threads of the process took of the processors: what the start costs, whatever else"
         " the machine does. The median over all four rows of the share that starting the interpreter and importing"
-        f" take is {statistics.median(_loading(start) for start in result['cold_start'].values()):.0%}.",
+        f" take is {statistics.median(_loading(start) for start in found['starts'].values()):.0%}.",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _loading(start: dict[str, Any]) -> float:
