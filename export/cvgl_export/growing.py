@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cvgl.errors import MissionError
-from cvgl.files import read_json, write_json
+from cvgl.files import one_process, read_json, write_json
 
 __all__ = ["STAGES", "Growing", "Reporter", "Silent", "remove"]
 
@@ -88,12 +87,7 @@ class Growing:
             raise MissionError(
                 "stands there already", file=folder, found=others[0], expected="nothing, or an unfinished mission"
             )
-        with open(folder / _LOCK, "a") as lock:
-            # Given back by the kernel however the process ends.
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise MissionError("another cvgl-prepare is at work there", file=folder) from None
+        with one_process(folder / _LOCK, MissionError("another cvgl-prepare is at work there", file=folder)):
             if (folder / _REPLACED).is_dir() and not out.exists():
                 # Killed between the two renames of publish().
                 os.replace(folder / _REPLACED, out)

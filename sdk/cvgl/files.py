@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -15,7 +16,16 @@ from typing import Any
 
 from cvgl.errors import CvglError
 
-__all__ = ["atomic_folder", "atomic_path", "check_files", "hash_files", "read_json", "sha256_file", "write_json"]
+__all__ = [
+    "atomic_folder",
+    "atomic_path",
+    "check_files",
+    "hash_files",
+    "one_process",
+    "read_json",
+    "sha256_file",
+    "write_json",
+]
 
 _HASHED_AT_ONCE = 4
 
@@ -79,6 +89,21 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             os.replace(old, path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def one_process(lock: Path, refusal: CvglError) -> Iterator[None]:
+    """Only one process at a time is in the block; the kernel lets go of the file ``lock`` however a process ends.
+
+    Raises:
+        CvglError: ``refusal``, where another process is.
+    """
+    with open(lock, "a") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise refusal from None
+        yield
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvgl.errors import GalleryError
-from cvgl.files import atomic_path, read_json, write_json
+from cvgl.files import atomic_path, one_process, read_json, write_json
 from cvgl.manifest import refuse_to_replace_others
 
 __all__ = ["Work", "read_arrays", "write_arrays"]
@@ -65,12 +64,7 @@ class Work:
                 raise GalleryError(
                     "stands there already", file=folder, found=others[0], expected="nothing, or an unfinished gallery"
                 )
-            with open(folder / _LOCK, "a") as lock:
-                # Given back by the kernel however the process ends.
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    raise GalleryError("another process is at work there", file=folder) from None
+            with one_process(folder / _LOCK, GalleryError("another process is at work there", file=folder)):
                 work = cls(folder, out)
                 work._take_up(json.loads(json.dumps(plan)), resume, say or (lambda message: None))
                 try:
