@@ -185,18 +185,15 @@ def step(mixture: Mixture, sight: Sight, model: Dynamics, chances: Chances) -> M
     """What is believed at a frame's time once it has been seen, from what was believed before."""
     motion = None if sight.velocity is None else Motion(*sight.velocity, sight.velocity_sigma, sight.seen)
     known = sight.heading is not None and sight.lean_m > 0
-    before = mixture.leans if known and motion is not None and motion.seen else None
-    if motion is not None and motion.seen and before is None:
-        # It cannot be told from how the tilt moved it.
-        motion = None
+    if motion is None or not motion.seen or not known or mixture.leans is None:
+        # What frames show of the motion cannot be used where it cannot be told from how the tilt moved it.
+        moved = advance(mixture, sight.time, None if sight.seen else motion, model, chances)
+        return replace(see(moved, sight, model, chances), leans=_now(moved, sight, model) if known else None)
     # Frames show how the view went. It goes as the aircraft does, and as the tilt moves it while the vehicle turns.
-    moved = mixture if before is None else _swung(mixture, before, 1.0)
-    moved = advance(moved, sight.time, motion, model, chances)
-    leans = _now(moved, sight, model) if known else None
-    if before is not None and leans is not None and motion is not None:
-        moved = _swung(moved, leans, -1.0)
-        swing = (np.hstack(leans) - np.hstack(before)) / max(sight.time - mixture.time, 1e-3)
-        moved = replace(moved, motion=replace(motion, swing=swing))
+    moved = advance(_swung(mixture, mixture.leans, 1.0), sight.time, motion, model, chances)
+    leans = _now(moved, sight, model)
+    swing = (np.hstack(leans) - np.hstack(mixture.leans)) / max(sight.time - mixture.time, 1e-3)
+    moved = replace(_swung(moved, leans, -1.0), motion=replace(motion, swing=swing))
     return replace(see(moved, sight, model, chances), leans=leans)
 
 
